@@ -1,0 +1,114 @@
+"""What a worker needs of something that can run tasks: a container engine or plain processes.
+
+The same contract tests (`tests/contract/`) hold for every runtime, the tests' fake included. A
+runtime keeps no truth of its own: what exists is asked of the engine (or the folder) each time, by
+exact labels, so that a restarted worker finds everything again.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from orca_proto.worker_pb2 import Resources, Task, TaskSpec
+
+
+class RuntimeRefusal(Exception):
+    """The runtime cannot do what it was asked; the text is the engine's own reason, for people.
+
+    `permanent` says that trying the same again cannot help (a malformed command, say).
+    """
+
+    def __init__(self, reason: str, *, permanent: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.permanent = permanent
+
+
+class Phase(StrEnum):
+    CREATED = "created"
+    RUNNING = "running"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One thing that exists on the node for one task, as the runtime sees it now.
+
+    Times are Unix seconds (0.0: not yet). `host_port` is the node's port that reaches the spec's
+    `port` (0: none). `labels` are the identity labels that `create` was given, read back.
+    """
+
+    task: str
+    id: str
+    phase: Phase
+    exit_code: int
+    oom_killed: bool
+    started_at: float
+    ended_at: float
+    host_port: int
+    labels: Mapping[str, str]
+
+
+class Runtime(Protocol):
+    """All verbs are safe to repeat, and may be called for different tasks at the same time.
+
+    Every verb but `watch` ends within a bounded time of its own. Raised: RuntimeRefusal.
+    """
+
+    @property
+    def name(self) -> str:
+        """The word used in `TaskSpec.runtime`."""
+        ...
+
+    async def prepare(self, spec: TaskSpec) -> None:
+        """Make the image available as `spec.pull_policy` says. Nothing to do for a plain process."""
+        ...
+
+    async def create(self, task: Task, spec: TaskSpec, labels: Mapping[str, str]) -> Container:
+        """Make the container without starting it. If it exists already, return it as it is."""
+        ...
+
+    async def start(self, task_id: str) -> Container:
+        """Start a created container and say how it is reached. Starting a running one does nothing."""
+        ...
+
+    async def stop(self, task_id: str, *, grace_seconds: float) -> None:
+        """SIGTERM, wait up to the grace, SIGKILL; returns when it has ended. Unknown: nothing."""
+        ...
+
+    async def remove(self, task_id: str) -> None:
+        """Remove every trace, running or not. Unknown: nothing."""
+        ...
+
+    async def inspect(self, task_id: str) -> Container | None:
+        """The container of one task, or None."""
+        ...
+
+    async def list(self) -> list[Container]:
+        """Everything of this node in this cluster, in any phase, whoever started it."""
+        ...
+
+    def watch(self) -> AbstractAsyncContextManager[AsyncIterator[str]]:
+        """Ids of tasks whose container has just ended, from the moment the context is entered.
+
+        An id may come more than once or for something already seen: it means "look". The iterator
+        raises RuntimeRefusal when the engine is lost; the caller lists again and watches again.
+        """
+        ...
+
+    def logs(self, task_id: str, *, tail: int) -> AsyncIterator[bytes]:
+        """The last `tail` lines of output, both streams in order, as chunks of whole lines.
+
+        Works while it runs and after it ended, until `remove`. Unknown task: RuntimeRefusal.
+        """
+        ...
+
+    async def used(self) -> Resources:
+        """What all of this node's running tasks use together, as far as it is cheaply known."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections. What runs goes on running."""
+        ...
