@@ -102,5 +102,8 @@ class ThreadPool:
 
 def real_env(*, threads: int = 8) -> Env:
     return Env(
-        clock=SystemClock(), random=SystemRandomness(), disk=SystemDisk(), threads=ThreadPool(threads)
+        clock=SystemClock(),
+        random=SystemRandomness(),
+        disk=SystemDisk(),
+        threads=ThreadPool(threads),
     )

@@ -1,0 +1,127 @@
+"""The one tree of errors that a caller of Orca can see, named after what went wrong for him.
+
+    OrcaError
+    ├── Refusal            the caller asked for something that cannot be done as asked
+    │   ├── Invalid            400  the request itself is wrong; carries every problem found
+    │   ├── Unauthenticated    401
+    │   ├── Forbidden          403
+    │   ├── NotFound           404
+    │   ├── MethodNotAllowed   405
+    │   ├── Conflict           409  not in the present state of things
+    │   │   └── Ambiguous      409  a bare name fits in several projects
+    │   └── TooLarge           413
+    └── Trouble            Orca cannot do it now; asking again later may help
+        ├── NotLeader          503  nothing was changed
+        ├── NotReady           503  nothing was changed
+        ├── OutcomeUnknown     504  it may or may not have been done
+        └── StorageFull        507  nothing was changed
+
+Raise where it is known, translate at the border (`http`), nowhere in between. Messages say how to
+succeed. The status is the HTTP status in every dialect unless the dialect's document says otherwise.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class OrcaError(Exception):
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class Refusal(OrcaError):
+    status = 400
+    code = "REFUSED"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a request: where (a dotted path such as `services.0.port`) and a sentence."""
+
+    field: str
+    message: str
+
+
+class Invalid(Refusal):
+    status = 400
+    code = "INVALID"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(
+            "; ".join(f"{p.field}: {p.message}" if p.field else p.message for p in problems)
+        )
+
+
+class Unauthenticated(Refusal):
+    status = 401
+    code = "UNAUTHENTICATED"
+
+
+class Forbidden(Refusal):
+    status = 403
+    code = "FORBIDDEN"
+
+
+class NotFound(Refusal):
+    status = 404
+    code = "NOT_FOUND"
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(f"{kind} not found: {name}")
+        self.kind = kind
+        self.name = name
+
+
+class MethodNotAllowed(Refusal):
+    status = 405
+    code = "METHOD_NOT_ALLOWED"
+
+
+class Conflict(Refusal):
+    status = 409
+    code = "CONFLICT"
+
+
+class Ambiguous(Conflict):
+    code = "AMBIGUOUS"
+
+    def __init__(self, kind: str, name: str, projects: Sequence[str]) -> None:
+        listed = ", ".join(projects)
+        super().__init__(
+            f"{kind} {name} exists in several projects ({listed}): say which with ?project="
+        )
+        self.projects = tuple(projects)
+
+
+class TooLarge(Refusal):
+    status = 413
+    code = "TOO_LARGE"
+
+
+class Trouble(OrcaError):
+    status = 503
+    code = "UNAVAILABLE"
+
+
+class NotLeader(Trouble):
+    code = "NOT_LEADER"
+
+
+class NotReady(Trouble):
+    code = "NOT_READY"
+
+
+class OutcomeUnknown(Trouble):
+    status = 504
+    code = "OUTCOME_UNKNOWN"
+
+
+class StorageFull(Trouble):
+    status = 507
+    code = "STORAGE_FULL"

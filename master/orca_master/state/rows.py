@@ -1,0 +1,134 @@
+"""One version of the whole state: immutable, cheap to keep, cheap to derive the next from.
+
+Built on `immutables.Map`, so a reader, a draft and a snapshot being written share what they have in
+common. A row that this master cannot decode (written by a newer one, say) is kept and passed on as
+bytes; it is merely not indexed, and reading it raises.
+"""
+
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import msgspec
+from immutables import Map
+
+from orca_master.state.table import Key, Schema, Table
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+_IndexKey = tuple[str, str, str]  # table, index, value
+
+
+class Cell:
+    """A row's bytes, and the row once somebody has asked for it."""
+
+    __slots__ = ("_value", "raw")
+
+    def __init__(self, raw: bytes, value: Any = None) -> None:
+        self.raw = raw
+        self._value = value
+
+    def value(self, table: Table[R]) -> R:
+        if self._value is None:
+            self._value = table.decode(self.raw)
+        return self._value  # type: ignore[no-any-return]
+
+
+class State:
+    """Rows of all tables at one version. All iteration is in key order, the same on every master."""
+
+    __slots__ = ("_indexes", "_schema", "_tables", "version")
+
+    def __init__(
+        self,
+        schema: Schema,
+        version: int = 0,
+        tables: Map[str, Map[Key, Cell]] | None = None,
+        indexes: Map[_IndexKey, Map[Key, None]] | None = None,
+    ) -> None:
+        self._schema = schema
+        self.version = version
+        self._tables: Map[str, Map[Key, Cell]] = tables if tables is not None else Map()
+        self._indexes: Map[_IndexKey, Map[Key, None]] = indexes if indexes is not None else Map()
+
+    def get(self, table: Table[R], *key: str) -> R | None:
+        cell = self._rows(table.name).get(key)
+        return None if cell is None else cell.value(table)
+
+    def scan(self, table: Table[R]) -> Iterator[R]:
+        """Every row of the table, in key order."""
+        rows = self._rows(table.name)
+        for key in sorted(rows):
+            yield rows[key].value(table)
+
+    def find(self, table: Table[R], index: str, value: str) -> list[R]:
+        """The rows whose index has this value, in key order."""
+        if index not in table.indexes:
+            raise KeyError(f"{table} has no index {index}")
+        rows = self._rows(table.name)
+        keys = self._indexes.get((table.name, index, value))
+        return [rows[key].value(table) for key in sorted(keys)] if keys is not None else []
+
+    def count(self, table: Table[Any]) -> int:
+        return len(self._rows(table.name))
+
+    def raw(self, table: str, key: Key) -> bytes | None:
+        cell = self._rows(table).get(key)
+        return None if cell is None else cell.raw
+
+    def raw_rows(self) -> Iterator[tuple[str, Key, bytes]]:
+        """Everything, in table and key order: for snapshots and hashes."""
+        for name in sorted(self._tables):
+            rows = self._tables[name]
+            for key in sorted(rows):
+                yield name, key, rows[key].raw
+
+    def changed(self, table: str, key: Key, raw: bytes | None, value: Any = None) -> "State":
+        """The state with one row written (or removed, raw=None), at the same version."""
+        rows = self._rows(table)
+        before = rows.get(key)
+        cell = None if raw is None else Cell(raw, value)
+        if cell is None:
+            rows = rows if before is None else rows.delete(key)
+        else:
+            rows = rows.set(key, cell)
+        indexes = self._reindexed(table, key, before, cell)
+        return State(self._schema, self.version, self._tables.set(table, rows), indexes)
+
+    def at(self, version: int) -> "State":
+        return State(self._schema, version, self._tables, self._indexes)
+
+    def _rows(self, table: str) -> Map[Key, Cell]:
+        rows = self._tables.get(table)
+        return rows if rows is not None else Map()
+
+    def _reindexed(
+        self, name: str, key: Key, before: Cell | None, after: Cell | None
+    ) -> Map[_IndexKey, Map[Key, None]]:
+        indexes = self._indexes
+        table = self._schema.get(name)
+        if table is None or not table.indexes:
+            return indexes
+        old = _index_values(table, before)
+        new = _index_values(table, after)
+        for index in table.indexes:
+            was, now = old.get(index), new.get(index)
+            if was == now:
+                continue
+            if was is not None:
+                slot = (name, index, was)
+                keys = indexes[slot].delete(key)
+                indexes = indexes.set(slot, keys) if keys else indexes.delete(slot)
+            if now is not None:
+                slot = (name, index, now)
+                indexes = indexes.set(slot, indexes.get(slot, Map()).set(key, None))
+        return indexes
+
+
+def _index_values(table: Table[Any], cell: Cell | None) -> dict[str, str | None]:
+    if cell is None:
+        return {}
+    try:
+        row = cell.value(table)
+    except msgspec.MsgspecError:
+        return {}
+    return {index: value_of(row) for index, value_of in table.indexes.items()}

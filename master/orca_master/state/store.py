@@ -1,0 +1,205 @@
+"""The store: one writer, group commit, readers that never wait.
+
+`update(fn)` runs `fn(transaction)` on the latest state, together with everybody else's who waits,
+and appends one entry for all of them to the log. There are no locks and there is no write skew,
+because the functions run one after another on one task. Readers use `state`, the last committed
+version, which never shows a draft.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from orca_common.env import Env
+from orca_common.logs import get_logger
+from orca_master.errors import NotLeader, OrcaError
+from orca_master.state import entry as codec
+from orca_master.state.follow import Commit, Feed, Follower
+from orca_master.state.log import Leadership, Log
+from orca_master.state.rows import State
+from orca_master.state.table import Schema, Table
+from orca_master.state.transaction import MAX_BYTES, Changes, Transaction
+
+T = TypeVar("T")
+
+SLOW_TRANSACTION_SECONDS = 0.020
+MAX_FUNCTIONS_PER_ENTRY = 512
+
+log = get_logger("state")
+
+
+@dataclass(slots=True)
+class _Waiting:
+    run: Callable[[Transaction], Any]
+    answer: "asyncio.Future[Any]"
+    result: Any = None
+
+
+class Store:
+    """Start it (`start`), keep `run` running, then `update` and read. One instance per master."""
+
+    def __init__(self, env: Env, backing: Log, schema: Schema) -> None:
+        self._env = env
+        self._log = backing
+        self._schema = schema
+        self._state = State(schema)
+        self._waiting: deque[_Waiting] = deque()
+        self._wake = asyncio.Event()
+        self._followers: set[Follower] = set()
+        self._feeds: set[Feed] = set()
+        self._own_entry: bytes | None = None
+        self._own_state: State | None = None
+
+    @property
+    def state(self) -> State:
+        """The last committed state."""
+        return self._state
+
+    @property
+    def leadership(self) -> Leadership:
+        return self._log.leadership
+
+    async def leadership_change(self, seen: Leadership) -> Leadership:
+        return await self._log.leadership_change(seen)
+
+    async def start(self) -> None:
+        """Recover from the log. Raises DamagedLog, FolderInUse."""
+        await self._log.start(self)
+
+    async def run(self) -> None:
+        """The writer and the log's own work, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._log.run(), name="log")
+            group.create_task(self._write(), name="writer")
+
+    async def close(self) -> None:
+        for waiting in self._waiting:
+            if not waiting.answer.done():
+                waiting.answer.set_exception(NotLeader("this master is stopping"))
+        self._waiting.clear()
+        await self._log.close()
+
+    async def update(self, fn: Callable[[Transaction], T]) -> T:
+        """Run `fn` in a transaction and return its result once that is durable.
+
+        Raises what `fn` raised (then nothing of it was written), or what `Log.propose` raises.
+        """
+        waiting = _Waiting(fn, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        self._wake.set()
+        result: T = await waiting.answer
+        return result
+
+    async def fresh(self) -> State:
+        """The state with everything that was committed anywhere before the call (linearizable)."""
+        await self._log.barrier()
+        return self._state
+
+    def follow(self, *tables: Table[Any]) -> Follower:
+        return Follower(self._followers, frozenset(table.name for table in tables))
+
+    def feed(self, *, limit: int = 1000) -> Feed:
+        """Every commit from now on; a subscriber more than `limit` commits behind is cut off."""
+        return Feed(self._feeds, limit)
+
+    # The machine's side: called by the log.
+
+    def apply(self, entry: bytes) -> bool:
+        before = self._state
+        base, changes = codec.decode_entry(entry)
+        if base != before.version:
+            return False
+        if entry is self._own_entry and self._own_state is not None:
+            self._state = self._own_state
+        else:
+            self._state = codec.apply_changes(before, changes)
+        self._announce(Commit(before, self._state, changes))
+        return True
+
+    def capture(self) -> Iterator[bytes]:
+        return codec.capture(self._state)
+
+    def restore(self, parts: Iterable[bytes]) -> None:
+        self._state = codec.restore(self._schema, parts)
+        for follower in self._followers:
+            follower.notify_everything()
+        for feed in self._feeds:
+            feed.cut()
+
+    def _announce(self, commit: Commit) -> None:
+        for follower in self._followers:
+            follower.notify(commit.changes)
+        for feed in self._feeds:
+            feed.push(commit)
+
+    async def _write(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                await self._write_group()
+
+    async def _write_group(self) -> None:
+        base = self._state
+        ran, draft, changes = self._run_waiting(base)
+        error: OrcaError | None = None
+        if changes:
+            try:
+                error = await self._commit(base, draft, changes)
+            except BaseException:
+                _answer(ran, NotLeader("this master is stopping; ask again"))
+                raise
+        _answer(ran, error)
+
+    def _run_waiting(self, base: State) -> tuple[list[_Waiting], State, Changes]:
+        ran: list[_Waiting] = []
+        draft = base
+        changes: Changes = {}
+        written = 0
+        while self._waiting and len(ran) < MAX_FUNCTIONS_PER_ENTRY and written < MAX_BYTES:
+            waiting = self._waiting.popleft()
+            if waiting.answer.done():  # its caller has gone away
+                continue
+            transaction = Transaction(draft)
+            started = self._env.monotonic()
+            try:
+                waiting.result = waiting.run(transaction)
+            except Exception as error:  # the caller gets it; the writer goes on with the others
+                waiting.answer.set_exception(error)
+                continue
+            took = self._env.monotonic() - started
+            if took > SLOW_TRANSACTION_SECONDS:
+                log.warning(
+                    "transaction was slow", seconds=round(took, 3), function=str(waiting.run)
+                )
+            ran.append(waiting)
+            draft = transaction.state
+            changes.update(transaction.changes)
+            written += sum(len(raw or b"") for raw in transaction.changes.values())
+        return ran, draft, changes
+
+    async def _commit(self, base: State, draft: State, changes: Changes) -> OrcaError | None:
+        entry = codec.encode_entry(base.version, changes)
+        self._own_entry, self._own_state = entry, draft.at(base.version + 1)
+        try:
+            if not await self._log.propose(entry):
+                return NotLeader(
+                    "another master changed the state first; nothing was done, ask again"
+                )
+        except OrcaError as error:
+            return error
+        finally:
+            self._own_entry = self._own_state = None
+        return None
+
+
+def _answer(ran: list[_Waiting], error: OrcaError | None) -> None:
+    for waiting in ran:
+        if waiting.answer.done():
+            continue
+        if error is None:
+            waiting.answer.set_result(waiting.result)
+        else:
+            waiting.answer.set_exception(error)

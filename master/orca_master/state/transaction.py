@@ -1,0 +1,69 @@
+"""A transaction: reads one state, writes rows to a draft that nobody else sees."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from orca_master.errors import NotFound, TooLarge
+from orca_master.state.rows import State
+from orca_master.state.table import Key, Table
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+MAX_BYTES = 1 << 20
+"""What one transaction may write; larger work is planned outside and committed in batches."""
+
+Changes = dict[tuple[str, Key], bytes | None]
+"""(table, key) → the row's new bytes, or None: removed."""
+
+
+class View(Protocol):
+    """What a pure rule or a query needs: a `State` or a transaction."""
+
+    def get(self, table: Table[R], *key: str) -> R | None: ...
+    def scan(self, table: Table[R]) -> Iterator[R]: ...
+    def find(self, table: Table[R], index: str, value: str) -> list[R]: ...
+
+
+class Transaction:
+    """Synchronous; lives only inside `Store.update`. A refusal raised inside leaves no trace."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.changes: Changes = {}
+        self._bytes = 0
+
+    def get(self, table: Table[R], *key: str) -> R | None:
+        return self.state.get(table, *key)
+
+    def need(self, table: Table[R], *key: str, kind: str) -> R:
+        """The row, or NotFound naming the last part of the key."""
+        row = self.state.get(table, *key)
+        if row is None:
+            raise NotFound(kind, key[-1])
+        return row
+
+    def scan(self, table: Table[R]) -> Iterator[R]:
+        return self.state.scan(table)
+
+    def find(self, table: Table[R], index: str, value: str) -> list[R]:
+        return self.state.find(table, index, value)
+
+    def put(self, table: Table[R], row: R) -> None:
+        """Write a row. Writing what is there already changes nothing."""
+        raw = table.encode(row)
+        key = table.key(row)
+        if self.state.raw(table.name, key) != raw:
+            self._write(table.name, key, raw, row)
+
+    def delete(self, table: Table[Any], *key: str) -> None:
+        if self.state.raw(table.name, key) is not None:
+            self._write(table.name, key, None, None)
+
+    def _write(self, table: str, key: Key, raw: bytes | None, value: Any) -> None:
+        self._bytes += sum(map(len, key)) + len(raw or b"")
+        if self._bytes > MAX_BYTES:
+            raise TooLarge(f"one change may write at most {MAX_BYTES} bytes: split it")
+        self.state = self.state.changed(table, key, raw, value)
+        self.changes[table, key] = raw
