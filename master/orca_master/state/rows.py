@@ -87,10 +87,10 @@ class State:
         rows = self._rows(table)
         before = rows.get(key)
         cell = None if raw is None else Cell(raw, value)
-        if cell is None:
-            rows = rows if before is None else rows.delete(key)
-        else:
+        if cell is not None:
             rows = rows.set(key, cell)
+        elif before is not None:
+            rows = rows.delete(key)
         indexes = self._reindexed(table, key, before, cell)
         return State(self._schema, self.version, self._tables.set(table, rows), indexes)
 

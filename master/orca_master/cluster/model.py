@@ -1,0 +1,73 @@
+"""The cluster itself and its nodes."""
+
+from enum import StrEnum
+
+import msgspec
+
+from orca_master.state.table import Table
+
+
+class Cluster(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One row. `epoch` is raised when the state is restored from a backup."""
+
+    id: str
+    name: str
+    epoch: int
+    created_at: float
+
+
+class Authority(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The cluster's certificate authority. The key is wrapped with the key-encryption key."""
+
+    certificate: bytes
+    wrapped_key: bytes
+
+
+class JoinGrant(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the master keeps of a join token: its public key, and how long and how often it works."""
+
+    public_key: str
+    expires_at: float
+    uses_left: int
+    created_at: float
+
+
+class NodeState(StrEnum):
+    """`joined`: has a certificate, has never connected."""
+
+    JOINED = "joined"
+    READY = "ready"
+    DOWN = "down"
+
+
+class NodeFacts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Observed: what the worker says of itself when it connects. Memory in bytes, processors in
+    thousandths."""
+
+    version: str = ""
+    address: str = ""
+    os: str = ""
+    architecture: str = ""
+    runtimes: tuple[str, ...] = ()
+    memory_bytes: int = 0
+    cpu_millis: int = 0
+    labels: dict[str, str] = {}
+
+
+class Node(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A worker's machine. `schedulable` is wanted by people; `state` is judged by the master."""
+
+    id: str
+    name: str
+    joined_at: float
+    state: NodeState = NodeState.JOINED
+    state_since: float = 0.0
+    state_reason: str = ""
+    schedulable: bool = True
+    facts: NodeFacts = NodeFacts()
+
+
+CLUSTER = Table("cluster", Cluster, key=lambda _: ("cluster",))
+AUTHORITY = Table("authority", Authority, key=lambda _: ("ca",))
+JOIN_GRANTS = Table("join_grants", JoinGrant, key=lambda g: (g.public_key,))
+NODES = Table("nodes", Node, key=lambda n: (n.id,), indexes={"name": lambda n: n.name})

@@ -1,0 +1,119 @@
+"""What can be done with the cluster's nodes."""
+
+import base64
+
+from msgspec.structs import replace
+
+from orca_master.cluster.model import (
+    CLUSTER,
+    JOIN_GRANTS,
+    NODES,
+    Cluster,
+    JoinGrant,
+    Node,
+    NodeFacts,
+    NodeState,
+)
+from orca_master.errors import Conflict, Forbidden, NotFound
+from orca_master.state.transaction import Transaction, View
+from orca_proto import join
+
+
+def found_cluster(tx: Transaction, *, id: str, name: str, now: float) -> Cluster:
+    """Make the cluster's row at the first start; later starts find it."""
+    cluster = tx.get(CLUSTER, "cluster")
+    if cluster is None:
+        cluster = Cluster(id=id, name=name, epoch=1, created_at=now)
+        tx.put(CLUSTER, cluster)
+    return cluster
+
+
+def the_cluster(view: View) -> Cluster:
+    cluster = view.get(CLUSTER, "cluster")
+    if cluster is None:
+        raise NotFound("cluster", "this one")
+    return cluster
+
+
+def find_node(view: View, name_or_id: str) -> Node:
+    """A node by its id or its exact name. Raises NotFound."""
+    node = view.get(NODES, name_or_id)
+    if node is not None:
+        return node
+    named = view.find(NODES, "name", name_or_id)
+    if not named:
+        raise NotFound("node", name_or_id)
+    return named[0]
+
+
+def grant_join(
+    tx: Transaction, *, public_key: str, ttl_seconds: float, uses: int, now: float
+) -> JoinGrant:
+    for grant in list(tx.scan(JOIN_GRANTS)):
+        if grant.expires_at <= now:
+            tx.delete(JOIN_GRANTS, grant.public_key)
+    grant = JoinGrant(
+        public_key=public_key, expires_at=now + ttl_seconds, uses_left=uses, created_at=now
+    )
+    tx.put(JOIN_GRANTS, grant)
+    return grant
+
+
+def enrol(
+    tx: Transaction,
+    *,
+    public_key: str,
+    signature: str,
+    name: str,
+    request: bytes,
+    now: float,
+    new_id: str,
+) -> Node:
+    """Let the holder of a join token in, as a new node with this name, and use the token up.
+
+    `request` is the DER certificate request, `signature` is base64. Raises Forbidden with the
+    reason, or Conflict when the name is taken.
+    """
+    grant = tx.get(JOIN_GRANTS, public_key)
+    if grant is None:
+        raise Forbidden(
+            "the join token is not known here: it was used up, or made by another cluster;"
+            " make a new one with `orca nodes token`"
+        )
+    if grant.expires_at <= now:
+        raise Forbidden("the join token has expired: make a new one with `orca nodes token`")
+    try:
+        signed = join.verify(public_key, base64.b64decode(signature), name, request)
+    except ValueError:
+        signed = False
+    if not signed:
+        raise Forbidden("the request is not signed with the join token")
+    if tx.find(NODES, "name", name):
+        raise Conflict(
+            f"a node named {name} exists already: choose another name,"
+            " or remove the old one with `orca nodes rm`"
+        )
+    if grant.uses_left <= 1:
+        tx.delete(JOIN_GRANTS, public_key)
+    else:
+        tx.put(JOIN_GRANTS, replace(grant, uses_left=grant.uses_left - 1))
+    node = Node(id=new_id, name=name, joined_at=now, state_since=now)
+    tx.put(NODES, node)
+    return node
+
+
+def node_connected(tx: Transaction, node_id: str, *, facts: NodeFacts, now: float) -> Node:
+    """The node's worker has opened its stream. Raises Forbidden for a node that was removed."""
+    node = tx.get(NODES, node_id)
+    if node is None:
+        raise Forbidden("this node was removed from the cluster: join again with a new token")
+    if node.state is not NodeState.READY:
+        node = replace(node, state=NodeState.READY, state_since=now, state_reason="")
+    tx.put(NODES, replace(node, facts=facts))
+    return node
+
+
+def mark_down(tx: Transaction, node_id: str, *, reason: str, now: float) -> None:
+    node = tx.get(NODES, node_id)
+    if node is not None and node.state is NodeState.READY:
+        tx.put(NODES, replace(node, state=NodeState.DOWN, state_since=now, state_reason=reason))

@@ -1,0 +1,49 @@
+"""Leader-only loops: started together on election, cancelled together on loss."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from orca_common.logs import get_logger
+from orca_master.errors import Trouble
+from orca_master.state.log import Leadership
+from orca_master.state.store import Store
+
+log = get_logger("control")
+
+
+class Controller(Protocol):
+    """A loop that decides something; see ARCHITECTURE.md, "a slice"."""
+
+    async def run(self) -> None: ...
+
+
+async def run_while_leader(store: Store, controllers: Sequence[Controller]) -> None:
+    """Run the controllers whenever this master leads, until cancelled.
+
+    A controller that cannot commit (leadership is going, the disk is full) ends the round; the next
+    one begins a second later, if this master still leads. Any other exception is a fault of the
+    kernel and ends the process.
+    """
+    seen = store.leadership
+    while True:
+        if seen.is_leader:
+            log.info("leadership began", term=seen.term)
+            seen = await _lead(store, controllers)
+            log.info("leadership round ended", term=seen.term, leader=seen.is_leader)
+        else:
+            seen = await store.leadership_change(seen)
+
+
+async def _lead(store: Store, controllers: Sequence[Controller]) -> Leadership:
+    seen = store.leadership
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(controller.run()) for controller in controllers]
+            seen = await store.leadership_change(seen)
+            for task in running:
+                task.cancel()
+    except* Trouble as troubles:
+        log.warning("controllers paused", reasons=[str(e) for e in troubles.exceptions])
+        await asyncio.sleep(1.0)
+    return store.leadership

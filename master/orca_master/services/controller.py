@@ -1,0 +1,86 @@
+"""When services are looked at: whenever they, their tasks or the nodes change, or a wait is over."""
+
+from collections.abc import Iterable
+
+from orca_common.env import Env
+from orca_common.logs import get_logger
+from orca_master.cluster.model import NODES
+from orca_master.control.aside import Aside
+from orca_master.errors import Trouble
+from orca_master.services.model import OWNER_PREFIX, SERVICES, owner_of
+from orca_master.services.operations import reconcile_owner
+from orca_master.state.follow import Changed
+from orca_master.state.store import Store
+from orca_master.state.transaction import Transaction
+from orca_master.tasks.model import TASKS
+from orca_master.tasks.operations import place_pending
+
+OWNERS_PER_TRANSACTION = 50
+
+log = get_logger("services")
+
+
+class ServicesController:
+    """Holds no truth: killing and restarting it is always safe. Runs on the leader only."""
+
+    def __init__(self, env: Env, store: Store) -> None:
+        self._env = env
+        self._store = store
+        self._aside = Aside(env, "service")
+        self._look_at: dict[str, float] = {}
+
+    async def run(self) -> None:
+        with self._store.follow(SERVICES, TASKS, NODES) as follower:
+            while True:
+                changed = await follower.next(self._seconds_to_next_look())
+                owners = self._owners(changed)
+                for batch in _batches(sorted(owners)):
+                    await self._look(batch)
+
+    async def _look(self, owners: list[str]) -> None:
+        """One transaction for the batch; if it fails, one for each, so that one bad row stops one
+        service only."""
+        try:
+            await self._store.update(lambda tx: self._reconcile(tx, owners))
+        except Trouble:
+            raise
+        except Exception as error:
+            if len(owners) == 1:
+                self._look_at[owners[0]] = self._aside.failed(owners[0], error)
+                return
+            for owner in owners:
+                await self._look([owner])
+        else:
+            for owner in owners:
+                self._aside.succeeded(owner)
+
+    def _reconcile(self, tx: Transaction, owners: list[str]) -> None:
+        now = self._env.now()
+        for owner in owners:
+            again_at = reconcile_owner(tx, owner, now=now, new_id=self._env.new_id)
+            if again_at is None:
+                self._look_at.pop(owner, None)
+            else:
+                self._look_at[owner] = again_at
+        place_pending(tx, now=now)
+
+    def _owners(self, changed: Changed) -> set[str]:
+        now = self._env.now()
+        owners = {owner for owner, at in self._look_at.items() if at <= now}
+        if changed.everything or changed.of(NODES.name):
+            state = self._store.state
+            owners |= {service.owner for service in state.scan(SERVICES)}
+            owners |= {t.owner for t in state.scan(TASKS) if t.owner.startswith(OWNER_PREFIX)}
+        owners |= {owner_of(*key) for key in changed.of(SERVICES.name)}
+        owners |= {key[0] for key in changed.of(TASKS.name) if key[0].startswith(OWNER_PREFIX)}
+        return {owner for owner in owners if not self._aside.is_aside(owner)}
+
+    def _seconds_to_next_look(self) -> float | None:
+        if not self._look_at:
+            return None
+        return max(0.0, min(self._look_at.values()) - self._env.now()) + 0.001
+
+
+def _batches(owners: list[str]) -> Iterable[list[str]]:
+    for first in range(0, len(owners), OWNERS_PER_TRANSACTION):
+        yield owners[first : first + OWNERS_PER_TRANSACTION]

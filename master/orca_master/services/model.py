@@ -1,0 +1,81 @@
+"""Services: what people deploy."""
+
+import msgspec
+
+from orca_master.state.table import Table
+from orca_master.tasks.model import Constraints
+
+OWNER_PREFIX = "service:"
+
+
+class ServiceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How one replica runs. Two equal specs are the same revision. Zero limits are no limits."""
+
+    image: str = ""
+    command: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    port: int = 0
+    host_port: int = 0
+    domain: str = ""
+    health: str = ""
+    memory_bytes: int = 0
+    cpu_millis: int = 0
+    internal: bool = False
+    constraints: Constraints = Constraints()
+    pull_policy: str = "missing"
+    stop_grace_seconds: float = 10.0
+    user: str = ""
+    workdir: str = ""
+
+    @property
+    def runtime(self) -> str:
+        return "docker" if self.image else "process"
+
+
+class Service(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Everything here is wanted; what is true of it is read off its tasks.
+
+    `stopped` keeps the row and runs nothing. `purge` forgets the row once nothing of it runs.
+    """
+
+    tenant: str
+    project: str
+    name: str
+    spec: ServiceSpec
+    replicas: int
+    revision: int
+    created_at: float
+    updated_at: float
+    stopped: bool = False
+    purge: bool = False
+
+    @property
+    def owner(self) -> str:
+        """The owner of this service's tasks."""
+        return owner_of(self.tenant, self.project, self.name)
+
+    @property
+    def wanted_replicas(self) -> int:
+        return 0 if self.stopped else self.replicas
+
+
+def owner_of(tenant: str, project: str, name: str) -> str:
+    return f"{OWNER_PREFIX}{tenant}/{project}/{name}"
+
+
+def key_of_owner(owner: str) -> tuple[str, str, str]:
+    """(tenant, project, name); the inverse of `owner_of`."""
+    tenant, project, name = owner.removeprefix(OWNER_PREFIX).split("/")
+    return tenant, project, name
+
+
+SERVICES = Table(
+    "services",
+    Service,
+    key=lambda s: (s.tenant, s.project, s.name),
+    indexes={
+        "name": lambda s: f"{s.tenant}/{s.name}",
+        "project": lambda s: f"{s.tenant}/{s.project}",
+        "tenant": lambda s: s.tenant,
+    },
+)

@@ -1,0 +1,162 @@
+"""The verbs of services."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from orca_master.cluster.model import NODES, NodeState
+from orca_master.errors import Ambiguous, NotFound
+from orca_master.services.model import SERVICES, Service, ServiceSpec, key_of_owner
+from orca_master.services.reconcile import Target, reconcile
+from orca_master.state.transaction import Transaction, View
+from orca_master.tasks import operations as tasks
+from orca_master.tasks.model import TASKS, Health, Task, TaskSpec, Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What a deploy made of one service. `changed` is False for an equal spec and count."""
+
+    service: Service
+    changed: bool
+
+
+def deploy(
+    tx: Transaction,
+    *,
+    tenant: str,
+    project: str,
+    name: str,
+    spec: ServiceSpec,
+    replicas: int,
+    now: float,
+) -> Accepted:
+    """Want this service to run. An equal spec keeps the revision; tasks that wait for their next
+    try are tried again now."""
+    before = tx.get(SERVICES, tenant, project, name)
+    if before is None:
+        after = Service(tenant, project, name, spec, replicas, 1, created_at=now, updated_at=now)
+    else:
+        revision = before.revision if before.spec == spec else before.revision + 1
+        wanted = replace(
+            before, spec=spec, replicas=replicas, revision=revision, stopped=False, purge=False
+        )
+        after = before if wanted == before else replace(wanted, updated_at=now)
+    tx.put(SERVICES, after)
+    _try_again_now(tx, after)
+    return Accepted(after, after is not before)
+
+
+def _try_again_now(tx: Transaction, service: Service) -> None:
+    for task in tx.find(TASKS, "owner", service.owner):
+        if task.wanted is not Wanted.RUN or task.revision != service.revision:
+            continue
+        if task.observed.state.is_over:
+            tasks.stop(tx, task)
+        elif not task.node and task.not_before > 0:
+            tasks.forget(tx, task)
+
+
+def scale(
+    tx: Transaction, *, tenant: str, name: str, project: str | None, replicas: int, now: float
+) -> Service:
+    """Change the number of replicas; a stopped service is started by a number above zero."""
+    service = resolve(tx, tenant, name, project)
+    stopped = service.stopped and replicas == 0
+    if (service.replicas, service.stopped) != (replicas, stopped):
+        service = replace(service, replicas=replicas, stopped=stopped, updated_at=now)
+        tx.put(SERVICES, service)
+    return service
+
+
+def stop(tx: Transaction, service: Service, *, purge: bool, now: float) -> None:
+    """Run nothing of it any more. With `purge`, forget it too once nothing of it is left."""
+    if service.stopped and service.purge >= purge:
+        return
+    tx.put(
+        SERVICES,
+        replace(service, stopped=True, purge=service.purge or purge, updated_at=now),
+    )
+
+
+def resolve(view: View, tenant: str, name: str, project: str | None) -> Service:
+    """A service by its name, and its project where the bare name is ambiguous.
+
+    Raises NotFound, Ambiguous.
+    """
+    if project is not None:
+        service = view.get(SERVICES, tenant, project, name)
+        if service is None:
+            raise NotFound("service", f"{name} in project {project}")
+        return service
+    found = view.find(SERVICES, "name", f"{tenant}/{name}")
+    if not found:
+        raise NotFound("service", name)
+    if len(found) > 1:
+        raise Ambiguous("service", name, [service.project for service in found])
+    return found[0]
+
+
+def reconcile_owner(
+    tx: Transaction, owner: str, *, now: float, new_id: Callable[[], str]
+) -> float | None:
+    """Bring one service's tasks a step nearer to what is wanted.
+
+    Returns when to look again (Unix seconds) if nothing changes before, or None.
+    """
+    mine = tx.find(TASKS, "owner", owner)
+    service = tx.get(SERVICES, *key_of_owner(owner))
+    if service is None:
+        for task in mine:
+            tasks.stop(tx, task)
+        return None
+    if service.purge and not mine:
+        tx.delete(SERVICES, service.tenant, service.project, service.name)
+        return None
+    down = {node.id for node in tx.scan(NODES) if node.state is NodeState.DOWN}
+    target = Target(service.revision, service.wanted_replicas, bool(service.spec.host_port))
+    plan = reconcile(target, mine, down, now)
+    for task in plan.stop:
+        tasks.stop(tx, task)
+    for wanted in plan.create:
+        tasks.create(
+            tx,
+            id=new_id(),
+            owner=owner,
+            project=service.project,
+            name=service.name,
+            revision=service.revision,
+            slot=wanted.slot,
+            spec=task_spec(service.spec),
+            constraints=service.spec.constraints,
+            now=now,
+            attempt=wanted.attempt,
+            not_before=wanted.not_before,
+            last_failure=wanted.last_failure,
+        )
+    return _next_look(tx.find(TASKS, "owner", owner), now)
+
+
+def _next_look(mine: list[Task], now: float) -> float | None:
+    waiting = [task.not_before for task in mine if not task.node and task.not_before > now]
+    return min(waiting, default=None)
+
+
+def task_spec(spec: ServiceSpec) -> TaskSpec:
+    """What a node needs to know to run one replica."""
+    return TaskSpec(
+        runtime=spec.runtime,
+        image=spec.image,
+        command=spec.command,
+        env=spec.env,
+        memory_bytes=spec.memory_bytes,
+        cpu_millis=spec.cpu_millis,
+        port=spec.port,
+        host_port=spec.host_port,
+        health=Health(path=spec.health) if spec.health else None,
+        stop_grace_seconds=spec.stop_grace_seconds,
+        pull_policy=spec.pull_policy,
+        user=spec.user,
+        workdir=spec.workdir,
+    )

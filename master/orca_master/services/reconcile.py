@@ -1,0 +1,103 @@
+"""What a service needs next. Pure: the service, its tasks and the time in; a plan out.
+
+Each replica has a slot (1, 2, …). For each slot the plan keeps the best task of the wanted
+revision, asks for one where there is none, and stops the others only once the kept one is ready:
+a replacement always comes first, except where two cannot stand side by side (`stop_first`).
+A task on a node that is down counts as lost, but it is stopped only when its replacement is ready:
+if the node comes back before, the original stays and the replacement goes.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from orca_master.tasks.model import Task, Wanted
+
+BACKOFF_FIRST_SECONDS = 1.0
+BACKOFF_MOST_SECONDS = 300.0
+BACKOFF_RESET_SECONDS = 300.0
+"""A task that ran this long before it ended starts the count anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The wanted side."""
+
+    revision: int
+    replicas: int
+    stop_first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Ask for a task in this slot, not to be placed before `not_before` (Unix seconds)."""
+
+    slot: int
+    attempt: int = 0
+    not_before: float = 0.0
+    last_failure: str = ""
+
+
+@dataclass(slots=True)
+class Plan:
+    create: list[Create] = field(default_factory=list)
+    stop: list[Task] = field(default_factory=list)
+
+
+def reconcile(target: Target, tasks: Sequence[Task], down: Collection[str], now: float) -> Plan:
+    """`tasks` are all of the service's, `down` the ids of nodes that are down."""
+    plan = Plan()
+    for slot in range(1, target.replicas + 1):
+        in_slot = [task for task in tasks if task.slot == slot]
+        _reconcile_slot(plan, slot, target, in_slot, down, now)
+    surplus = (t for t in tasks if t.slot > target.replicas and t.wanted is Wanted.RUN)
+    plan.stop.extend(surplus)
+    return plan
+
+
+def _reconcile_slot(
+    plan: Plan,
+    slot: int,
+    target: Target,
+    tasks: Sequence[Task],
+    down: Collection[str],
+    now: float,
+) -> None:
+    wanted = [task for task in tasks if task.wanted is Wanted.RUN]
+    current = [task for task in wanted if task.revision == target.revision]
+    ended = [task for task in current if task.observed.state.is_over]
+    usable = [t for t in current if not t.observed.state.is_over and t.node not in down]
+    if usable:
+        keep = max(usable, key=lambda t: (t.is_ready, t.observed.state, -t.created_at, t.id))
+        if keep.is_ready:
+            plan.stop.extend(task for task in wanted if task is not keep)
+            return
+        plan.stop.extend(task for task in usable if task is not keep)
+    else:
+        others = [t for t in tasks if t not in current and not t.observed.state.is_over]
+        if target.stop_first and others:
+            plan.stop.extend(task for task in others if task.wanted is Wanted.RUN)
+        elif not _is_lost_but_pinned(current, down):
+            plan.create.append(_next_try(slot, ended, now))
+    newest = max(ended, key=lambda t: (t.created_at, t.id), default=None)
+    stale = [t for t in wanted if t.observed.state.is_over and t is not newest]
+    plan.stop.extend(stale)
+
+
+def _is_lost_but_pinned(current: Sequence[Task], down: Collection[str]) -> bool:
+    """Whether the only node that may run it is down: a replacement could go nowhere else."""
+    return any(t.constraints.node and t.node in down for t in current)
+
+
+def _next_try(slot: int, ended: Sequence[Task], now: float) -> Create:
+    if not ended:
+        return Create(slot)
+    last = max(ended, key=lambda task: (task.created_at, task.id))
+    ran_seconds = last.observed.ended_at - last.observed.started_at
+    lasted = last.observed.started_at > 0 and ran_seconds >= BACKOFF_RESET_SECONDS
+    attempt = 1 if lasted else last.attempt + 1
+    return Create(slot, attempt, now + backoff_seconds(attempt), last.observed.reason)
+
+
+def backoff_seconds(attempt: int) -> float:
+    """How long to wait before the given retry (1, 2, …): 1, 2, 4 … 300 seconds."""
+    return min(BACKOFF_MOST_SECONDS, BACKOFF_FIRST_SECONDS * 2.0 ** min(attempt - 1, 30))

@@ -1,0 +1,142 @@
+"""Tasks: what runs on nodes, for whoever asked (a service's replica, later a workflow's step).
+
+A task is one-shot: it runs once, on one node, and ends. What must go on running gets a new task.
+`wanted` is written by masters only, `observed` only from the worker's reports, and its state only
+grows:
+
+    pending → assigned → preparing → starting → running → stopping → exited | failed → gone
+
+    pending    no node yet; `pending_reason` says why
+    assigned   a node was chosen; its worker has not reported yet
+    preparing  the image is being made available
+    starting   it runs, and has not passed its health check yet
+    running    it runs; `healthy` says whether it passes its check now
+    exited     it ended by itself
+    failed     it could not be started
+    gone       nothing of it is left on the node; the row is deleted
+"""
+
+from enum import IntEnum, StrEnum
+
+import msgspec
+
+from orca_master.state.table import Table
+
+
+class TaskState(IntEnum):
+    """The numbers are those of the protocol, so that a report needs no translation."""
+
+    PENDING = 1
+    ASSIGNED = 2
+    PREPARING = 3
+    STARTING = 4
+    RUNNING = 5
+    STOPPING = 6
+    EXITED = 7
+    FAILED = 8
+    GONE = 9
+
+    @property
+    def is_over(self) -> bool:
+        return self >= TaskState.EXITED
+
+
+class Wanted(StrEnum):
+    RUN = "run"
+    STOP = "stop"
+
+
+class Health(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An HTTP check on the task's port; 200 to 399 is healthy."""
+
+    path: str
+    interval_seconds: float = 10.0
+    timeout_seconds: float = 3.0
+    failure_threshold: int = 3
+
+
+class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What to run. Zero limits are no limits."""
+
+    runtime: str
+    image: str = ""
+    command: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    memory_bytes: int = 0
+    cpu_millis: int = 0
+    port: int = 0
+    host_port: int = 0
+    health: Health | None = None
+    stop_grace_seconds: float = 10.0
+    pull_policy: str = "missing"
+    user: str = ""
+    workdir: str = ""
+
+
+class StoredSpec(msgspec.Struct, frozen=True):
+    """A spec under the hash of its bytes, shared by all tasks that run it."""
+
+    hash: str
+    spec: TaskSpec
+
+
+class Constraints(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a task may run: `node` is an id or an exact name; labels must be equal."""
+
+    node: str = ""
+    labels: dict[str, str] = {}
+
+
+class Observed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The worker's last word. Times are Unix seconds."""
+
+    state: TaskState = TaskState.PENDING
+    healthy: bool = False
+    reason: str = ""
+    exit_code: int = 0
+    oom_killed: bool = False
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    host_port: int = 0
+    container: str = ""
+
+
+class Task(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`owner` says for whom it runs (`service:<tenant>/<project>/<name>`) and is the first part of
+    the key, so that a change of a task names its owner even when the task is gone."""
+
+    id: str
+    owner: str
+    project: str
+    name: str
+    revision: int
+    slot: int
+    spec: str
+    created_at: float
+    constraints: Constraints = Constraints()
+    wanted: Wanted = Wanted.RUN
+    node: str = ""
+    attempt: int = 0
+    not_before: float = 0.0
+    pending_reason: str = ""
+    last_failure: str = ""
+    observed: Observed = Observed()
+
+    @property
+    def is_ready(self) -> bool:
+        return self.observed.state is TaskState.RUNNING and self.observed.healthy
+
+
+TASKS = Table(
+    "tasks",
+    Task,
+    key=lambda t: (t.owner, t.id),
+    indexes={
+        "id": lambda t: t.id,
+        "owner": lambda t: t.owner,
+        "node": lambda t: t.node or None,
+        "spec": lambda t: t.spec,
+        "unplaced": lambda t: "yes" if not t.node and t.wanted is Wanted.RUN else None,
+    },
+)
+SPECS = Table("task_specs", StoredSpec, key=lambda s: (s.hash,))

@@ -1,0 +1,160 @@
+"""The verbs of tasks: ask for one, place it, observe it, stop it, forget it."""
+
+import hashlib
+from collections.abc import Sequence
+
+import msgspec
+from msgspec.structs import replace
+
+from orca_master.cluster.model import NODES
+from orca_master.state.transaction import Transaction, View
+from orca_master.tasks.model import (
+    SPECS,
+    TASKS,
+    Constraints,
+    Observed,
+    StoredSpec,
+    Task,
+    TaskSpec,
+    TaskState,
+    Wanted,
+)
+from orca_master.tasks.placement import Demand, Room, place
+
+
+def keep_spec(tx: Transaction, spec: TaskSpec) -> str:
+    """Store the spec under its hash; it goes when its last task goes."""
+    raw = msgspec.msgpack.encode(spec, order="deterministic")
+    hash = hashlib.sha256(raw).hexdigest()[:32]
+    tx.put(SPECS, StoredSpec(hash=hash, spec=spec))
+    return hash
+
+
+def spec_of(view: View, task: Task) -> TaskSpec:
+    stored = view.get(SPECS, task.spec)
+    if stored is None:  # a row is never without its spec: both are written and deleted together
+        raise KeyError(task.spec)
+    return stored.spec
+
+
+def create(
+    tx: Transaction,
+    *,
+    id: str,
+    owner: str,
+    project: str,
+    name: str,
+    revision: int,
+    slot: int,
+    spec: TaskSpec,
+    constraints: Constraints,
+    now: float,
+    attempt: int = 0,
+    not_before: float = 0.0,
+    last_failure: str = "",
+) -> Task:
+    """Ask for a task. It is pending until `place_pending` finds a node for it."""
+    task = Task(
+        id=id,
+        owner=owner,
+        project=project,
+        name=name,
+        revision=revision,
+        slot=slot,
+        spec=keep_spec(tx, spec),
+        constraints=constraints,
+        created_at=now,
+        attempt=attempt,
+        not_before=not_before,
+        last_failure=last_failure,
+    )
+    tx.put(TASKS, task)
+    return task
+
+
+def stop(tx: Transaction, task: Task) -> None:
+    """Have it stopped and removed. One that never reached a node is forgotten at once."""
+    if not task.node:
+        forget(tx, task)
+    elif task.wanted is not Wanted.STOP:
+        tx.put(TASKS, replace(task, wanted=Wanted.STOP))
+
+
+def forget(tx: Transaction, task: Task) -> None:
+    tx.delete(TASKS, task.owner, task.id)
+    if not tx.find(TASKS, "spec", task.spec):
+        tx.delete(SPECS, task.spec)
+
+
+def by_id(view: View, task_id: str) -> Task | None:
+    found = view.find(TASKS, "id", task_id)
+    return found[0] if found else None
+
+
+def rooms(view: View) -> list[Room]:
+    """Every node with what its tasks take of it, in name order."""
+    by_node = {node.id: Room(node) for node in view.scan(NODES)}
+    for room in by_node.values():
+        for task in view.find(TASKS, "node", room.node.id):
+            if not task.observed.state.is_over:
+                room.take(task.owner, spec_of(view, task))
+    return sorted(by_node.values(), key=lambda room: room.node.name)
+
+
+def place_pending(tx: Transaction, *, now: float) -> None:
+    """Give every pending task that is due a node, or the reason why there is none."""
+    tasks = [task for task in tx.find(TASKS, "unplaced", "yes") if task.not_before <= now]
+    if not tasks:
+        return
+    tasks.sort(key=lambda task: (task.created_at, task.owner, task.slot, task.id))
+    demands = [Demand(t.id, t.owner, spec_of(tx, t), t.constraints) for t in tasks]
+    for task, placement in zip(tasks, place(demands, rooms(tx)), strict=True):
+        if placement.node:
+            observed = replace(task.observed, state=TaskState.ASSIGNED)
+            placed = replace(task, node=placement.node, pending_reason="", observed=observed)
+            tx.put(TASKS, placed)
+        else:
+            tx.put(TASKS, replace(task, pending_reason=placement.reason))
+
+
+def observe(
+    tx: Transaction, node_id: str, reports: Sequence[tuple[str, Observed]], *, complete: bool
+) -> None:
+    """Take in what a worker says of its tasks.
+
+    `complete` says that nothing else exists on the node: what should be there and is not has
+    vanished, and what was to be stopped is gone. A report about a task of another node, or one
+    that would take a task back to an earlier state, is ignored.
+    """
+    for task_id, observed in reports:
+        task = by_id(tx, task_id)
+        if task is not None and task.node == node_id:
+            _observe_one(tx, task, observed)
+    if not complete:
+        return
+    present = {task_id for task_id, _ in reports}
+    for task in tx.find(TASKS, "node", node_id):
+        if task.id not in present and task.observed.state > TaskState.ASSIGNED:
+            _vanished(tx, task)
+        elif task.id not in present and task.wanted is Wanted.STOP:
+            forget(tx, task)
+
+
+def _observe_one(tx: Transaction, task: Task, observed: Observed) -> None:
+    if observed.state is TaskState.GONE:
+        _vanished(tx, task)
+    elif observed.state >= task.observed.state:
+        tx.put(TASKS, replace(task, observed=observed))
+
+
+def _vanished(tx: Transaction, task: Task) -> None:
+    if task.wanted is Wanted.STOP:
+        forget(tx, task)
+    elif not task.observed.state.is_over:
+        gone = replace(
+            task.observed,
+            state=TaskState.EXITED,
+            healthy=False,
+            reason="it disappeared from the node",
+        )
+        tx.put(TASKS, replace(task, observed=gone))

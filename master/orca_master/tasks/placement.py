@@ -1,0 +1,158 @@
+"""Which node a task goes to. Pure and deterministic: same input, same answer, with the reason.
+
+Filters say where a task can run; every refusal is counted by its reason, so that a task that fits
+nowhere can say why. Among the fitting nodes the one with the fewest replicas of the same owner wins,
+then the one with the largest free share, then the name.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from orca_master.cluster.model import Node, NodeState
+from orca_master.tasks.model import Constraints, TaskSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A task to place."""
+
+    task: str
+    owner: str
+    spec: TaskSpec
+    constraints: Constraints
+
+
+@dataclass(slots=True)
+class Room:
+    """A node and what is left of it while a plan is being made. Capacity 0 is unknown: no limit."""
+
+    node: Node
+    memory_bytes: int = 0
+    cpu_millis: int = 0
+    host_ports: set[int] = field(default_factory=set)
+    owners: Counter[str] = field(default_factory=Counter)
+
+    def take(self, owner: str, spec: TaskSpec) -> None:
+        self.memory_bytes += spec.memory_bytes
+        self.cpu_millis += spec.cpu_millis
+        self.owners[owner] += 1
+        if spec.host_port:
+            self.host_ports.add(spec.host_port)
+
+    def used_share(self) -> float:
+        facts = self.node.facts
+        memory = self.memory_bytes / facts.memory_bytes if facts.memory_bytes else 0.0
+        cpu = self.cpu_millis / facts.cpu_millis if facts.cpu_millis else 0.0
+        return max(memory, cpu)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """`node` is the chosen node's id, or empty with the reason in words."""
+
+    task: str
+    node: str
+    reason: str
+
+
+def place(demands: Iterable[Demand], rooms: Sequence[Room]) -> list[Placement]:
+    """Place each demand in order; each takes its room before the next is looked at."""
+    return [_place_one(demand, rooms) for demand in demands]
+
+
+def _place_one(demand: Demand, rooms: Sequence[Room]) -> Placement:
+    refusals: Counter[str] = Counter()
+    fitting: list[Room] = []
+    for room in rooms:
+        reason = next((r for check in _FILTERS if (r := check(demand, room))), None)
+        if reason is None:
+            fitting.append(room)
+        else:
+            refusals[reason] += 1
+    if not fitting:
+        return Placement(demand.task, "", explain(demand, rooms, refusals))
+    best = min(
+        fitting, key=lambda r: (r.owners[demand.owner], round(r.used_share(), 6), r.node.name)
+    )
+    best.take(demand.owner, demand.spec)
+    return Placement(demand.task, best.node.id, "")
+
+
+def explain(demand: Demand, rooms: Sequence[Room], refusals: Counter[str]) -> str:
+    """One sentence: why the demand fits on no node."""
+    if not rooms:
+        return "the cluster has no nodes yet: join one with `orca-worker --join`"
+    pin = demand.constraints.node
+    if pin:
+        pinned = [room for room in rooms if pin in (room.node.id, room.node.name)]
+        if not pinned:
+            known = ", ".join(sorted(room.node.name for room in rooms))
+            return f"no node is named {pin} (nodes: {known})"
+        room = pinned[0]
+        reason = next((r for check in _FILTERS if (r := check(demand, room))), "")
+        return f"node {room.node.name}: {reason}"
+    parts = [
+        f"{count} node{'s' if count > 1 else ''}: {reason}"
+        for reason, count in sorted(refusals.items(), key=lambda item: (-item[1], item[0]))
+    ]
+    return "no node fits (" + "; ".join(parts) + ")"
+
+
+def _state(demand: Demand, room: Room) -> str | None:
+    node = room.node
+    if node.state is not NodeState.READY:
+        return f"is {node.state}" if node.state is NodeState.DOWN else "has not connected yet"
+    return None if node.schedulable else "is drained"
+
+
+def _pin(demand: Demand, room: Room) -> str | None:
+    pin = demand.constraints.node
+    return None if not pin or pin in (room.node.id, room.node.name) else f"is not {pin}"
+
+
+def _labels(demand: Demand, room: Room) -> str | None:
+    for key, value in sorted(demand.constraints.labels.items()):
+        if room.node.facts.labels.get(key) != value:
+            return f"lacks the label {key}={value}"
+    return None
+
+
+def _runtime(demand: Demand, room: Room) -> str | None:
+    if demand.spec.runtime in room.node.facts.runtimes:
+        return None
+    if demand.spec.runtime == "docker":
+        return "has no container engine"
+    return f"has no runtime {demand.spec.runtime}"
+
+
+def _memory(demand: Demand, room: Room) -> str | None:
+    capacity = room.node.facts.memory_bytes
+    short = room.memory_bytes + demand.spec.memory_bytes - capacity
+    if not capacity or not demand.spec.memory_bytes or short <= 0:
+        return None
+    return f"lacks {-(-short // (1 << 20))} MiB of memory"
+
+
+def _cpu(demand: Demand, room: Room) -> str | None:
+    capacity = room.node.facts.cpu_millis
+    short = room.cpu_millis + demand.spec.cpu_millis - capacity
+    if not capacity or not demand.spec.cpu_millis or short <= 0:
+        return None
+    return f"lacks {short / 1000:g} processors"
+
+
+def _host_port(demand: Demand, room: Room) -> str | None:
+    taken = demand.spec.host_port in room.host_ports
+    return f"port {demand.spec.host_port} is taken" if taken else None
+
+
+_FILTERS: tuple[Callable[[Demand, Room], str | None], ...] = (
+    _state,
+    _pin,
+    _labels,
+    _runtime,
+    _host_port,
+    _memory,
+    _cpu,
+)

@@ -1,0 +1,78 @@
+"""The one-time join token: how a new worker proves that it may join, without sending a secret.
+
+A token is `orca-join-<base64url>` of the SHA-256 of the cluster's CA certificate (32 bytes) and an
+Ed25519 private key (32 bytes). The master keeps only the public key. The worker checks the CA it is
+shown against the fingerprint, makes its own key, and signs its certificate request with the token's
+key. What goes over the wire lets nobody else join, so the request may travel in the clear; see
+docs/adr/0005-join-tokens.md.
+"""
+
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+PREFIX = "orca-join-"
+_DOMAIN = b"orca enrolment 1\0"
+
+
+class NotAToken(ValueError):
+    """The text is not a join token."""
+
+
+@dataclass(frozen=True, slots=True)
+class JoinToken:
+    ca_fingerprint: bytes
+    seed: bytes
+
+    def __repr__(self) -> str:
+        return "JoinToken(***)"
+
+    def text(self) -> str:
+        return PREFIX + base64.urlsafe_b64encode(self.ca_fingerprint + self.seed).decode().rstrip(
+            "="
+        )
+
+    @property
+    def public_key(self) -> str:
+        """Hex; also the token's name on the master."""
+        public = Ed25519PrivateKey.from_private_bytes(self.seed).public_key()
+        return public.public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
+
+    def sign(self, name: str, request: bytes) -> bytes:
+        """Sign a certificate request (DER) together with the name that the node asks for."""
+        return Ed25519PrivateKey.from_private_bytes(self.seed).sign(_message(name, request))
+
+    def trusts(self, ca_certificate_der: bytes) -> bool:
+        return hashlib.sha256(ca_certificate_der).digest() == self.ca_fingerprint
+
+
+def parse(text: str) -> JoinToken:
+    """Raises NotAToken."""
+    text = text.strip()
+    body = text.removeprefix(PREFIX)
+    try:
+        raw = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
+    except (ValueError, binascii.Error) as error:
+        raise NotAToken("this is not a join token: make one with `orca nodes token`") from error
+    if not text.startswith(PREFIX) or len(raw) != 64:
+        raise NotAToken("this is not a join token: make one with `orca nodes token`")
+    return JoinToken(raw[:32], raw[32:])
+
+
+def verify(public_key: str, signature: bytes, name: str, request: bytes) -> bool:
+    """Whether the holder of the token with this public key signed this request for this name."""
+    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
+    try:
+        key.verify(signature, _message(name, request))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _message(name: str, request: bytes) -> bytes:
+    return _DOMAIN + name.encode() + b"\0" + request
