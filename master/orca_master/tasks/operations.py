@@ -134,10 +134,10 @@ def observe(
         return
     present = {task_id for task_id, _ in reports}
     for task in tx.find(TASKS, "node", node_id):
-        if task.id not in present and task.observed.state > TaskState.ASSIGNED:
+        if task.id in present:
+            continue
+        if task.wanted is Wanted.STOP or task.observed.state >= TaskState.STARTING:
             _vanished(tx, task)
-        elif task.id not in present and task.wanted is Wanted.STOP:
-            forget(tx, task)
 
 
 def _observe_one(tx: Transaction, task: Task, observed: Observed) -> None:

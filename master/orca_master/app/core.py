@@ -1,0 +1,42 @@
+"""The whole master above its ports: store, controllers, dispatcher. The simulation runs this too."""
+
+import asyncio
+
+from orca_common.env import Env
+from orca_master.app.schema import SCHEMA
+from orca_master.cluster.operations import found_cluster
+from orca_master.cluster.presence import Liveness, Presence
+from orca_master.control.leader import run_while_leader
+from orca_master.services.controller import ServicesController
+from orca_master.state.log import Log
+from orca_master.state.store import Store
+from orca_master.tasks.dispatcher import Dispatcher
+
+
+class MasterCore:
+    def __init__(
+        self, env: Env, log: Log, *, heartbeat_seconds: float, node_down_after_seconds: float
+    ) -> None:
+        self.env = env
+        self.store = Store(env, log, SCHEMA)
+        self.presence = Presence(env)
+        self.dispatcher = Dispatcher(
+            env, self.store, self.presence, heartbeat_seconds=heartbeat_seconds
+        )
+        self._controllers = [
+            ServicesController(env, self.store),
+            Liveness(env, self.store, self.presence, down_after=node_down_after_seconds),
+        ]
+
+    async def run(self) -> None:
+        """Until cancelled. `store.start` comes first."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.store.run())
+            group.create_task(run_while_leader(self.store, self._controllers))
+
+    async def found(self, *, cluster_id: str, cluster_name: str) -> None:
+        """Make the cluster's first row, once; needs `run` to be running."""
+        now = self.env.now()
+        await self.store.update(
+            lambda tx: found_cluster(tx, id=cluster_id, name=cluster_name, now=now)
+        )

@@ -1,0 +1,167 @@
+"""The cluster's certificate authority: makes itself, signs workers' requests and masters' keys.
+
+P-256 throughout. The authority's key is kept in the replicated state, wrapped (AES-256-GCM) with
+the key-encryption key, which lives in a file of its own on each master and never in the state.
+"""
+
+import datetime
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from orca_common.env import Env
+from orca_master.cluster.model import Authority
+from orca_master.errors import Forbidden, Invalid, Problem
+from orca_proto.identity import MASTER_NAME, Bearer, NodeRole
+
+CA_DAYS = 3650
+LEAF_DAYS = 365
+SKEW = datetime.timedelta(minutes=10)
+"""Certificates are valid a little before they are made: clocks differ."""
+
+_AAD = b"orca authority key 1"
+_NONCE_BYTES = 12
+
+
+class WrongKey(Exception):
+    """The key-encryption key does not open the authority's key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """The authority, opened."""
+
+    cluster: str
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    @property
+    def pem(self) -> bytes:
+        return self.certificate.public_bytes(Encoding.PEM)
+
+    @property
+    def fingerprint(self) -> bytes:
+        return self.certificate.fingerprint(hashes.SHA256())
+
+
+def create_authority(env: Env, cluster_id: str, kek: bytes) -> Authority:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"orca {cluster_id}")])
+    builder = _builder(env, name, name, key.public_key(), CA_DAYS)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    builder = builder.add_extension(_usage(signs=True), critical=True)
+    certificate = builder.sign(key, hashes.SHA256())
+    nonce = env.random.token_bytes(_NONCE_BYTES)
+    wrapped = nonce + AESGCM(kek).encrypt(nonce, _key_pem(key), _AAD)
+    return Authority(certificate=certificate.public_bytes(Encoding.PEM), wrapped_key=wrapped)
+
+
+def open_authority(authority: Authority, cluster_id: str, kek: bytes) -> Signer:
+    """Raises WrongKey."""
+    nonce, sealed = authority.wrapped_key[:_NONCE_BYTES], authority.wrapped_key[_NONCE_BYTES:]
+    try:
+        pem = AESGCM(kek).decrypt(nonce, sealed, _AAD)
+    except InvalidTag as error:
+        raise WrongKey(
+            "the key-encryption key does not fit this cluster's state: put back the file `kek`"
+            " that belongs to this data folder"
+        ) from error
+    key = load_pem_private_key(pem, None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise WrongKey("the authority's key is of an unknown kind")
+    return Signer(cluster_id, x509.load_pem_x509_certificate(authority.certificate), key)
+
+
+def read_request(der: bytes) -> x509.CertificateSigningRequest:
+    """A worker's certificate request, its own signature checked. Raises Invalid, Forbidden."""
+    try:
+        request = x509.load_der_x509_csr(der)
+    except ValueError as error:
+        raise Invalid([Problem("request", "is no certificate request (PKCS #10, DER)")]) from error
+    key = request.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise Invalid([Problem("request", "the key must be on the curve P-256")])
+    if not request.is_signature_valid:
+        raise Forbidden("the certificate request is not signed with its own key")
+    return request
+
+
+def issue_worker(
+    env: Env, signer: Signer, request: x509.CertificateSigningRequest, node_id: str
+) -> bytes:
+    """A worker's certificate (PEM). The master chooses the name; the request gives only the key."""
+    key = request.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    bearer = Bearer(signer.cluster, NodeRole.WORKER, node_id)
+    return _issue(env, signer, bearer, key, [], [ExtendedKeyUsageOID.CLIENT_AUTH])
+
+
+def issue_master(env: Env, signer: Signer, name: str) -> tuple[bytes, bytes]:
+    """(certificate, key) of a master, PEM, made anew at each start and kept in memory only."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    bearer = Bearer(signer.cluster, NodeRole.MASTER, name)
+    usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    names = [x509.DNSName(MASTER_NAME)]
+    return _issue(env, signer, bearer, key.public_key(), names, usages), _key_pem(key)
+
+
+def _issue(
+    env: Env,
+    signer: Signer,
+    bearer: Bearer,
+    key: ec.EllipticCurvePublicKey,
+    names: list[x509.DNSName],
+    usages: list[x509.ObjectIdentifier],
+) -> bytes:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{bearer.role} {bearer.id}")])
+    builder = _builder(env, subject, signer.certificate.subject, key, LEAF_DAYS)
+    san = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(bearer.uri), *names])
+    builder = builder.add_extension(san, critical=False)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
+    builder = builder.add_extension(_usage(signs=False), critical=True)
+    builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+    return builder.sign(signer.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def _builder(
+    env: Env, subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.fromtimestamp(env.now(), datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(int.from_bytes(env.random.token_bytes(16), "big") >> 1)
+        .not_valid_before(now - SKEW)
+        .not_valid_after(now + datetime.timedelta(days=days))
+    )
+
+
+def _usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

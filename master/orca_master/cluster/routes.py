@@ -1,0 +1,171 @@
+"""The endpoints of the cluster: what it is made of, and how a worker joins it."""
+
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from orca_common.env import Env
+from orca_master.cluster import operations, pki
+from orca_master.cluster.model import NODES, Node
+from orca_master.cluster.presence import Presence
+from orca_master.errors import Invalid, Problem
+from orca_master.http.dialects import CLUSTER
+from orca_master.http.names import Name
+from orca_master.http.route import Call, NoQuery, Open, Reply, Route, StrictModel
+from orca_master.identity.model import Permission
+from orca_master.state.store import Store
+from orca_proto.join import JoinToken
+
+
+class GrantIn(StrictModel):
+    """`ttl` in seconds."""
+
+    ttl: Annotated[float, Field(ge=1, le=7 * 86400)] = 3600.0
+    uses: Annotated[int, Field(ge=1, le=1000)] = 1
+
+
+class EnrolIn(StrictModel):
+    """`request`: PKCS #10 in DER, base64; `signature`: by the join token's key, base64."""
+
+    name: Name
+    token: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    request: Annotated[str, Field(max_length=8192)]
+    signature: Annotated[str, Field(max_length=128)]
+
+
+@dataclass(frozen=True, slots=True)
+class Me:
+    """This master, as others reach it."""
+
+    name: str
+    api: str
+    workers: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRoutes:
+    env: Env
+    store: Store
+    presence: Presence
+    signer: pki.Signer
+    me: Me
+
+    def table(self) -> list[Route]:
+        return [
+            Route(
+                method="GET",
+                path="/api/v1/cluster/info",
+                permission=Permission.CLUSTER_READ,
+                dialect=CLUSTER,
+                handle=self.info,
+                summary="Masters and nodes",
+            ),
+            Route(
+                method="POST",
+                path="/api/v1/cluster/join-tokens",
+                permission=Permission.NODES_WRITE,
+                dialect=CLUSTER,
+                handle=self.grant,
+                summary="Make a token with which a worker can join",
+                body=GrantIn,
+            ),
+            Route(
+                method="GET",
+                path="/api/v1/cluster/ca",
+                permission=Open.PUBLIC,
+                dialect=CLUSTER,
+                handle=self.ca,
+                summary="The cluster's CA certificate",
+            ),
+            Route(
+                method="POST",
+                path="/api/v1/cluster/enroll",
+                permission=Open.SIGNED,
+                dialect=CLUSTER,
+                handle=self.enrol,
+                summary="Join as a worker",
+                body=EnrolIn,
+            ),
+        ]
+
+    async def info(self, call: Call[NoQuery, None]) -> object:
+        state = await self.store.fresh()
+        cluster = operations.the_cluster(state)
+        nodes = sorted(state.scan(NODES), key=lambda node: node.name)
+        me = {"name": self.me.name, "api": self.me.api}
+        return {
+            "cluster_name": cluster.name,
+            "cluster_id": cluster.id,
+            "version": self.me.version,
+            "leader": me,
+            "masters": [me | {"role": "leader", "version": self.me.version}],
+            "nodes": [self._node(node) for node in nodes],
+            "node_count": len(nodes),
+        }
+
+    def _node(self, node: Node) -> dict[str, Any]:
+        used = self.presence.used(node.id)
+        facts = node.facts
+        return {
+            "id": node.id,
+            "name": node.name,
+            "state": str(node.state),
+            "state_since": node.state_since,
+            "reason": node.state_reason or None,
+            "schedulable": node.schedulable,
+            "labels": facts.labels,
+            "address": facts.address,
+            "runtimes": list(facts.runtimes),
+            "capacity": {"memory_bytes": facts.memory_bytes, "cpu": facts.cpu_millis / 1000},
+            "used": {"memory_bytes": used.memory_bytes, "cpu": used.cpu_millis / 1000},
+            "version": facts.version,
+            "os": facts.os,
+            "architecture": facts.architecture,
+        }
+
+    async def grant(self, call: Call[NoQuery, GrantIn]) -> Reply:
+        token = JoinToken(self.signer.fingerprint, self.env.random.token_bytes(32))
+        grant = await self.store.update(
+            lambda tx: operations.grant_join(
+                tx,
+                public_key=token.public_key,
+                ttl_seconds=call.body.ttl,
+                uses=call.body.uses,
+                now=self.env.now(),
+            )
+        )
+        return Reply({"token": token.text(), "expires_at": grant.expires_at}, 201)
+
+    async def ca(self, call: Call[NoQuery, None]) -> object:
+        return {"certificate": self.signer.pem.decode()}
+
+    async def enrol(self, call: Call[NoQuery, EnrolIn]) -> Reply:
+        body = call.body
+        try:
+            der = base64.b64decode(body.request, validate=True)
+        except (ValueError, binascii.Error) as error:
+            raise Invalid([Problem("request", "must be base64")]) from error
+        request = pki.read_request(der)
+        node = await self.store.update(
+            lambda tx: operations.enrol(
+                tx,
+                public_key=body.token,
+                signature=body.signature,
+                name=body.name,
+                request=der,
+                now=self.env.now(),
+                new_id=self.env.new_id(),
+            )
+        )
+        certificate = pki.issue_worker(self.env, self.signer, request, node.id)
+        answer = {
+            "node_id": node.id,
+            "cluster_id": self.signer.cluster,
+            "certificate": certificate.decode(),
+            "masters": [self.me.workers],
+        }
+        return Reply(answer, 201)

@@ -1,0 +1,82 @@
+"""Routes as data: everything the kit needs to know of an endpoint before it runs."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from orca_master.http.dialects import Dialect
+from orca_master.identity.model import Permission, Principal
+
+B = TypeVar("B")
+Q = TypeVar("Q")
+
+
+class Open(Enum):
+    """Instead of a permission: the route says that it needs no token, and why."""
+
+    PUBLIC = "public"
+    SIGNED = "signed"
+
+
+class StrictModel(BaseModel):
+    """The base of everything that comes in from outside: strict types, unknown fields refused."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class QueryModel(BaseModel):
+    """The base of query parameters: text is converted, unknown parameters are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class NoQuery(QueryModel):
+    """Takes no query parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Q, B]):
+    """What a handler gets. `principal` is None on open routes only."""
+
+    path: Mapping[str, str]
+    query: Q
+    body: B
+    principal: Principal | None
+
+    @property
+    def tenant(self) -> str:
+        assert self.principal is not None, "an open route has no tenant"
+        return self.principal.tenant
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A value with a status of its own. A handler that returns a bare value answers 200."""
+
+    value: object
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Plain text, streamed. The first part is awaited before the status is sent."""
+
+    parts: AsyncIterator[bytes]
+    content_type: str = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """`path` in aiohttp's form (`/api/v1/services/{name}`). `body` None: none is read."""
+
+    method: str
+    path: str
+    permission: Permission | Open
+    dialect: Dialect
+    handle: Callable[[Call[Any, Any]], Awaitable[object]]
+    summary: str
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] = NoQuery

@@ -1,0 +1,186 @@
+"""The deploy payload of API document 002, parsed strictly: what people write, in their words."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from orca_master.http.names import Name
+from orca_master.http.route import QueryModel, StrictModel
+from orca_master.services.model import ServiceSpec
+from orca_master.tasks.model import Constraints
+
+MAX_SERVICES = 500
+MAX_REPLICAS = 10_000
+MIN_MEMORY_BYTES = 6 << 20
+"""Container engines refuse less."""
+
+_MEMORY = re.compile(r"([0-9]{1,15})(|Ki|Mi|Gi|Ti)", re.ASCII)
+_UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
+_ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}", re.ASCII)
+_PATH = re.compile(r"/(?!/)[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{0,2047}|/", re.ASCII)
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_SECRET = re.compile(r"(?<!\$)\$\{secrets\.([^}]*)\}")
+
+
+def check_domain(value: str) -> str:
+    labels = value.split(".")
+    if labels[0] == "*":
+        labels = labels[1:]
+    fits = len(value) <= 253 and len(labels) >= 2 and all(_LABEL.fullmatch(x) for x in labels)
+    if not fits or labels[-1].isdigit():
+        raise ValueError("must be a lower-case domain name such as app.example.com")
+    return value
+
+
+def check_path(value: str) -> str:
+    if not _PATH.fullmatch(value):
+        raise ValueError("must be a path such as /healthz")
+    return value
+
+
+def check_no_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("must not contain a NUL character")
+    return value
+
+
+def memory_bytes(value: str) -> int:
+    """Raises ValueError. `512Mi` → 536870912."""
+    match = _MEMORY.fullmatch(value)
+    if match is None:
+        raise ValueError("must be bytes, or a number with Ki, Mi, Gi or Ti, such as 512Mi")
+    size = int(match[1]) * _UNITS[match[2]]
+    if not MIN_MEMORY_BYTES <= size < 1 << 62:
+        raise ValueError("must be at least 6Mi")
+    return size
+
+
+def _check_memory(value: str) -> str:
+    memory_bytes(value)
+    return value
+
+
+Text = Annotated[str, Field(max_length=4096), AfterValidator(check_no_nul)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class ResourcesIn(StrictModel):
+    memory: Annotated[str, AfterValidator(_check_memory)] | None = None
+    cpu: Annotated[float, Field(ge=0.001, le=1024)] | None = None
+
+
+class PlacementIn(StrictModel):
+    node: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class ServiceIn(StrictModel):
+    name: Name
+    project: Name = "default"
+    image: (
+        Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s\x00-\x1f]+$")] | None
+    ) = None
+    command: Annotated[list[Text], Field(min_length=1, max_length=256)] | None = None
+    replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] = 1
+    port: Port | None = None
+    host_port: Port | None = None
+    domain: Annotated[str, AfterValidator(check_domain)] | None = None
+    health: Annotated[str, AfterValidator(check_path)] | None = None
+    env: dict[str, str] = Field(default_factory=dict, max_length=1000)
+    resources: ResourcesIn = ResourcesIn()
+    internal: bool = False
+    placement: PlacementIn = PlacementIn()
+    pull_policy: Annotated[str, Field(pattern="^(missing|always|never)$")] = "missing"
+    stop_grace_seconds: Annotated[float, Field(ge=0, le=3600)] = 10.0
+    user: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_.:-]*$")] = ""
+    workdir: Annotated[str, Field(max_length=1024, pattern=r"^(/[^\x00]*)?$")] = ""
+
+    @field_validator("env")
+    @classmethod
+    def _check_env(cls, env: dict[str, str]) -> dict[str, str]:
+        for key, value in env.items():
+            if not _ENV_KEY.fullmatch(key):
+                raise ValueError(f"{key[:80]!r} is no name of an environment variable")
+            if key.startswith("ORCA_"):
+                raise ValueError(f"{key[:80]}: names that begin with ORCA_ are reserved")
+            check_no_nul(value)
+        return env
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> "ServiceIn":
+        if self.image is None and self.command is None:
+            raise ValueError("needs an image, or a command to run as a plain process")
+        if self.port is None and (self.health or self.host_port):
+            raise ValueError("health and host_port need a port")
+        if self.image is None and self.user:
+            raise ValueError("user needs an image: a plain process runs as the worker's user")
+        if self.host_port is not None and self.image is None and self.host_port != self.port:
+            raise ValueError("a plain process listens on host_port itself: give the same port")
+        return self
+
+    def spec(self) -> ServiceSpec:
+        memory = self.resources.memory
+        return ServiceSpec(
+            image=self.image or "",
+            command=tuple(self.command or ()),
+            env=self.env,
+            port=self.port or 0,
+            host_port=self.host_port or 0,
+            domain=self.domain or "",
+            health=self.health or "",
+            memory_bytes=memory_bytes(memory) if memory else 0,
+            cpu_millis=round((self.resources.cpu or 0) * 1000),
+            internal=self.internal,
+            constraints=Constraints(
+                node=self.placement.node or "", labels=dict(self.placement.labels)
+            ),
+            pull_policy=self.pull_policy,
+            stop_grace_seconds=self.stop_grace_seconds,
+            user=self.user,
+            workdir=self.workdir,
+        )
+
+    def secrets(self) -> list[str]:
+        """The keys of all `${secrets.KEY}` in its environment, sorted."""
+        return sorted({key for value in self.env.values() for key in _SECRET.findall(value)})
+
+
+class DeployIn(StrictModel):
+    services: Annotated[list[ServiceIn], Field(min_length=1, max_length=MAX_SERVICES)]
+
+    @model_validator(mode="after")
+    def _check_duplicates(self) -> "DeployIn":
+        seen: set[tuple[str, str]] = set()
+        for item in self.services:
+            if (item.project, item.name) in seen:
+                raise ValueError(f"service {item.name} of project {item.project} is given twice")
+            seen.add((item.project, item.name))
+        return self
+
+
+class DeployQuery(QueryModel):
+    """`timeout` in seconds."""
+
+    wait: bool = True
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 120.0
+
+
+class ScaleIn(StrictModel):
+    replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)]
+
+
+class ProjectQuery(QueryModel):
+    project: str | None = None
+
+
+class StopQuery(ProjectQuery):
+    purge: bool = False
+
+
+class PurgeQuery(QueryModel):
+    purge: bool = False
+
+
+class LogsQuery(ProjectQuery):
+    tail: Annotated[int, Field(ge=0, le=100_000)] = 100

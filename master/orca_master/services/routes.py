@@ -1,0 +1,186 @@
+"""The endpoints of services (API document 002)."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from orca_common.env import Env
+from orca_master.errors import NotFound, NotReady
+from orca_master.http.dialects import CLUSTER
+from orca_master.http.route import Call, Reply, Route, Text
+from orca_master.identity.model import Permission
+from orca_master.services import operations, payload
+from orca_master.services.model import SERVICES, Service
+from orca_master.services.outcome import outcome, progress
+from orca_master.services.status import all_statuses
+from orca_master.state.store import Store
+from orca_master.state.transaction import Transaction
+from orca_master.tasks.dispatcher import Dispatcher
+from orca_master.tasks.model import TASKS, Task
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRoutes:
+    env: Env
+    store: Store
+    dispatcher: Dispatcher
+
+    def table(self) -> list[Route]:
+        base = "/api/v1/services/{name}"
+        rows: list[tuple[str, str, Permission, Any, str, Any, Any]] = [
+            ("POST", "/api/v1/deploy", Permission.SERVICES_DEPLOY, self.deploy,
+             "Deploy services", payload.DeployIn, payload.DeployQuery),
+            ("GET", "/api/v1/status", Permission.SERVICES_READ, self.status,
+             "Status of services", None, payload.ProjectQuery),
+            ("POST", f"{base}/scale", Permission.SERVICES_SCALE, self.scale,
+             "Scale a service", payload.ScaleIn, payload.ProjectQuery),
+            ("DELETE", base, Permission.SERVICES_STOP, self.stop,
+             "Stop a service", None, payload.StopQuery),
+            ("DELETE", "/api/v1/projects/{name}", Permission.SERVICES_STOP, self.stop_project,
+             "Stop all services of a project", None, payload.PurgeQuery),
+            ("POST", "/api/v1/stop", Permission.SERVICES_STOP, self.stop_all,
+             "Stop all services", None, payload.PurgeQuery),
+            ("GET", f"{base}/logs", Permission.LOGS_READ, self.logs,
+             "Output of a service's replicas", None, payload.LogsQuery),
+        ]  # fmt: skip
+        return [
+            Route(
+                method=method,
+                path=path,
+                permission=permission,
+                dialect=CLUSTER,
+                handle=handle,
+                summary=summary,
+                body=body,
+                query=query,
+            )
+            for method, path, permission, handle, summary, body, query in rows
+        ]
+
+    async def deploy(self, call: Call[payload.DeployQuery, payload.DeployIn]) -> Reply:
+        """Answers when each outcome is known: 200 all, 206 some, 500 none; 202 with wait=false."""
+        items = call.body.services
+        errors = [
+            f"{item.name}: secret {key} does not exist" for item in items for key in item.secrets()
+        ]
+        accepted = await self._accept(call, [item for item in items if not item.secrets()])
+        if not call.query.wait:
+            names = [service.name for service in accepted]
+            return Reply({"deployed": [], "errors": errors, "accepted": names}, 202)
+        async with asyncio.TaskGroup() as group:
+            waits = [
+                group.create_task(self._outcome(service, call.query.timeout))
+                for service in accepted
+            ]
+        deployed = []
+        for service, wait in zip(accepted, waits, strict=True):
+            error = wait.result()
+            if error:
+                errors.append(f"{service.name}: {error}")
+            else:
+                deployed.append(service.name)
+        status = 200 if not errors else 206 if deployed else 500
+        return Reply({"deployed": deployed, "errors": errors}, status)
+
+    async def _accept(
+        self, call: Call[payload.DeployQuery, payload.DeployIn], items: list[payload.ServiceIn]
+    ) -> list[Service]:
+        def accept(tx: Transaction) -> list[Service]:
+            now = self.env.now()
+            return [
+                operations.deploy(
+                    tx,
+                    tenant=call.tenant,
+                    project=item.project,
+                    name=item.name,
+                    spec=item.spec(),
+                    replicas=item.replicas,
+                    now=now,
+                ).service
+                for item in items
+            ]
+
+        return await self.store.update(accept)
+
+    async def _outcome(self, service: Service, timeout: float) -> str:
+        """Empty when it runs; else why not."""
+        try:
+            async with asyncio.timeout(timeout):
+                with self.store.follow(SERVICES, TASKS) as follower:
+                    while True:
+                        await follower.next()
+                        found = outcome(self.store.state, service)
+                        if found is not None:
+                            return found.error
+        except TimeoutError:
+            so_far = progress(self.store.state, service)
+            return f"still in progress after {timeout:g} s ({so_far}); the work goes on"
+
+    async def status(self, call: Call[payload.ProjectQuery, None]) -> object:
+        state = await self.store.fresh()
+        return {"services": all_statuses(state, call.tenant, call.query.project)}
+
+    async def scale(self, call: Call[payload.ProjectQuery, payload.ScaleIn]) -> object:
+        service = await self.store.update(
+            lambda tx: operations.scale(
+                tx,
+                tenant=call.tenant,
+                name=call.path["name"],
+                project=call.query.project,
+                replicas=call.body.replicas,
+                now=self.env.now(),
+            )
+        )
+        return {"service": service.name, "replicas": service.replicas}
+
+    async def stop(self, call: Call[payload.StopQuery, None]) -> object:
+        def stop(tx: Transaction) -> str:
+            found = operations.resolve(tx, call.tenant, call.path["name"], call.query.project)
+            operations.stop(tx, found, purge=call.query.purge, now=self.env.now())
+            return found.name
+
+        return {"ok": f"stop {await self.store.update(stop)}"}
+
+    async def stop_project(self, call: Call[payload.PurgeQuery, None]) -> object:
+        project = call.path["name"]
+
+        def stop(tx: Transaction) -> list[str]:
+            found = tx.find(SERVICES, "project", f"{call.tenant}/{project}")
+            if not found:
+                raise NotFound("project", project)
+            return self._stop_each(tx, found, purge=call.query.purge)
+
+        stopped = await self.store.update(stop)
+        return {"ok": f"stopped project {project}", "stopped": stopped}
+
+    async def stop_all(self, call: Call[payload.PurgeQuery, None]) -> object:
+        def stop(tx: Transaction) -> list[str]:
+            found = tx.find(SERVICES, "tenant", call.tenant)
+            return self._stop_each(tx, found, purge=call.query.purge)
+
+        return {"ok": "stop all", "stopped": await self.store.update(stop)}
+
+    def _stop_each(self, tx: Transaction, found: list[Service], *, purge: bool) -> list[str]:
+        for service in found:
+            operations.stop(tx, service, purge=purge, now=self.env.now())
+        return [service.name for service in found]
+
+    async def logs(self, call: Call[payload.LogsQuery, None]) -> object:
+        """Plain text. With several replicas each line begins with `name.replica | `."""
+        state = await self.store.fresh()
+        service = operations.resolve(state, call.tenant, call.path["name"], call.query.project)
+        tasks = [t for t in state.find(TASKS, "owner", service.owner) if t.observed.container]
+        if not tasks:
+            raise NotReady(f"service {service.name} has no replica with output")
+        return Text(self._all_logs(service, tasks, call.query.tail))
+
+    async def _all_logs(
+        self, service: Service, tasks: list[Task], tail: int
+    ) -> AsyncIterator[bytes]:
+        several = len({task.slot for task in tasks}) > 1
+        for task in sorted(tasks, key=lambda task: (task.slot, task.created_at)):
+            prefix = f"{service.name}.{task.slot} | ".encode() if several else b""
+            async for chunk in self.dispatcher.logs(task, tail=tail):
+                lines = chunk.splitlines(keepends=True)
+                yield b"".join(prefix + line for line in lines)

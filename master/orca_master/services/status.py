@@ -1,0 +1,109 @@
+"""What is true of services, in the words of API document 002 (and more fields besides). Pure."""
+
+from typing import Any
+
+from orca_master.cluster.model import NODES
+from orca_master.services.model import SERVICES, Service
+from orca_master.services.outcome import describe_end
+from orca_master.state.transaction import View
+from orca_master.tasks.model import TASKS, Task, TaskState, Wanted
+
+STATUSES = ("running", "degraded", "pending", "failed", "stopped")
+
+
+def all_statuses(view: View, tenant: str, project: str | None) -> list[dict[str, Any]]:
+    """Every service the caller may see, in order of project and name."""
+    if project is None:
+        services = view.find(SERVICES, "tenant", tenant)
+    else:
+        services = view.find(SERVICES, "project", f"{tenant}/{project}")
+    return [status(view, service) for service in services]
+
+
+def status(view: View, service: Service) -> dict[str, Any]:
+    tasks = view.find(TASKS, "owner", service.owner)
+    shown = [task for task in tasks if not _is_history(task, tasks)]
+    running = sum(task.is_ready and task.wanted is Wanted.RUN for task in tasks)
+    return {
+        "name": service.name,
+        "project": service.project,
+        "status": word(service, tasks),
+        "replicas": service.replicas,
+        "running_replicas": running,
+        "image": service.spec.image or None,
+        "domain": service.spec.domain or None,
+        "desired_replicas": service.wanted_replicas,
+        "runtime": service.spec.runtime,
+        "command": list(service.spec.command) or None,
+        "revision": service.revision,
+        "reason": reason(service, tasks),
+        "tasks": [
+            _task(view, task) for task in sorted(shown, key=lambda t: (t.slot, t.created_at))
+        ],
+    }
+
+
+def word(service: Service, tasks: list[Task]) -> str:
+    """`failed`: nothing runs and something has failed; `pending`: it is on its way."""
+    wanted = service.wanted_replicas
+    if wanted == 0:
+        return "stopped"
+    ready = {task.slot for task in tasks if task.is_ready and task.wanted is Wanted.RUN}
+    if len(ready) >= wanted:
+        return "running"
+    if ready:
+        return "degraded"
+    return "failed" if _failures(tasks) else "pending"
+
+
+def reason(service: Service, tasks: list[Task]) -> str | None:
+    """Why it is not running in full, in words; None when it is."""
+    if word(service, tasks) in ("running", "stopped"):
+        return None
+    for task in sorted(tasks, key=lambda task: task.slot):
+        if task.wanted is Wanted.RUN and task.pending_reason:
+            return f"replica {task.slot}: {task.pending_reason}"
+    failures = _failures(tasks)
+    return failures[0] if failures else None
+
+
+def _failures(tasks: list[Task]) -> list[str]:
+    found = []
+    for task in sorted(tasks, key=lambda task: (task.slot, -task.created_at)):
+        if task.wanted is Wanted.RUN and task.observed.state.is_over:
+            found.append(f"replica {task.slot}: {describe_end(task)}")
+        elif task.wanted is Wanted.RUN and task.last_failure and not task.is_ready:
+            found.append(f"replica {task.slot}: {task.last_failure}")
+    return found
+
+
+def _is_history(task: Task, tasks: list[Task]) -> bool:
+    """An ended task whose successor exists: kept for its logs, not shown as a replica."""
+    return task.observed.state.is_over and any(
+        other.slot == task.slot and other.created_at > task.created_at for other in tasks
+    )
+
+
+def _task(view: View, task: Task) -> dict[str, Any]:
+    observed = task.observed
+    node = view.get(NODES, task.node) if task.node else None
+    address = node.facts.address if node else ""
+    return {
+        "id": task.id,
+        "replica": task.slot,
+        "revision": task.revision,
+        "state": "stopping" if _is_leaving(task) else observed.state.name.lower(),
+        "healthy": observed.healthy,
+        "node": node.name if node else None,
+        "reason": task.pending_reason or observed.reason or task.last_failure or None,
+        "exit_code": observed.exit_code if observed.state is TaskState.EXITED else None,
+        "oom_killed": observed.oom_killed,
+        "attempt": task.attempt,
+        "started_at": observed.started_at or None,
+        "address": f"{address}:{observed.host_port}" if address and observed.host_port else None,
+        "container": observed.container or None,
+    }
+
+
+def _is_leaving(task: Task) -> bool:
+    return task.wanted is Wanted.STOP and not task.observed.state.is_over

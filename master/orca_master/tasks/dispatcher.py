@@ -1,0 +1,212 @@
+"""The master's end of the workers' streams: lists of tasks down, reports up, logs on request.
+
+A session lives as long as its stream. It keeps no truth: each wake-up computes the node's whole
+list from the state and sends it if it differs from what was sent last.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from orca_common.env import Env
+from orca_common.logs import get_logger
+from orca_master.cluster.model import NODES, NodeFacts
+from orca_master.cluster.operations import node_connected, the_cluster
+from orca_master.cluster.presence import Presence, Used
+from orca_master.errors import Forbidden, NotReady, Trouble
+from orca_master.state.store import Store
+from orca_master.state.transaction import Transaction
+from orca_master.tasks import wire
+from orca_master.tasks.model import TASKS, Task, Wanted
+from orca_master.tasks.operations import observe, spec_of
+from orca_proto import worker_pb2 as pb
+
+PROTOCOL = 1
+HELLO_TIMEOUT_SECONDS = 10.0
+LOG_TIMEOUT_SECONDS = 30.0
+LOG_CHUNKS = 256
+"""Chunks kept for a reader; one that falls further behind is cut off."""
+
+log = get_logger("dispatcher")
+
+
+class Link(Protocol):
+    """One worker's stream, authenticated. `receive` returns None when it has ended."""
+
+    async def send(self, message: pb.FromMaster) -> None: ...
+    async def receive(self) -> pb.FromWorker | None: ...
+
+
+class _Session:
+    def __init__(self, node_id: str, link: Link) -> None:
+        self.node_id = node_id
+        self.link = link
+        self.logs: dict[str, asyncio.Queue[pb.LogChunk]] = {}
+        self.superseded = asyncio.Event()
+
+
+class Dispatcher:
+    def __init__(
+        self, env: Env, store: Store, presence: Presence, *, heartbeat_seconds: float
+    ) -> None:
+        self._env = env
+        self._store = store
+        self._presence = presence
+        self._heartbeat_seconds = heartbeat_seconds
+        self._sessions: dict[str, _Session] = {}
+
+    async def serve(self, node_id: str, link: Link) -> None:
+        """Serve one stream to its end. A newer stream of the same node ends the older one.
+
+        Raises Forbidden when the node may not connect, Trouble when this master cannot serve it.
+        """
+        hello = await self._hello(link)
+        previous = self._sessions.get(node_id)
+        if previous is not None:
+            previous.superseded.set()
+        session = self._sessions[node_id] = _Session(node_id, link)
+        try:
+            await self._connect(node_id, hello)
+            log.info("worker connected", node=hello.name, id=node_id, tasks=len(hello.tasks))
+            await self._talk(session)
+        finally:
+            if self._sessions.get(node_id) is session:
+                del self._sessions[node_id]
+            for queue in session.logs.values():
+                _offer(queue, pb.LogChunk(done=True, error="the worker's connection was lost"))
+            log.info("worker disconnected", node=hello.name, id=node_id)
+
+    async def logs(self, task: Task, *, tail: int) -> AsyncIterator[bytes]:
+        """The last lines of a task's output, from its node. Raises NotReady with the reason."""
+        session = self._sessions.get(task.node)
+        if session is None:
+            node = self._store.state.get(NODES, task.node)
+            raise NotReady(f"node {node.name if node else task.node} is not connected")
+        request = self._env.new_id()
+        queue: asyncio.Queue[pb.LogChunk] = asyncio.Queue(LOG_CHUNKS)
+        session.logs[request] = queue
+        try:
+            asked = pb.LogRequest(request=request, task=task.id, tail=tail)
+            await session.link.send(pb.FromMaster(log_request=asked))
+            while True:
+                async with asyncio.timeout(LOG_TIMEOUT_SECONDS):
+                    chunk = await queue.get()
+                if chunk.error:
+                    raise NotReady(chunk.error)
+                if chunk.data:
+                    yield chunk.data
+                if chunk.done:
+                    return
+        except TimeoutError as error:
+            raise NotReady("the worker does not answer") from error
+        finally:
+            session.logs.pop(request, None)
+
+    async def _hello(self, link: Link) -> pb.Hello:
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT_SECONDS):
+                first = await link.receive()
+        except TimeoutError as error:
+            raise Forbidden("the worker said nothing") from error
+        if first is None or first.WhichOneof("body") != "hello":
+            raise Forbidden("a worker's first message must be Hello")
+        if first.hello.protocol != PROTOCOL:
+            raise Forbidden(
+                f"the worker speaks protocol {first.hello.protocol}, this master {PROTOCOL}:"
+                " upgrade the older of the two"
+            )
+        return first.hello
+
+    async def _connect(self, node_id: str, hello: pb.Hello) -> None:
+        facts = NodeFacts(
+            version=hello.version,
+            address=hello.address,
+            os=hello.os,
+            architecture=hello.architecture,
+            runtimes=tuple(hello.runtimes),
+            memory_bytes=hello.capacity.memory_bytes,
+            cpu_millis=hello.capacity.cpu_millis,
+            labels=dict(hello.labels),
+        )
+        reports = [wire.observed(status) for status in hello.tasks]
+
+        def connect(tx: Transaction) -> None:
+            node_connected(tx, node_id, facts=facts, now=self._env.now())
+            observe(tx, node_id, reports, complete=True)
+
+        await self._store.update(connect)
+        self._presence.heard(node_id)
+
+    async def _talk(self, session: _Session) -> None:
+        cluster = the_cluster(self._store.state)
+        welcome = pb.Welcome(cluster=cluster.id, heartbeat_seconds=self._heartbeat_seconds)
+        await session.link.send(pb.FromMaster(welcome=welcome))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._send_assignments(session))
+                group.create_task(self._end_when_superseded(session))
+                await self._receive(session)
+                raise _Ended
+        except* _Ended:
+            pass
+        except* Trouble as troubles:
+            raise troubles.exceptions[0] from None
+
+    async def _end_when_superseded(self, session: _Session) -> None:
+        await session.superseded.wait()
+        raise _Ended
+
+    async def _receive(self, session: _Session) -> None:
+        while (message := await session.link.receive()) is not None:
+            self._presence.heard(session.node_id)
+            match message.WhichOneof("body"):
+                case "heartbeat":
+                    used = message.heartbeat.used
+                    self._presence.heard(session.node_id, Used(used.memory_bytes, used.cpu_millis))
+                case "report":
+                    await self._take_report(session.node_id, message.report)
+                case "log_chunk":
+                    queue = session.logs.get(message.log_chunk.request)
+                    if queue is not None:
+                        _offer(queue, message.log_chunk)
+                case _:
+                    log.warning("worker sent an unknown message", id=session.node_id)
+
+    async def _take_report(self, node_id: str, report: pb.Report) -> None:
+        reports = [wire.observed(status) for status in report.tasks]
+        await self._store.update(lambda tx: observe(tx, node_id, reports, complete=False))
+
+    async def _send_assignments(self, session: _Session) -> None:
+        sent: list[tuple[str, Wanted]] | None = None
+        sent_specs: set[str] = set()
+        with self._store.follow(TASKS) as follower:
+            while True:
+                await follower.next()
+                state = self._store.state
+                tasks = state.find(TASKS, "node", session.node_id)
+                wanted = [(task.id, task.wanted) for task in tasks]
+                if wanted == sent:
+                    continue
+                specs = {task.spec: spec_of(state, task) for task in tasks}
+                revision = pb.Revision(
+                    epoch=the_cluster(state).epoch,
+                    term=self._store.leadership.term,
+                    version=state.version,
+                )
+                message = wire.assignments(
+                    revision, tasks, {h: s for h, s in specs.items() if h not in sent_specs}
+                )
+                await session.link.send(message)
+                sent, sent_specs = wanted, set(specs)
+
+
+class _Ended(Exception):
+    """The session is over; ends its task group."""
+
+
+def _offer(queue: "asyncio.Queue[pb.LogChunk]", chunk: pb.LogChunk) -> None:
+    if queue.full():
+        while not queue.empty():
+            queue.get_nowait()
+        chunk = pb.LogChunk(done=True, error="the reader is too slow; ask for fewer lines")
+    queue.put_nowait(chunk)

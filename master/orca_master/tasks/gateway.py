@@ -1,0 +1,103 @@
+"""The gRPC adapter for workers: mutual TLS, who is it, and the stream as a `Link`."""
+
+import os
+
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # children of a gRPC process crash with it
+
+from collections.abc import AsyncIterator
+
+import grpc
+
+from orca_common.logs import get_logger
+from orca_master.errors import Forbidden, OrcaError
+from orca_master.tasks.dispatcher import Dispatcher
+from orca_proto import worker_pb2 as pb
+from orca_proto import worker_pb2_grpc as rpc
+from orca_proto.identity import NodeRole, NotABearer, bearer_of_client
+
+MAX_MESSAGE_BYTES = 64 << 20
+STOP_GRACE_SECONDS = 1.0
+
+log = get_logger("gateway")
+
+
+class WorkerGateway(rpc.WorkersServicer):
+    """Listens for workers of one cluster and hands each authenticated stream to the dispatcher."""
+
+    def __init__(self, dispatcher: Dispatcher, *, cluster_id: str) -> None:
+        self._dispatcher = dispatcher
+        self._cluster_id = cluster_id
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, address: str, *, ca: bytes, certificate: bytes, key: bytes) -> None:
+        """Listen on `host:port` with the master's certificate. Raises OSError."""
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.keepalive_time_ms", 10_000),
+                ("grpc.keepalive_timeout_ms", 5_000),
+                ("grpc.http2.ping_timeout_ms", 5_000),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+                ("grpc.http2.max_ping_strikes", 0),
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        rpc.add_WorkersServicer_to_server(self, server)
+        credentials = grpc.ssl_server_credentials(
+            [(key, certificate)], ca, require_client_auth=True
+        )
+        try:
+            server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen for workers on {address}: {error}") from error
+        await server.start()
+        self._server = server
+
+    async def close(self) -> None:
+        if self._server is not None:
+            await self._server.stop(STOP_GRACE_SECONDS)
+
+    async def Session(
+        self,
+        request_iterator: AsyncIterator[pb.FromWorker],
+        context: "grpc.aio.ServicerContext[pb.FromWorker, pb.FromMaster]",
+    ) -> None:
+        try:
+            node_id = self._authenticate(context)
+            await self._dispatcher.serve(node_id, _GrpcLink(context))
+        except Forbidden as error:
+            log.warning("worker refused", reason=error.message, peer=context.peer())
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)
+        except OrcaError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, error.message)
+
+    def _authenticate(
+        self, context: "grpc.aio.ServicerContext[pb.FromWorker, pb.FromMaster]"
+    ) -> str:
+        """The node id that the client's certificate names. Raises Forbidden."""
+        pem = context.auth_context().get("x509_pem_cert", [b""])[0]
+        try:
+            bearer = bearer_of_client(pem)
+        except (NotABearer, ValueError) as error:
+            raise Forbidden(f"the certificate is refused: {error}") from error
+        if bearer.cluster != self._cluster_id or bearer.role is not NodeRole.WORKER:
+            raise Forbidden(
+                f"the certificate names {bearer.uri}, which is no worker of this cluster"
+            )
+        return bearer.id
+
+
+class _GrpcLink:
+    def __init__(self, context: "grpc.aio.ServicerContext[pb.FromWorker, pb.FromMaster]") -> None:
+        self._context = context
+
+    async def send(self, message: pb.FromMaster) -> None:
+        await self._context.write(message)
+
+    async def receive(self) -> pb.FromWorker | None:
+        try:
+            message = await self._context.read()
+        except grpc.aio.AbortError:
+            return None
+        return None if message is grpc.aio.EOF else message
