@@ -6,7 +6,7 @@ from orca_common.env import Env
 from orca_master.app.schema import SCHEMA
 from orca_master.cluster.operations import found_cluster
 from orca_master.cluster.presence import Liveness, Presence
-from orca_master.control.leader import run_while_leader
+from orca_master.control.leader import Controller, run_while_leader
 from orca_master.services.controller import ServicesController
 from orca_master.state.log import Log
 from orca_master.state.store import Store
@@ -23,7 +23,7 @@ class MasterCore:
         self.dispatcher = Dispatcher(
             env, self.store, self.presence, heartbeat_seconds=heartbeat_seconds
         )
-        self._controllers = [
+        self._controllers: list[Controller] = [
             ServicesController(env, self.store),
             Liveness(env, self.store, self.presence, down_after=node_down_after_seconds),
         ]

@@ -1,0 +1,37 @@
+"""Running a daemon's coroutine: signals to cancellation, mistakes to an exit code and one sentence."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+USAGE_EXIT = 2
+FAILED_EXIT = 1
+
+
+async def until_signalled(work: Coroutine[Any, Any, None]) -> None:
+    """Run the work until it ends or SIGTERM or SIGINT comes; then cancel it and wait for its end."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with asyncio.TaskGroup() as group:
+        working = group.create_task(work)
+        waiting = group.create_task(stop.wait())
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        working.cancel()
+        waiting.cancel()
+
+
+def leave(message: str, code: int) -> "int":
+    """Say why on standard error; returns the exit code."""
+    print(f"error: {message}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """The leaves of an exception group, or the error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for each in error.exceptions for leaf in causes(each)]
+    return [error]

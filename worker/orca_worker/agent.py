@@ -1,0 +1,201 @@
+"""The node's side of the contract: makes what runs here equal to the master's newest list.
+
+Holds one runner per task. Knows nothing of gRPC or any engine; `session` connects it to a master.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+
+from orca_common.env import Env
+from orca_common.logs import get_logger
+from orca_proto import worker_pb2 as pb
+from orca_worker.ports import Prober
+from orca_worker.runtime.port import Container, Runtime, RuntimeRefusal
+from orca_worker.task import TaskRunner, status_of
+
+WATCH_RETRY_SECONDS = 1.0
+
+log = get_logger("agent")
+
+
+class Agent:
+    """`runtimes` by name, strongest first. Keep `run` running; it ends only by cancellation."""
+
+    def __init__(
+        self,
+        env: Env,
+        runtimes: Mapping[str, Runtime],
+        prober: Prober,
+        *,
+        cluster: str,
+        node: str,
+    ) -> None:
+        self._env = env
+        self._runtimes = runtimes
+        self._prober = prober
+        self._cluster = cluster
+        self._node = node
+        self._runners: dict[str, TaskRunner] = {}
+        self._specs: dict[str, pb.TaskSpec] = {}
+        self._unowned: dict[str, tuple[Runtime, Container]] = {}
+        self._dirty: dict[str, None] = {}
+        self._dirty_event = asyncio.Event()
+        self._seen = (0, 0, 0)
+        self._group: asyncio.TaskGroup | None = None
+        self._running = asyncio.Event()
+
+    @property
+    def runtime_names(self) -> list[str]:
+        return list(self._runtimes)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            self._running.set()
+            for runtime in self._runtimes.values():
+                group.create_task(self._watch(runtime))
+
+    async def inventory(self) -> list[pb.TaskStatus]:
+        """Everything that exists on the node: for Hello. Raises RuntimeRefusal."""
+        statuses = {id: runner.status for id, runner in self._runners.items()}
+        self._unowned.clear()
+        for runtime in self._runtimes.values():
+            for container in await runtime.list():
+                if container.task not in statuses:
+                    self._unowned[container.task] = (runtime, container)
+                    statuses[container.task] = status_of(container)
+        self._dirty.clear()
+        return [status for status in statuses.values() if status.state != pb.TASK_STATE_GONE]
+
+    async def apply(self, assignments: pb.Assignments) -> None:
+        """Take the newest complete list. One that is older than what was seen is refused."""
+        revision = assignments.revision
+        stamp = (revision.epoch, revision.term, revision.version)
+        if stamp < self._seen:
+            log.warning("older list refused", seen=self._seen, got=stamp)
+            return
+        self._seen = stamp
+        await self._running.wait()
+        self._specs.update(assignments.specs)
+        listed = {task.id for task in assignments.tasks}
+        for task in assignments.tasks:
+            self._apply_one(task)
+        for task_id, runner in self._runners.items():
+            if task_id not in listed:
+                runner.want_stop()
+        for task_id, (runtime, _) in list(self._unowned.items()):
+            if task_id not in listed:
+                self._remove_unknown(runtime, task_id)
+        self._unowned.clear()
+        used = {task.spec_hash for task in assignments.tasks}
+        self._specs = {hash: spec for hash, spec in self._specs.items() if hash in used}
+
+    def forget_session(self) -> None:
+        """A new stream starts: the next master may know nothing of earlier lists' specs."""
+        self._specs.clear()
+
+    async def changes(self) -> list[pb.TaskStatus]:
+        """Wait for statuses that have changed since the last call."""
+        while not self._dirty:
+            self._dirty_event.clear()
+            await self._dirty_event.wait()
+        ids, self._dirty = list(self._dirty), {}
+        return [self._runners[id].status for id in ids if id in self._runners]
+
+    async def used(self) -> pb.Resources:
+        """What all tasks of the node use, as far as the runtimes know."""
+        total = pb.Resources()
+        for runtime in self._runtimes.values():
+            used = await runtime.used()
+            total.memory_bytes += used.memory_bytes
+            total.cpu_millis += used.cpu_millis
+        return total
+
+    async def logs(self, task_id: str, *, tail: int) -> AsyncIterator[bytes]:
+        """Raises RuntimeRefusal for a task that has nothing here."""
+        for runtime in self._runtimes.values():
+            if await runtime.inspect(task_id) is not None:
+                async for chunk in runtime.logs(task_id, tail=tail):
+                    yield chunk
+                return
+        raise RuntimeRefusal(f"nothing is kept of task {task_id} on this node")
+
+    def _apply_one(self, task: pb.Task) -> None:
+        runner = self._runners.get(task.id)
+        if runner is None:
+            spec = self._specs.get(task.spec_hash)
+            adopted = self._unowned.pop(task.id, None)
+            if spec is None:
+                log.error("list names a spec that was not sent", task=task.id, spec=task.spec_hash)
+                return
+            runtime = self._runtimes.get(spec.runtime) or (adopted[0] if adopted else None)
+            if runtime is None:
+                log.error("no such runtime here", task=task.id, runtime=spec.runtime)
+                return
+            runner = self._start(runtime, task, spec)
+        if task.wanted == pb.WANTED_STOP:
+            runner.want_stop()
+
+    def _start(self, runtime: Runtime, task: pb.Task, spec: pb.TaskSpec | None) -> TaskRunner:
+        assert self._group is not None, "the agent is not running"
+        runner = TaskRunner(
+            self._env,
+            runtime,
+            self._prober,
+            task,
+            labels=self._labels(task),
+            changed=self._mark_dirty,
+        )
+        self._runners[task.id] = runner
+        self._group.create_task(self._run(runner, task.id, spec), name=f"task {task.id}")
+        return runner
+
+    async def _run(self, runner: TaskRunner, task_id: str, spec: pb.TaskSpec | None) -> None:
+        try:
+            await runner.run(spec)
+        except Exception as error:  # one broken task must not stop the others
+            log.error("task's runner broke", task=task_id, exc_info=error)
+            runner.status.state = pb.TASK_STATE_FAILED
+            runner.status.reason = f"internal error of the worker: {error!r}"
+            self._mark_dirty(task_id)
+            return
+        self._mark_dirty(task_id)
+
+    def _remove_unknown(self, runtime: Runtime, task_id: str) -> None:
+        log.info("removing what no master wants here", task=task_id)
+        runner = self._start(runtime, pb.Task(id=task_id), None)
+        runner.want_stop()
+
+    def _mark_dirty(self, task_id: str) -> None:
+        self._dirty[task_id] = None
+        self._dirty_event.set()
+
+    def drop_gone(self, statuses: list[pb.TaskStatus]) -> None:
+        """Forget runners whose end has been reported."""
+        for status in statuses:
+            if status.state == pb.TASK_STATE_GONE:
+                self._runners.pop(status.id, None)
+
+    def _labels(self, task: pb.Task) -> dict[str, str]:
+        return {
+            "orca.cluster": self._cluster,
+            "orca.node": self._node,
+            "orca.project": task.project,
+            "orca.service": task.service,
+            "orca.revision": str(task.revision),
+            "orca.task": task.id,
+        }
+
+    async def _watch(self, runtime: Runtime) -> None:
+        """Tell runners when their container ends; look at all of them whenever events were lost."""
+        while True:
+            try:
+                async with runtime.watch() as ended:
+                    for runner in self._runners.values():
+                        runner.look()
+                    async for task_id in ended:
+                        if task_id in self._runners:
+                            self._runners[task_id].look()
+            except RuntimeRefusal as refusal:
+                log.warning("events lost", runtime=runtime.name, reason=refusal.reason)
+            await asyncio.sleep(WATCH_RETRY_SECONDS * self._env.random.uniform(0.8, 1.2))

@@ -1,0 +1,144 @@
+"""Joining a cluster: from a one-time token to a certificate of this node's own."""
+
+import base64
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from orca_proto.join import JoinToken
+
+TIMEOUT_SECONDS = 30.0
+
+
+class CannotJoin(Exception):
+    """The text says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What a node keeps of having joined. `masters` are `host:port` for the worker stream."""
+
+    node_id: str
+    cluster_id: str
+    masters: list[str]
+    ca: bytes
+    certificate: bytes
+    key: bytes
+
+
+def saved(folder: Path) -> Membership | None:
+    """What an earlier `join` kept, or None. Raises CannotJoin when it is damaged."""
+    if not (folder / "node.json").exists():
+        return None
+    try:
+        node = json.loads((folder / "node.json").read_text())
+        return Membership(
+            node_id=node["node_id"],
+            cluster_id=node["cluster_id"],
+            masters=list(node["masters"]),
+            ca=(folder / "ca.pem").read_bytes(),
+            certificate=(folder / "node.pem").read_bytes(),
+            key=(folder / "node.key").read_bytes(),
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise CannotJoin(
+            f"{folder} is damaged ({error}): remove it and join again with a new token"
+        ) from error
+
+
+async def join(api: str, token: JoinToken, name: str, folder: Path) -> Membership:
+    """Enrol with the master at this API address and keep the result. Raises CannotJoin."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    empty = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    request = empty.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+    try:
+        async with aiohttp.ClientSession(api, timeout=timeout) as client:
+            ca = await _trusted_ca(client, token)
+            body = {
+                "name": name,
+                "token": token.public_key,
+                "request": base64.b64encode(request).decode(),
+                "signature": base64.b64encode(token.sign(name, request)).decode(),
+            }
+            answer = await _json(await client.post("/api/v1/cluster/enroll", json=body))
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        said = str(error) or type(error).__name__
+        raise CannotJoin(f"the master at {api} cannot be reached: {said}") from error
+    membership = Membership(
+        node_id=answer["node_id"],
+        cluster_id=answer["cluster_id"],
+        masters=list(answer["masters"]),
+        ca=ca.public_bytes(Encoding.PEM),
+        certificate=answer["certificate"].encode(),
+        key=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    )
+    _check_certificate(membership, ca, key)
+    _save(membership, folder)
+    return membership
+
+
+async def _trusted_ca(client: aiohttp.ClientSession, token: JoinToken) -> x509.Certificate:
+    answer = await _json(await client.get("/api/v1/cluster/ca"))
+    ca = x509.load_pem_x509_certificate(str(answer["certificate"]).encode())
+    if not token.trusts(ca.public_bytes(Encoding.DER)):
+        raise CannotJoin("this is not the cluster that the token was made for (another CA)")
+    return ca
+
+
+async def _json(response: aiohttp.ClientResponse) -> dict[str, Any]:
+    async with response:
+        try:
+            body = await response.json(content_type=None)
+        except ValueError as error:
+            raise CannotJoin(
+                f"{response.url} is no Orca master (status {response.status})"
+            ) from error
+    if not isinstance(body, Mapping):
+        raise CannotJoin(f"{response.url} is no Orca master (status {response.status})")
+    if response.status >= 400:
+        raise CannotJoin(str(body.get("error", f"the master answered {response.status}")))
+    return dict(body)
+
+
+def _check_certificate(
+    membership: Membership, ca: x509.Certificate, key: ec.EllipticCurvePrivateKey
+) -> None:
+    certificate = x509.load_pem_x509_certificate(membership.certificate)
+    certificate.verify_directly_issued_by(ca)
+    if certificate.public_key() != key.public_key():
+        raise CannotJoin("the master answered with a certificate for another key")
+
+
+def _save(membership: Membership, folder: Path) -> None:
+    """`node.json` last: a folder without it counts as not joined."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    node = {
+        "node_id": membership.node_id,
+        "cluster_id": membership.cluster_id,
+        "masters": membership.masters,
+    }
+    _write(folder / "ca.pem", membership.ca)
+    _write(folder / "node.pem", membership.certificate)
+    _write(folder / "node.key", membership.key)
+    _write(folder / "node.json", json.dumps(node).encode())
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_suffix(".tmp")
+    fd = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+    try:
+        os.write(fd, data)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    temporary.rename(path)

@@ -1,0 +1,83 @@
+"""The gRPC adapter: a stream to one of the masters, with mutual TLS."""
+
+import os
+
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # children of a gRPC process crash with it
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import grpc
+
+from orca_proto import worker_pb2 as pb
+from orca_proto import worker_pb2_grpc as rpc
+from orca_proto.identity import MASTER_NAME
+from orca_worker.ports import Link, Refused
+
+MAX_MESSAGE_BYTES = 64 << 20
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.ssl_target_name_override", MASTER_NAME),
+]
+
+
+class GrpcConnector:
+    """`masters` are `host:port`. The server must hold a master's certificate of our CA."""
+
+    def __init__(
+        self, masters: Sequence[str], *, ca: bytes, certificate: bytes, key: bytes
+    ) -> None:
+        self._masters = list(masters)
+        self._next = 0
+        self._credentials = grpc.ssl_channel_credentials(ca, key, certificate)
+
+    def connect(self) -> AbstractAsyncContextManager[Link]:
+        return self._connect()
+
+    @asynccontextmanager
+    async def _connect(self) -> AsyncIterator[Link]:
+        master = self._masters[self._next % len(self._masters)]
+        self._next += 1
+        channel = grpc.aio.secure_channel(master, self._credentials, options=_OPTIONS)
+        try:
+            call = rpc.WorkersStub(channel).Session()
+            try:
+                yield _GrpcLink(call, master)
+            finally:
+                call.cancel()
+        finally:
+            await channel.close()
+
+
+class _GrpcLink:
+    def __init__(
+        self, call: "grpc.aio.StreamStreamCall[pb.FromWorker, pb.FromMaster]", master: str
+    ) -> None:
+        self._call = call
+        self._master = master
+
+    async def send(self, message: pb.FromWorker) -> None:
+        try:
+            await self._call.write(message)
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError) as error:
+            raise await self._translated() from error
+
+    async def receive(self) -> pb.FromMaster | None:
+        try:
+            message = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise await self._translated() from error
+        return None if message is grpc.aio.EOF else message
+
+    async def _translated(self) -> Exception:
+        details = await self._call.details() or "no reason given"
+        if await self._call.code() is grpc.StatusCode.PERMISSION_DENIED:
+            return Refused(f"{details} (master {self._master})")
+        return ConnectionError(f"{details} (master {self._master})")

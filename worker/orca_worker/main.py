@@ -1,0 +1,173 @@
+"""`orca-worker`: one worker as a process. Wires the agent to engines and to the masters."""
+
+import asyncio
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import psutil
+
+from orca_common.config import BadConfig, load
+from orca_common.daemon import FAILED_EXIT, USAGE_EXIT, causes, leave, until_signalled
+from orca_common.env import Env
+from orca_common.logs import configure_logs, get_logger
+from orca_common.notify import notify
+from orca_common.real import real_env
+from orca_common.version import orca_version
+from orca_proto.join import NotAToken, parse
+from orca_worker.agent import Agent
+from orca_worker.config import WorkerConfig
+from orca_worker.enrol import CannotJoin, Membership, join, saved
+from orca_worker.grpc_link import GrpcConnector
+from orca_worker.prober import HttpProber
+from orca_worker.runtime.docker import DockerRuntime, probe
+from orca_worker.runtime.port import Runtime
+from orca_worker.runtime.process import ProcessRuntime
+from orca_worker.session import Facts, Session
+
+DEFAULT_SOCKET = "/var/run/docker.sock"
+THREADS = 24
+
+log = get_logger("worker")
+
+
+class NoRuntime(Exception):
+    """The runtime that was asked for is not here."""
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="A TOML file.")
+@click.option("--name", help="This node's name (its host name).")
+@click.option("--data-dir", help="Where the node's certificate and processes are kept.")
+@click.option("--master", "masters", multiple=True, help="A master's API address; may be repeated.")
+@click.option("--join", "join_token", help="A join token, at the first start.")
+@click.option("--join-file", "join_token_file", help="A file that holds the join token.")
+@click.option(
+    "--runtime", type=click.Choice(["auto", "docker", "process"]), help="What runs tasks."
+)
+@click.option("--docker-url", help="The engine's address.")
+@click.option("--address", help="Where other machines reach what runs here.")
+@click.option("--log-level", help="debug, info, warning or error.")
+@click.option("--log-json/--log-text", default=None, help="How log lines are written.")
+@click.version_option(orca_version(), prog_name="orca-worker")
+def main(config: Path | None, masters: tuple[str, ...], **flags: Any) -> None:
+    """An Orca worker: runs what the masters want on this machine."""
+    default = Path("/etc/orca/worker.toml")
+    file = config or (default if default.exists() else None)
+    flags["masters"] = list(masters) or None
+    try:
+        settings = load(
+            WorkerConfig, file=file, environ=os.environ, prefix="ORCA_WORKER_", flags=flags
+        )
+    except BadConfig as error:
+        sys.exit(leave(str(error), USAGE_EXIT))
+    configure_logs(level=settings.log_level, as_json=settings.log_json)
+    try:
+        asyncio.run(until_signalled(serve(settings)))
+    except BaseException as error:
+        leaves = causes(error)
+        if leaves and all(isinstance(e, CannotJoin | NoRuntime | NotAToken) for e in leaves):
+            sys.exit(leave("; ".join(str(each) for each in leaves), FAILED_EXIT))
+        raise
+
+
+async def serve(settings: WorkerConfig) -> None:
+    """Run until cancelled; what runs on the node goes on running. Raises CannotJoin, NoRuntime."""
+    env = real_env(threads=THREADS)
+    folder = Path(settings.data_dir).absolute()
+    release = await _lock(env, folder)
+    membership = await _membership(settings, folder / "identity")
+    runtimes = await _runtimes(env, settings, membership, folder)
+    prober = HttpProber()
+    agent = Agent(env, runtimes, prober, cluster=membership.cluster_id, node=membership.node_id)
+    connector = GrpcConnector(
+        membership.masters,
+        ca=membership.ca,
+        certificate=membership.certificate,
+        key=membership.key,
+    )
+    session = Session(env, agent, connector, _facts(settings))
+    log.info("started", node=membership.node_id, runtimes=list(runtimes))
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(agent.run())
+            group.create_task(session.run())
+            await session.connected.wait()
+            notify("READY=1", "STATUS=connected")
+    finally:
+        notify("STOPPING=1")
+        await prober.close()
+        for runtime in runtimes.values():
+            await runtime.close()
+        release()
+        log.info("stopped; what runs goes on running")
+
+
+async def _lock(env: Env, folder: Path) -> Any:
+    env.disk.make_folders(str(folder))
+    try:
+        return env.disk.lock(str(folder / "lock"))
+    except BlockingIOError as error:
+        raise CannotJoin(f"another worker is running on {folder}") from error
+
+
+async def _membership(settings: WorkerConfig, folder: Path) -> Membership:
+    membership = saved(folder)
+    if membership is not None:
+        return membership
+    text = settings.join_token
+    if not text and settings.join_token_file:
+        try:
+            text = Path(settings.join_token_file).read_text()
+        except OSError as error:
+            raise CannotJoin(f"the join token cannot be read: {error}") from error
+    if not text:
+        raise CannotJoin("this node has not joined a cluster: give --join, from `orca nodes token`")
+    token = parse(text)
+    problems = []
+    for api in settings.masters:
+        try:
+            return await join(api, token, settings.name, folder)
+        except CannotJoin as error:
+            problems.append(str(error))
+    raise CannotJoin("; ".join(problems))
+
+
+async def _runtimes(
+    env: Env, settings: WorkerConfig, membership: Membership, folder: Path
+) -> dict[str, Runtime]:
+    """By name, strongest first."""
+    found: dict[str, Runtime] = {}
+    cluster, node = membership.cluster_id, membership.node_id
+    if settings.runtime in ("auto", "docker"):
+        url = settings.docker_url or os.environ.get("DOCKER_HOST") or f"unix://{DEFAULT_SOCKET}"
+        version = await probe(env, url)
+        if version is not None:
+            log.info("container engine found", url=url, version=version)
+            found["docker"] = DockerRuntime(env, cluster=cluster, node=node, url=url)
+        elif settings.runtime == "docker":
+            raise NoRuntime(
+                f"no container engine answers at {url}: start it, or use --runtime auto"
+            )
+        else:
+            log.info("no container engine; plain processes only", url=url)
+    if settings.runtime in ("auto", "process"):
+        tasks = str(folder / "tasks")
+        found["process"] = ProcessRuntime(env, folder=tasks, cluster=cluster, node=node)
+    return found
+
+
+def _facts(settings: WorkerConfig) -> Facts:
+    return Facts(
+        name=settings.name,
+        version=orca_version(),
+        address=settings.address,
+        os=platform.system().lower(),
+        architecture=platform.machine(),
+        labels=settings.labels,
+        memory_bytes=psutil.virtual_memory().total,
+        cpu_millis=(psutil.cpu_count() or 1) * 1000,
+    )

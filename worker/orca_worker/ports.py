@@ -1,0 +1,29 @@
+"""What the worker's logic needs of the outside besides runtimes: a way to a master, and probes."""
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from orca_proto import worker_pb2 as pb
+
+
+class Link(Protocol):
+    """An open stream to a master. `receive` returns None when the stream has ended."""
+
+    async def send(self, message: pb.FromWorker) -> None: ...
+    async def receive(self) -> pb.FromMaster | None: ...
+
+
+class Refused(Exception):
+    """A master does not want this worker; the text is its reason."""
+
+
+class Connector(Protocol):
+    def connect(self) -> AbstractAsyncContextManager[Link]:
+        """Open a stream to one of the masters, another one each time. Raises Refused, OSError."""
+        ...
+
+
+class Prober(Protocol):
+    async def check(self, check: pb.HealthCheck, host_port: int) -> str | None:
+        """One health check of what listens on this port of the node: None, or why it failed."""
+        ...

@@ -1,0 +1,148 @@
+"""The worker's end of the stream: connect, say hello, obey lists, send reports; again and again."""
+
+import asyncio
+from dataclasses import dataclass
+
+from orca_common.env import Env
+from orca_common.logs import get_logger
+from orca_proto import worker_pb2 as pb
+from orca_worker.agent import Agent
+from orca_worker.ports import Connector, Link, Refused
+from orca_worker.runtime.port import RuntimeRefusal
+
+PROTOCOL = 1
+FIRST_RETRY_SECONDS = 0.2
+MOST_RETRY_SECONDS = 5.0
+WELCOME_TIMEOUT_SECONDS = 15.0
+LOG_READERS = 16
+
+log = get_logger("session")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the node says of itself."""
+
+    name: str
+    version: str
+    address: str
+    os: str
+    architecture: str
+    labels: dict[str, str]
+    memory_bytes: int
+    cpu_millis: int
+
+
+class Session:
+    """Keeps the agent connected to a master. Runs until cancelled."""
+
+    def __init__(self, env: Env, agent: Agent, connector: Connector, facts: Facts) -> None:
+        self._env = env
+        self._agent = agent
+        self._connector = connector
+        self._facts = facts
+        self.connected = asyncio.Event()
+
+    async def run(self) -> None:
+        wait = FIRST_RETRY_SECONDS
+        while True:
+            started = self._env.monotonic()
+            try:
+                async with self._connector.connect() as link:
+                    await self._talk(link)
+                log.info("connection to the master ended")
+            except Refused as refused:
+                log.error("the master refuses this worker", reason=str(refused))
+                wait = MOST_RETRY_SECONDS
+            except (OSError, TimeoutError, RuntimeRefusal) as error:
+                log.warning("not connected", reason=str(error) or type(error).__name__)
+            finally:
+                self.connected.clear()
+            if self._env.monotonic() - started > MOST_RETRY_SECONDS:
+                wait = FIRST_RETRY_SECONDS
+            await asyncio.sleep(wait * self._env.random.uniform(0.5, 1.5))
+            wait = min(MOST_RETRY_SECONDS, wait * 2)
+
+    async def _talk(self, link: Link) -> None:
+        self._agent.forget_session()
+        await link.send(pb.FromWorker(hello=await self._hello()))
+        async with asyncio.timeout(WELCOME_TIMEOUT_SECONDS):
+            first = await link.receive()
+        if first is None or first.WhichOneof("body") != "welcome":
+            raise ConnectionError("the master closed the stream before welcoming this worker")
+        log.info("connected", cluster=first.welcome.cluster)
+        self.connected.set()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._beat(link, first.welcome.heartbeat_seconds))
+                group.create_task(self._report(link))
+                await self._receive(link, group)
+                raise _Ended
+        except* _Ended:
+            pass
+        except* (OSError, Refused) as errors:
+            raise errors.exceptions[0] from None
+
+    async def _hello(self) -> pb.Hello:
+        facts = self._facts
+        return pb.Hello(
+            protocol=PROTOCOL,
+            name=facts.name,
+            version=facts.version,
+            address=facts.address,
+            os=facts.os,
+            architecture=facts.architecture,
+            labels=facts.labels,
+            runtimes=self._agent.runtime_names,
+            capacity=pb.Resources(memory_bytes=facts.memory_bytes, cpu_millis=facts.cpu_millis),
+            tasks=await self._agent.inventory(),
+        )
+
+    async def _receive(self, link: Link, group: asyncio.TaskGroup) -> None:
+        readers: dict[str, asyncio.Task[None]] = {}
+        while (message := await link.receive()) is not None:
+            match message.WhichOneof("body"):
+                case "assignments":
+                    await self._agent.apply(message.assignments)
+                case "log_request":
+                    readers = {id: reader for id, reader in readers.items() if not reader.done()}
+                    if len(readers) >= LOG_READERS:
+                        await link.send(_log_end(message.log_request.request, "too many readers"))
+                        continue
+                    reader = group.create_task(self._send_logs(link, message.log_request))
+                    readers[message.log_request.request] = reader
+                case "log_cancel":
+                    cancelled = readers.pop(message.log_cancel.request, None)
+                    if cancelled is not None:
+                        cancelled.cancel()
+                case _:
+                    log.warning("the master sent an unknown message")
+
+    async def _beat(self, link: Link, seconds: float) -> None:
+        while True:
+            used = await self._agent.used()
+            await link.send(pb.FromWorker(heartbeat=pb.Heartbeat(used=used)))
+            await asyncio.sleep(seconds)
+
+    async def _report(self, link: Link) -> None:
+        while True:
+            statuses = await self._agent.changes()
+            await link.send(pb.FromWorker(report=pb.Report(tasks=statuses)))
+            self._agent.drop_gone(statuses)
+
+    async def _send_logs(self, link: Link, request: pb.LogRequest) -> None:
+        try:
+            async for chunk in self._agent.logs(request.task, tail=request.tail):
+                part = pb.LogChunk(request=request.request, data=chunk)
+                await link.send(pb.FromWorker(log_chunk=part))
+            await link.send(_log_end(request.request, ""))
+        except RuntimeRefusal as refusal:
+            await link.send(_log_end(request.request, refusal.reason))
+
+
+def _log_end(request: str, error: str) -> pb.FromWorker:
+    return pb.FromWorker(log_chunk=pb.LogChunk(request=request, done=True, error=error))
+
+
+class _Ended(Exception):
+    """The stream is over; ends its task group."""

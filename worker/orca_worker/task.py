@@ -1,0 +1,222 @@
+"""One task's life on this node: prepare, create, start, watch over, stop, remove.
+
+A runner goes one step at a time and looks between steps whether the task is still wanted; every
+step of a runtime can be repeated, so a runner that starts on something that exists (after a worker's
+restart) simply goes on from there.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from orca_common.env import Env
+from orca_common.logs import get_logger
+from orca_proto import worker_pb2 as pb
+from orca_worker.ports import Prober
+from orca_worker.runtime.port import Container, Phase, Runtime, RuntimeRefusal
+
+EARLY_PROBES_SECONDS = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
+"""Waits between the first checks, until the first success; then the check's own interval."""
+
+RETRY_SECONDS = 1.0
+MOST_RETRY_SECONDS = 30.0
+
+log = get_logger("task")
+
+
+class TaskRunner:
+    """`changed` is called whenever `status` has a new value. `spec` None: only to be removed."""
+
+    def __init__(
+        self,
+        env: Env,
+        runtime: Runtime,
+        prober: Prober,
+        task: pb.Task,
+        *,
+        labels: Mapping[str, str],
+        changed: Callable[[str], None],
+    ) -> None:
+        self._env = env
+        self._runtime = runtime
+        self._prober = prober
+        self._task = task
+        self._labels = labels
+        self._changed = changed
+        self._stop_wanted = asyncio.Event()
+        self._look = asyncio.Event()
+        self._grace_seconds = 10.0
+        self.status = pb.TaskStatus(id=task.id)
+
+    def want_stop(self) -> None:
+        self._stop_wanted.set()
+        self._look.set()
+
+    def look(self) -> None:
+        """Something may have happened to the container."""
+        self._look.set()
+
+    async def run(self, spec: pb.TaskSpec | None) -> None:
+        """To the very end: returns when nothing of the task is left on the node."""
+        if spec is not None and not self._stop_wanted.is_set():
+            self._grace_seconds = spec.stop_grace_seconds
+            try:
+                await self._live(spec)
+            except RuntimeRefusal as refusal:
+                log.warning("task failed", task=self._task.id, reason=refusal.reason)
+                self._report(pb.TASK_STATE_FAILED, reason=refusal.reason, ended_at=self._env.now())
+        await self._stop_wanted.wait()
+        await self._tear_down()
+
+    async def _live(self, spec: pb.TaskSpec) -> None:
+        container = await self._runtime.inspect(self._task.id)
+        if container is None:
+            self._report(pb.TASK_STATE_PREPARING)
+            await self._unless_stopped(self._runtime.prepare(spec))
+            if self._stop_wanted.is_set():
+                return
+            container = await self._runtime.create(self._task, spec, self._labels)
+        if container.phase is Phase.CREATED and not self._stop_wanted.is_set():
+            container = await self._runtime.start(self._task.id)
+        await self._watch_over(container, spec)
+
+    async def _watch_over(self, container: Container, spec: pb.TaskSpec) -> None:
+        """From started to ended, or until it is to be stopped."""
+        checked = spec.HasField("health")
+        self._report_running(container, healthy=not checked)
+        failures = probes = 0
+        next_probe = self._env.monotonic() + EARLY_PROBES_SECONDS[0] if checked else None
+        while not self._stop_wanted.is_set() and container.phase is not Phase.EXITED:
+            wait = None if next_probe is None else max(0.0, next_probe - self._env.monotonic())
+            if await self._looked_at_within(wait):
+                found = await self._runtime.inspect(self._task.id)
+                if found is None:
+                    reason = "it was removed from the engine by somebody else"
+                    self._report(pb.TASK_STATE_EXITED, reason=reason, ended_at=self._env.now())
+                    return
+                container = found
+            elif checked:
+                failure = await self._prober.check(spec.health, container.host_port)
+                probes += 1
+                failures = failures + 1 if failure else 0
+                self._take_probe(container, spec.health, failure, failures)
+                next_probe = self._env.monotonic() + self._probe_wait(spec.health, probes)
+        if container.phase is Phase.EXITED:
+            self._report_exited(container)
+
+    def _take_probe(
+        self, container: Container, check: pb.HealthCheck, failure: str | None, failures: int
+    ) -> None:
+        running = self.status.state == pb.TASK_STATE_RUNNING
+        if failure is None:
+            if not running or not self.status.healthy:
+                self._report_running(container, healthy=True)
+        elif not running:
+            reason = f"health check {check.path}: {failure}"
+            if reason != self.status.reason:
+                self._report(pb.TASK_STATE_STARTING, reason=reason)
+        elif self.status.healthy and failures >= check.failure_threshold:
+            self._report(
+                pb.TASK_STATE_RUNNING, healthy=False, reason=f"health check {check.path}: {failure}"
+            )
+
+    def _probe_wait(self, check: pb.HealthCheck, probes: int) -> float:
+        if self.status.state == pb.TASK_STATE_RUNNING:
+            return check.interval_seconds
+        early = EARLY_PROBES_SECONDS[min(probes, len(EARLY_PROBES_SECONDS) - 1)]
+        return min(early, check.interval_seconds)
+
+    async def _looked_at_within(self, seconds: float | None) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._look.wait()
+        except TimeoutError:
+            return False
+        self._look.clear()
+        return True
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work, but let go of it when the task is to be stopped."""
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(work)
+            waiting = group.create_task(self._stop_wanted.wait())
+            await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            working.cancel()
+            waiting.cancel()
+        if not working.cancelled():
+            working.result()
+
+    async def _tear_down(self) -> None:
+        wait = RETRY_SECONDS
+        while True:
+            try:
+                if self.status.state < pb.TASK_STATE_EXITED:
+                    self._report(pb.TASK_STATE_STOPPING)
+                await self._runtime.stop(self._task.id, grace_seconds=self._grace_seconds)
+                await self._runtime.remove(self._task.id)
+                break
+            except RuntimeRefusal as refusal:
+                log.warning(
+                    "could not remove; trying again",
+                    task=self._task.id,
+                    reason=refusal.reason,
+                    seconds=wait,
+                )
+                await asyncio.sleep(wait * self._env.random.uniform(0.8, 1.2))
+                wait = min(MOST_RETRY_SECONDS, wait * 2)
+        self._report(pb.TASK_STATE_GONE)
+
+    def _report_running(self, container: Container, *, healthy: bool) -> None:
+        state = pb.TASK_STATE_RUNNING if healthy else pb.TASK_STATE_STARTING
+        self._report(
+            state,
+            healthy=healthy,
+            started_at=container.started_at,
+            host_port=container.host_port,
+            container=container.id,
+        )
+
+    def _report_exited(self, container: Container) -> None:
+        reason = ""
+        if container.oom_killed:
+            reason = "was killed: it used more memory than its limit"
+        self._report(
+            pb.TASK_STATE_EXITED,
+            reason=reason,
+            exit_code=container.exit_code,
+            oom_killed=container.oom_killed,
+            started_at=container.started_at,
+            ended_at=container.ended_at,
+            container=container.id,
+        )
+
+    def _report(self, state: "pb.TaskState.ValueType", **fields: Any) -> None:
+        """Fields that are not given keep their value, but for the health and the reason."""
+        kept = pb.TaskStatus()
+        kept.CopyFrom(self.status)
+        kept.state = state
+        kept.healthy = False
+        kept.reason = ""
+        for name, value in fields.items():
+            setattr(kept, name, value)
+        self.status = kept
+        self._changed(self._task.id)
+
+
+def status_of(container: Container) -> pb.TaskStatus:
+    """What can be said of a container before its spec is known (at the first connect)."""
+    states = {
+        Phase.CREATED: pb.TASK_STATE_PREPARING,
+        Phase.RUNNING: pb.TASK_STATE_STARTING,
+        Phase.EXITED: pb.TASK_STATE_EXITED,
+    }
+    return pb.TaskStatus(
+        id=container.task,
+        state=states[container.phase],
+        exit_code=container.exit_code,
+        oom_killed=container.oom_killed,
+        started_at=container.started_at,
+        ended_at=container.ended_at,
+        host_port=container.host_port,
+        container=container.id,
+    )
