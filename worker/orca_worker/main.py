@@ -4,6 +4,7 @@ import asyncio
 import os
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,8 @@ def main(config: Path | None, masters: tuple[str, ...], **flags: Any) -> None:
 async def serve(settings: WorkerConfig) -> None:
     """Run until cancelled; what runs on the node goes on running. Raises CannotJoin, NoRuntime."""
     env = real_env(threads=THREADS)
-    folder = Path(settings.data_dir).absolute()
-    release = await _lock(env, folder)
+    folder = Path(os.path.abspath(settings.data_dir))
+    release = _lock(env, folder)
     membership = await _membership(settings, folder / "identity")
     runtimes = await _runtimes(env, settings, membership, folder)
     prober = HttpProber()
@@ -106,7 +107,7 @@ async def serve(settings: WorkerConfig) -> None:
         log.info("stopped; what runs goes on running")
 
 
-async def _lock(env: Env, folder: Path) -> Any:
+def _lock(env: Env, folder: Path) -> Callable[[], None]:
     env.disk.make_folders(str(folder))
     try:
         return env.disk.lock(str(folder / "lock"))
@@ -118,6 +119,17 @@ async def _membership(settings: WorkerConfig, folder: Path) -> Membership:
     membership = saved(folder)
     if membership is not None:
         return membership
+    token = parse(_token_text(settings))
+    problems = []
+    for api in settings.masters:
+        try:
+            return await join(api, token, settings.name, folder)
+        except CannotJoin as error:
+            problems.append(str(error))
+    raise CannotJoin("; ".join(problems))
+
+
+def _token_text(settings: WorkerConfig) -> str:
     text = settings.join_token
     if not text and settings.join_token_file:
         try:
@@ -126,14 +138,7 @@ async def _membership(settings: WorkerConfig, folder: Path) -> Membership:
             raise CannotJoin(f"the join token cannot be read: {error}") from error
     if not text:
         raise CannotJoin("this node has not joined a cluster: give --join, from `orca nodes token`")
-    token = parse(text)
-    problems = []
-    for api in settings.masters:
-        try:
-            return await join(api, token, settings.name, folder)
-        except CannotJoin as error:
-            problems.append(str(error))
-    raise CannotJoin("; ".join(problems))
+    return text
 
 
 async def _runtimes(

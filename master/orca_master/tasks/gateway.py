@@ -58,7 +58,8 @@ class WorkerGateway(rpc.WorkersServicer):
         if self._server is not None:
             await self._server.stop(STOP_GRACE_SECONDS)
 
-    async def Session(
+    # grpc.aio also takes a coroutine that reads and writes through the context.
+    async def Session(  # type: ignore[override]
         self,
         request_iterator: AsyncIterator[pb.FromWorker],
         context: "grpc.aio.ServicerContext[pb.FromWorker, pb.FromMaster]",
