@@ -1,4 +1,4 @@
-"""Control groups, version 1 or 2, found by looking and trying: limits, use, and killing to the last.
+"""Control groups, version 1 or 2, found by looking and trying: limits, use, killing to the last.
 
 What is missing is done without: every function answers with less rather than raising. Called in
 threads; the paths are small pseudo files.

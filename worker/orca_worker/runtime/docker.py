@@ -104,7 +104,8 @@ class DockerRuntime:
 
         def start_and_look(client: docker.APIClient) -> dict[str, Any]:
             client.start(engine_id)
-            return client.inspect_container(engine_id)
+            answer: dict[str, Any] = client.inspect_container(engine_id)
+            return answer
 
         started = docker_spec.from_inspect(await self._engine.call(start_and_look))
         self._facts[engine_id] = started
@@ -134,9 +135,7 @@ class DockerRuntime:
         for entry in await self._entries(f"orca.task={task_id}"):
             engine_id = entry["Id"]
             with suppress(NotFound, Conflict):  # gone, or someone else is removing it right now
-                await self._engine.call(
-                    lambda client, one=engine_id: client.remove_container(one, v=True, force=True)
-                )
+                await self._engine.call(partial(_remove, engine_id))
             await self._gone_within(engine_id, KILLED_SECONDS)
             self._facts.pop(engine_id, None)
         self._ids.pop(task_id, None)
@@ -217,7 +216,7 @@ class DockerRuntime:
         config = docker_spec.create_config(
             spec, labels, init=self._engine.has_init, publish_address=self._publish_address
         )
-        answer: dict[str, Any] = client.create_container_from_config(config, name)
+        answer: dict[str, Any] = client.create_container_from_config(config, name)  # type: ignore[no-untyped-call]
         return answer
 
     async def _entries(self, *labels: str, status: str = "") -> builtins.list[dict[str, Any]]:
@@ -290,6 +289,10 @@ class DockerRuntime:
         feed.check()
 
 
+def _remove(engine_id: str, client: docker.APIClient) -> None:
+    client.remove_container(engine_id, v=True, force=True)
+
+
 def _open_logs(
     stream: Closable, engine_id: str, tail: int, client: docker.APIClient
 ) -> Iterator[bytes]:
@@ -305,7 +308,7 @@ def _open_logs(
 
 
 def _usages(hierarchy: cgroups.Hierarchy, ids: list[str]) -> dict[str, cgroups.Usage]:
-    """Both of the engine's ways to place its groups are tried; the one it did not take reads as 0."""
+    """Every way an engine places its groups is tried; those it did not take read as 0."""
     places = ("docker/{}", "system.slice/docker-{}.scope", "machine.slice/libpod-{}.scope")
     return {
         engine_id: sum(

@@ -62,10 +62,7 @@ def _api_refusal(error: APIError) -> RuntimeRefusal:
 
 def engine_reason(error: APIError) -> str:
     """The engine's own sentence, without the client's address and status decoration."""
-    explanation = error.explanation
-    if isinstance(explanation, bytes):
-        explanation = explanation.decode(errors="replace")
-    reason = str(explanation or error).strip()
+    reason = str(error.explanation or error).strip()
     reason = re.sub(r"^failed to create (shim|task)[^:]*: ", "", reason)
     return re.sub(
         r"^OCI runtime create failed: (runc create failed: )?"

@@ -53,7 +53,7 @@ class Images:
 
     async def _is_here(self, image: str) -> bool:
         try:
-            await self._engine.call(lambda client: client.inspect_image(image))
+            await self._engine.call(lambda client: client.inspect_image(image))  # type: ignore[no-untyped-call]
         except NotFound:
             return False
         return True
@@ -151,7 +151,7 @@ class _Pull:
                 "POST",
                 "/images/create",
                 params={"fromImage": repository, "tag": tag or "latest"},
-                headers={"X-Registry-Auth": header} if header else None,
+                headers={"X-Registry-Auth": header.decode()} if header else None,
                 read_seconds=self._seconds,
             )
         except APIError as error:

@@ -59,7 +59,7 @@ class Closable:
 
 
 def _shut_down(response: requests.Response) -> None:
-    """Neither requests nor urllib3 can abort a read; the socket is found as the engine's client does."""
+    """End a read from outside; neither requests nor urllib3 has a way to."""
     reader = getattr(getattr(response.raw, "_fp", None), "fp", None)
     sock = getattr(getattr(reader, "raw", None), "_sock", None)
     if isinstance(sock, socket.socket):
@@ -76,7 +76,7 @@ def open_stream(
     headers: Mapping[str, str] | None = None,
     read_seconds: float | None = None,
 ) -> requests.Response:
-    """Send a request whose answer is read bit by bit; a refusal raises as the client's others do."""
+    """Send a request whose answer is read bit by bit. Raises APIError like the client's own."""
     response = client.request(
         method,
         f"{client.base_url}/v{client.api_version}{path}",
