@@ -63,7 +63,7 @@ class Runtime(Protocol):
         ...
 
     async def prepare(self, spec: TaskSpec) -> None:
-        """Make the image available as `spec.pull_policy` says. Nothing to do for a plain process."""
+        """Make the image available as `pull_policy` says. Nothing to do for a plain process."""
         ...
 
     async def create(self, task: Task, spec: TaskSpec, labels: Mapping[str, str]) -> Container:
@@ -71,7 +71,7 @@ class Runtime(Protocol):
         ...
 
     async def start(self, task_id: str) -> Container:
-        """Start a created container and say how it is reached. Starting a running one does nothing."""
+        """Start a created container and say how it is reached. Already running: nothing."""
         ...
 
     async def stop(self, task_id: str, *, grace_seconds: float) -> None:

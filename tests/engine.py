@@ -1,0 +1,181 @@
+"""For tests with a real container engine: finding it, images without a registry, a registry.
+
+Knows nothing of pytest. Names carry this process's id, so parallel test runs do not meet.
+"""
+
+import io
+import os
+import shutil
+import socket
+import subprocess
+import tarfile
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, NotFound
+
+SOCKET = "/var/run/docker.sock"
+APPLETS = (
+    "cat dd echo env false httpd id kill ls mkdir nc printf pwd seq sh sleep true wget".split()
+)
+PAGE = b"hello from orca\n"
+RUN = f"{os.getpid()}-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+
+
+def find_engine() -> str | None:
+    """The URL of an engine that answers, or None."""
+    url = os.environ.get("DOCKER_HOST") or f"unix://{SOCKET}"
+    try:
+        client = docker.APIClient(base_url=url, version="auto", timeout=5)
+    except (DockerException, requests.RequestException, OSError):
+        return None
+    client.close()
+    return url
+
+
+def connect(url: str) -> docker.APIClient:
+    """A client of one's own; close it."""
+    return docker.APIClient(base_url=url, version="auto", timeout=60)
+
+
+def image_name(purpose: str = "app") -> str:
+    """A local image name that no other run of the tests uses."""
+    return f"orca-test/{purpose}:{RUN}"
+
+
+def build_image(client: docker.APIClient, tag: str) -> str:
+    """An image of nothing but a static busybox; without a command it serves PAGE on PORT."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        raise RuntimeError("the tests' image needs a static busybox")
+    repository, _, version = tag.rpartition(":")
+    client.import_image_from_data(
+        _layer(Path(busybox).read_bytes()),
+        repository=repository,
+        tag=version,
+        changes=[
+            "ENV PATH=/bin",
+            'CMD ["/bin/sh", "-c", "exec httpd -f -p ${PORT:-8080} -h /www"]',
+        ],
+    )
+    return tag
+
+
+def push_image(client: docker.APIClient, local: str, remote: str) -> None:
+    """Copy a local image into a registry and forget the remote name here."""
+    repository, _, tag = remote.rpartition(":")
+    client.tag(local, repository, tag)
+    for line in client.push(repository, tag=tag, stream=True, decode=True):
+        if "error" in line:
+            raise RuntimeError(line["error"])
+    client.remove_image(remote, noprune=True)
+
+
+def clean(client: docker.APIClient, *labels: str, images: tuple[str, ...] = ()) -> None:
+    """Remove every container with all these labels, and the images named."""
+    for entry in client.containers(all=True, filters={"label": list(labels)}):
+        try:
+            client.remove_container(entry["Id"], v=True, force=True)
+        except NotFound:
+            continue
+    for image in images:
+        try:
+            client.remove_image(image, force=True)
+        except APIError:
+            continue
+
+
+def free_port() -> int:
+    """A loopback port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Registry:
+    """A registry on a loopback port, as a context manager; `address` is `127.0.0.1:PORT`."""
+
+    def __init__(self) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        self._folder = tempfile.mkdtemp(prefix="orca-registry-")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @staticmethod
+    def is_installed() -> bool:
+        """Whether this machine has a registry to run."""
+        return shutil.which("docker-registry") is not None
+
+    def __enter__(self) -> Self:
+        folder = Path(self._folder)
+        config = folder / "config.yml"
+        config.write_text(
+            "version: 0.1\n"
+            "log: {level: error, accesslog: {disabled: true}}\n"
+            f"storage: {{filesystem: {{rootdirectory: {folder}/data}}, delete: {{enabled: true}}}}\n"
+            f"http: {{addr: '{self.address}'}}\n"
+        )
+        with (folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                ["docker-registry", "serve", str(config)], stdout=log, stderr=log
+            )
+        try:
+            self._wait()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _wait(self) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + 15
+        while True:
+            try:
+                urllib.request.urlopen(f"http://{self.address}/v2/", timeout=2).close()
+            except OSError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    log = Path(self._folder, "log").read_text()
+                    raise RuntimeError(f"the registry does not start: {log}") from None
+                time.sleep(0.05)
+            else:
+                return
+
+
+def _layer(busybox: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        _add(tar, "bin/busybox", busybox, 0o755)
+        _add(tar, "www/index.html", PAGE, 0o644)
+        _add(tar, "etc/passwd", b"root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n", 0o644)
+        _add(tar, "etc/group", b"root:x:0:\nnogroup:x:65534:\n", 0o644)
+        for applet in APPLETS:
+            link = tarfile.TarInfo(f"bin/{applet}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(link)
+        tmp = tarfile.TarInfo("tmp")
+        tmp.type, tmp.mode = tarfile.DIRTYPE, 0o1777
+        tar.addfile(tmp)
+    return buffer.getvalue()
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes, mode: int) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(data), mode
+    tar.addfile(info, io.BytesIO(data))

@@ -1,0 +1,319 @@
+"""Tasks as containers of a Docker engine (20.10 and up), or of what speaks its API.
+
+Only the low-level client is used: one list call for any number of containers, and an inspect only
+for what the list does not say. Ids and facts that cannot change (which engine id a task has, how an
+ended container ended) are remembered to save round trips; all else is asked each time.
+"""
+
+import asyncio
+import builtins
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import docker
+
+from orca_common.env import Env
+from orca_proto.worker_pb2 import Resources, Task, TaskSpec
+from orca_worker.runtime import cgroups, docker_spec
+from orca_worker.runtime.docker_engine import Engine, probe
+from orca_worker.runtime.docker_errors import Conflict, NotFound
+from orca_worker.runtime.docker_pull import Images
+from orca_worker.runtime.docker_streams import Closable, EndedFeed, frames, open_stream
+from orca_worker.runtime.lines import whole_lines
+from orca_worker.runtime.meter import Meter
+from orca_worker.runtime.port import Container, Phase, RuntimeRefusal
+
+__all__ = ["DockerRuntime", "probe"]
+
+PULL_SECONDS = 300.0
+WATCH_OPEN_SECONDS = 10.0
+LOG_READ_SECONDS = 30.0
+LOG_READERS_AT_ONCE = 2
+# How long the kernel may take to end what was killed.
+KILLED_SECONDS = 15.0
+FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.02, 0.5
+
+
+class DockerRuntime:
+    """The containers of one node of one cluster, told apart from all others by their labels."""
+
+    def __init__(
+        self,
+        env: Env,
+        *,
+        cluster: str,
+        node: str,
+        url: str | None = None,
+        pull_seconds: float = PULL_SECONDS,
+        publish_address: str = "127.0.0.1",
+    ) -> None:
+        """`publish_address` is where ports that the engine chooses are opened."""
+        self._env = env
+        self._labels = [f"orca.cluster={cluster}", f"orca.node={node}"]
+        self._publish_address = publish_address
+        self._engine = Engine(env, url)
+        self._images = Images(self._engine, pull_seconds=pull_seconds)
+        self._log_readers = asyncio.Semaphore(LOG_READERS_AT_ONCE)
+        self._meter = Meter(env)
+        self._hierarchy = cgroups.find_hierarchy()
+        self._ids: dict[str, str] = {}  # task -> engine id
+        self._unstarted: set[str] = set()  # tasks created here whose start was not tried yet
+        self._facts: dict[str, Container] = {}  # engine id -> what an inspect said
+
+    @property
+    def name(self) -> str:
+        """The word used in `TaskSpec.runtime`."""
+        return "docker"
+
+    async def prepare(self, spec: TaskSpec) -> None:
+        """Have the image here as the spec's pull policy says; "" is "missing"."""
+        await self._images.prepare(spec)
+
+    async def create(self, task: Task, spec: TaskSpec, labels: Mapping[str, str]) -> Container:
+        """Make the container without starting it. If it exists already, return it as it is."""
+        if task.id in self._ids and (known := await self.inspect(task.id)) is not None:
+            return known
+        for name in docker_spec.container_names(task):
+            try:
+                answer = await self._engine.call(partial(self._create, name, spec, labels))
+            except Conflict:
+                if (known := await self.inspect(task.id)) is not None:
+                    return known
+                continue  # a container of someone else has the name
+            except NotFound as missing:
+                raise RuntimeRefusal(f"image {spec.image} not found: {missing.reason}") from missing
+            self._ids[task.id] = answer["Id"]
+            self._unstarted.add(task.id)
+            return docker_spec.created(answer["Id"], task.id, labels)
+        raise RuntimeRefusal(f"the engine has containers with every name of task {task.id} already")
+
+    async def start(self, task_id: str) -> Container:
+        """Start a created container and say how it is reached. One that ended is not run again."""
+        engine_id = self._ids.get(task_id)
+        if engine_id is None or task_id not in self._unstarted:
+            found = await self.inspect(task_id)
+            if found is None:
+                raise RuntimeRefusal(f"there is no container for task {task_id}")
+            if found.phase is not Phase.CREATED:
+                return found
+            engine_id = found.id
+        self._unstarted.discard(task_id)
+
+        def start_and_look(client: docker.APIClient) -> dict[str, Any]:
+            client.start(engine_id)
+            answer: dict[str, Any] = client.inspect_container(engine_id)
+            return answer
+
+        started = docker_spec.from_inspect(await self._engine.call(start_and_look))
+        self._facts[engine_id] = started
+        return started
+
+    async def stop(self, task_id: str, *, grace_seconds: float) -> None:
+        """The image's stop signal (else SIGTERM), the grace, SIGKILL; returns when it has ended.
+
+        Done in steps rather than by the engine's own stop, which would hold a thread and a
+        connection for the whole grace of every container of a node that drains.
+        """
+        answer = await self._look(task_id)
+        if answer is None or docker_spec.from_inspect(answer).phase is not Phase.RUNNING:
+            return
+        engine_id = answer["Id"]
+        await self._signal(engine_id, answer["Config"].get("StopSignal") or "SIGTERM")
+        if await self._ended_within(engine_id, grace_seconds):
+            return
+        await self._signal(engine_id, "SIGKILL")
+        if not await self._ended_within(engine_id, KILLED_SECONDS):
+            raise RuntimeRefusal(
+                f"the container of task {task_id} did not end {KILLED_SECONDS:g} s after SIGKILL"
+            )
+
+    async def remove(self, task_id: str) -> None:
+        """Remove every trace, running or not, its anonymous volumes included."""
+        for entry in await self._entries(f"orca.task={task_id}"):
+            engine_id = entry["Id"]
+            with suppress(NotFound, Conflict):  # gone, or someone else is removing it right now
+                await self._engine.call(partial(_remove, engine_id))
+            await self._gone_within(engine_id, KILLED_SECONDS)
+            self._facts.pop(engine_id, None)
+        self._ids.pop(task_id, None)
+        self._unstarted.discard(task_id)
+
+    async def inspect(self, task_id: str) -> Container | None:
+        """The container of one task, or None."""
+        answer = await self._look(task_id)
+        return None if answer is None else docker_spec.from_inspect(answer)
+
+    async def list(self) -> list[Container]:
+        """Everything of this node in this cluster: one call, and one inspect per news."""
+        entries = await self._entries()
+        found = await asyncio.gather(*(self._complete(entry) for entry in entries))
+        containers = [container for container in found if container is not None]
+        self._facts = {container.id: container for container in containers}
+        self._ids = {container.task: container.id for container in containers}
+        return containers
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[AsyncIterator[str]]:
+        """Ids of tasks whose container has just ended, from the engine's event stream."""
+        feed = EndedFeed(self._engine, self._labels)
+        failure: BaseException | None = None
+        async with asyncio.TaskGroup() as group:
+            group.create_task(feed.read())
+            # Caught and raised again outside: the group would wrap what the caller is to catch, and
+            # would abandon the reading thread instead of waiting for its end.
+            try:
+                await self._opened(feed)
+                yield feed
+            except (Exception, asyncio.CancelledError) as error:
+                failure = error
+            finally:
+                feed.close()
+        if failure is not None:
+            raise failure
+
+    async def logs(self, task_id: str, *, tail: int) -> AsyncIterator[bytes]:
+        """The last `tail` lines, both streams in order, as chunks of whole lines."""
+        answer = await self._look(task_id)
+        if answer is None:
+            raise RuntimeRefusal(f"there is no container for task {task_id}")
+        if tail <= 0:
+            return
+        stream = Closable()
+        async with self._log_readers:
+            try:
+                chunks = await self._env.threads.run(
+                    partial(self._engine.blocking, partial(_open_logs, stream, answer["Id"], tail))
+                )
+                while chunk := await self._env.threads.run(
+                    partial(self._engine.blocking, lambda _: next(chunks, b""))
+                ):
+                    yield chunk
+            finally:
+                stream.release()
+
+    async def used(self) -> Resources:
+        """Read from the control groups where they are in sight (one list call to name them).
+
+        Zeros where they are not: an engine on another machine, or one that keeps them elsewhere.
+        """
+        if self._hierarchy is None:
+            return Resources()
+        running = [entry["Id"] for entry in await self._entries(status="running")]
+        return self._meter.read(
+            await self._env.threads.run(partial(_usages, self._hierarchy, running))
+        )
+
+    async def close(self) -> None:
+        """Let go of connections. What runs goes on running."""
+        self._engine.close()
+
+    def _create(
+        self, name: str, spec: TaskSpec, labels: Mapping[str, str], client: docker.APIClient
+    ) -> dict[str, Any]:
+        config = docker_spec.create_config(
+            spec, labels, init=self._engine.has_init, publish_address=self._publish_address
+        )
+        answer: dict[str, Any] = client.create_container_from_config(config, name)  # type: ignore[no-untyped-call]
+        return answer
+
+    async def _entries(self, *labels: str, status: str = "") -> builtins.list[dict[str, Any]]:
+        """The engine's list of this node's containers that have these labels too."""
+        filters: dict[str, Any] = {"label": [*self._labels, *labels]}
+        if status:
+            filters["status"] = status
+        return await self._engine.call(lambda client: client.containers(all=True, filters=filters))
+
+    async def _look(self, task_id: str) -> dict[str, Any] | None:
+        """The engine's inspect of a task's container, or None."""
+        engine_id = self._ids.get(task_id)
+        if engine_id is None:
+            entries = await self._entries(f"orca.task={task_id}")
+            if not entries:
+                return None
+            engine_id = self._ids[task_id] = entries[0]["Id"]
+        answer = await self._inspect_id(engine_id)
+        if answer is None:
+            self._ids.pop(task_id, None)
+            self._unstarted.discard(task_id)
+        return answer
+
+    async def _inspect_id(self, engine_id: str) -> dict[str, Any] | None:
+        try:
+            return await self._engine.call(lambda client: client.inspect_container(engine_id))
+        except NotFound:
+            return None
+
+    async def _complete(self, entry: Mapping[str, Any]) -> Container | None:
+        """A list entry as a Container, with an inspect only if its phase is news."""
+        fact = self._facts.get(entry["Id"])
+        if fact is not None and fact.phase is docker_spec.phase_of(entry["State"]):
+            if fact.phase is Phase.RUNNING:
+                return replace(fact, host_port=docker_spec.listed_port(entry))
+            return fact
+        answer = await self._inspect_id(entry["Id"])
+        return None if answer is None else docker_spec.from_inspect(answer)
+
+    async def _signal(self, engine_id: str, signal: str) -> None:
+        with suppress(NotFound, Conflict):  # it has ended meanwhile
+            await self._engine.call(lambda client: client.kill(engine_id, signal))
+
+    async def _ended_within(self, engine_id: str, seconds: float) -> bool:
+        deadline = self._env.monotonic() + seconds
+        pause = FIRST_LOOK_SECONDS
+        while True:
+            answer = await self._inspect_id(engine_id)
+            if answer is None or docker_spec.from_inspect(answer).phase is not Phase.RUNNING:
+                return True
+            left = deadline - self._env.monotonic()
+            if left <= 0:
+                return False
+            await asyncio.sleep(min(pause, left))
+            pause = min(pause * 1.5, LONGEST_LOOK_SECONDS)
+
+    async def _gone_within(self, engine_id: str, seconds: float) -> None:
+        deadline = self._env.monotonic() + seconds
+        while await self._inspect_id(engine_id) is not None:
+            if self._env.monotonic() > deadline:
+                raise RuntimeRefusal(f"the engine could not remove container {engine_id[:12]}")
+            await asyncio.sleep(FIRST_LOOK_SECONDS * 5)
+
+    async def _opened(self, feed: EndedFeed) -> None:
+        try:
+            async with asyncio.timeout(WATCH_OPEN_SECONDS):
+                await feed.opened.wait()
+        except TimeoutError:
+            raise RuntimeRefusal("the container engine does not open its event stream") from None
+        feed.check()
+
+
+def _remove(engine_id: str, client: docker.APIClient) -> None:
+    client.remove_container(engine_id, v=True, force=True)
+
+
+def _open_logs(
+    stream: Closable, engine_id: str, tail: int, client: docker.APIClient
+) -> Iterator[bytes]:
+    response = open_stream(
+        client,
+        "GET",
+        f"/containers/{engine_id}/logs",
+        params={"stdout": 1, "stderr": 1, "tail": tail},
+        read_seconds=LOG_READ_SECONDS,
+    )
+    stream.hold(response)
+    return whole_lines(frames(response.iter_content(chunk_size=None)))
+
+
+def _usages(hierarchy: cgroups.Hierarchy, ids: list[str]) -> dict[str, cgroups.Usage]:
+    """Every way an engine places its groups is tried; those it did not take read as 0."""
+    places = ("docker/{}", "system.slice/docker-{}.scope", "machine.slice/libpod-{}.scope")
+    return {
+        engine_id: sum(
+            (cgroups.usage(hierarchy.folders(place.format(engine_id))) for place in places),
+            start=cgroups.Usage(0, 0.0),
+        )
+        for engine_id in ids
+    }

@@ -1,0 +1,335 @@
+"""Tasks as plain processes: what a node can do that has no container engine.
+
+Each process has a shim (`shim.py`) that outlives the worker and writes down how it ended, so that a
+restarted worker finds everything again in the folder. This is no security boundary: a task sees the
+machine as the user it runs as. Limits hold where control groups are writable (`limits_enforced`).
+"""
+
+import asyncio
+import builtins
+import os
+import select
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TypeVar
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from orca_common.env import Env
+from orca_proto.worker_pb2 import Resources, Task, TaskSpec
+from orca_worker.runtime import cgroups, process_table, shim
+from orca_worker.runtime.lines import CHUNK_BYTES, tail_offset, whole_lines
+from orca_worker.runtime.meter import Meter
+from orca_worker.runtime.port import Container, Phase, RuntimeRefusal
+from orca_worker.runtime.process_ends import Watch, ended_within
+from orca_worker.runtime.process_folder import (
+    HIGHEST_PORT,
+    LOWEST_PORT,
+    Observed,
+    Record,
+    State,
+    Tasks,
+    port_is_free,
+    reader,
+)
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SHIM_SECONDS = 10.0
+KILLED_SECONDS = 15.0
+LOOK_SECONDS = 0.02
+# The runtime's share of the worker's threads.
+CALLS_AT_ONCE = 4
+
+T = TypeVar("T")
+
+
+class ProcessRuntime:
+    """The plain processes of one node of one cluster, told apart by the labels in their records."""
+
+    def __init__(self, env: Env, *, folder: str, cluster: str, node: str) -> None:
+        self._env = env
+        self._tasks = Tasks(folder)
+        self._identity = {"orca.cluster": cluster, "orca.node": node}
+        self._groups = cgroups.Groups()
+        self._meter = Meter(env)
+        self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._watches: set[Watch] = set()
+
+    @property
+    def name(self) -> str:
+        """The word used in `TaskSpec.runtime`."""
+        return "process"
+
+    @property
+    def limits_enforced(self) -> bool:
+        """Whether memory and processor limits take effect; without control groups they do not."""
+        return self._groups.enforce
+
+    async def prepare(self, spec: TaskSpec) -> None:
+        """Nothing: there is no image."""
+
+    async def create(self, task: Task, spec: TaskSpec, labels: Mapping[str, str]) -> Container:
+        """Write the task's folder and choose its port. If it exists already, return it as it is."""
+        if not spec.command:
+            raise RuntimeRefusal("a plain process needs a command", permanent=True)
+        record = Record(
+            task=task.id,
+            labels=dict(labels),
+            command=list(spec.command),
+            env=self._environment(task.id, spec),
+            port=spec.host_port or (-1 if spec.port else 0),
+            fixed_port=bool(spec.host_port),
+            user=spec.user,
+            workdir=spec.workdir,
+            memory_bytes=spec.limits.memory_bytes,
+            cpu_millis=spec.limits.cpu_millis,
+            cgroups=[],
+        )
+        hint = int(self._env.random.uniform(0, HIGHEST_PORT - LOWEST_PORT))
+        await self._run(partial(self._tasks.create, record, port_hint=hint))
+        return (await self._observe(task.id)).container
+
+    async def start(self, task_id: str) -> Container:
+        """Start a created process. One that ended is not run again."""
+        async with self._lock(task_id):
+            found = await self._run(partial(self._start, task_id))
+            deadline = self._env.monotonic() + SHIM_SECONDS
+            while found.state is None:
+                # Its shim was started by a worker that is gone, and is just about to write.
+                if self._env.monotonic() > deadline:
+                    raise RuntimeRefusal(f"the process of task {task_id} does not start")
+                await asyncio.sleep(LOOK_SECONDS)
+                found = await self._observe(task_id)
+            if found.container.phase is Phase.RUNNING:
+                for watch in self._watches:
+                    watch.follow(task_id, found.state)
+            return found.container
+
+    async def stop(self, task_id: str, *, grace_seconds: float) -> None:
+        """SIGTERM to the process group, the grace, SIGKILL; returns when it has ended."""
+        found = await self._run(partial(self._tasks.observe, task_id, self._env.now()))
+        if found is None or found.state is None or found.container.phase is not Phase.RUNNING:
+            return
+        state = found.state
+        await self._run(partial(_signal_group, state, signal.SIGTERM))
+        if await ended_within(state, grace_seconds):
+            return
+        await self._run(partial(self._kill_all, found.record, state))
+        if not await ended_within(state, KILLED_SECONDS):
+            raise RuntimeRefusal(
+                f"the process of task {task_id} did not end {KILLED_SECONDS:g} s after SIGKILL"
+            )
+
+    async def remove(self, task_id: str) -> None:
+        """Kill what is left of it, also what fled from its process group, and its folder."""
+        async with self._lock(task_id):
+            deadline = self._env.monotonic() + KILLED_SECONDS
+            while not await self._run(partial(self._remove, task_id)):
+                if self._env.monotonic() > deadline:
+                    raise RuntimeRefusal(f"what is left of task {task_id} does not end")
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def inspect(self, task_id: str) -> Container | None:
+        """The process of one task, or None."""
+        found = await self._run(partial(self._tasks.observe, task_id, self._env.now()))
+        return None if found is None else found.container
+
+    async def list(self) -> list[Container]:
+        """Everything of this node in this cluster."""
+        return [found.container for found in await self._run(self._observe_own)]
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[AsyncIterator[str]]:
+        """Ids of tasks whose process has just ended, whoever started it."""
+        watch = Watch()
+        self._watches.add(watch)
+        try:
+            for found in await self._run(self._observe_own):
+                if found.state is not None and found.container.phase is Phase.RUNNING:
+                    watch.follow(found.record.task, found.state)
+            yield watch
+        finally:
+            self._watches.discard(watch)
+            watch.close()
+
+    async def logs(self, task_id: str, *, tail: int) -> AsyncIterator[bytes]:
+        """The last `tail` lines of its output, as far as it was written when this was called."""
+        if await self.inspect(task_id) is None:
+            raise RuntimeRefusal(f"there is no process for task {task_id}")
+        try:
+            fd = os.open(self._tasks.path(task_id, "output.log"), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            size = os.fstat(fd).st_size
+            start = await self._run(lambda: tail_offset(reader(fd), size, tail))
+            offsets = range(start, size, CHUNK_BYTES)
+            chunks = whole_lines(os.pread(fd, min(CHUNK_BYTES, size - at), at) for at in offsets)
+            while chunk := await self._run(lambda: next(chunks, b"")):
+                yield chunk
+        finally:
+            os.close(fd)
+
+    async def used(self) -> Resources:
+        """From the tasks' control groups, else from the process table (resident memory)."""
+        return self._meter.read(await self._run(self._usages))
+
+    async def close(self) -> None:
+        """Nothing is held; what runs goes on running."""
+
+    def _environment(self, task_id: str, spec: TaskSpec) -> dict[str, str]:
+        env = {"PATH": DEFAULT_PATH, "HOME": self._tasks.path(task_id, "work"), **spec.env}
+        if spec.host_port:
+            env["PORT"] = str(spec.host_port)
+        return env
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        """Blocking work in a thread, its OSError as a refusal."""
+        async with self._calls:
+            try:
+                return await self._env.threads.run(work)
+            except OSError as error:
+                raise RuntimeRefusal(f"this node's disk or kernel refuses: {error}") from error
+
+    def _lock(self, task_id: str) -> asyncio.Lock:
+        return self._locks.setdefault(task_id, asyncio.Lock())
+
+    async def _observe(self, task_id: str) -> Observed:
+        found = await self._run(partial(self._tasks.observe, task_id, self._env.now()))
+        if found is None:
+            raise RuntimeRefusal(f"there is no process for task {task_id}")
+        return found
+
+    def _observe_own(self) -> builtins.list[Observed]:
+        now = self._env.now()
+        every = (self._tasks.observe(task_id, now) for task_id in self._tasks.ids())
+        return [
+            found
+            for found in every
+            if found is not None and self._identity.items() <= found.record.labels.items()
+        ]
+
+    def _start(self, task_id: str) -> Observed:
+        found = self._tasks.observe(task_id, self._env.now())
+        if found is None:
+            raise RuntimeRefusal(f"there is no process for task {task_id}")
+        if found.container.phase is not Phase.CREATED:
+            return found
+        record = found.record
+        if record.fixed_port and not port_is_free(record.port):
+            raise RuntimeRefusal(f"port {record.port} is already in use on this node")
+        groups = self._groups.make(
+            task_id, memory_bytes=record.memory_bytes, cpu_millis=record.cpu_millis
+        )
+        if groups != record.cgroups:
+            self._tasks.write_record(msgspec.structs.replace(record, cgroups=groups))
+        word, _, reason = _spawn_shim(self._tasks.path(task_id)).partition(" ")
+        if word == "refused":
+            raise RuntimeRefusal(reason, permanent=True)
+        if word not in ("started", "busy"):
+            raise RuntimeRefusal(f"the shim of task {task_id} did not start the process")
+        return self._tasks.observe(task_id, self._env.now()) or found
+
+    def _remove(self, task_id: str) -> bool:
+        """Take the next step; True: nothing is left."""
+        if not os.path.lexists(self._tasks.path(task_id)):
+            return True
+        record, state = self._tasks.read_record(task_id), self._tasks.read_state(task_id)
+        # With the lock in hand nothing new can start; without it a shim lives or is starting.
+        with self._tasks.shim_kept_out(task_id) as kept_out:
+            if record is not None and (self._kill_all(record, state) or not kept_out):
+                return False
+            if record is not None:
+                cgroups.remove(record.cgroups)
+            self._tasks.discard(task_id)
+        return True
+
+    def _kill_all(self, record: Record, state: State | None) -> bool:
+        """SIGKILL to all that belongs to the task but its shim. True: there was something."""
+        found = cgroups.members(record.cgroups)
+        if state is not None and state.boot == process_table.boot_id():
+            session = process_table.session_members(state.pid, state.pid_start)
+            found.update(process.pid for process in session)
+        home = self._tasks.path(record.task, "work")
+        if not record.cgroups and record.env.get("HOME") == home:
+            found.update(process_table.with_environment(f"HOME={home}"))
+        # The dead that nobody has reaped are listed too, and stay listed where nobody reaps.
+        living = [pid for pid in found if (one := process_table.read(pid)) and not one.is_dead]
+        for pid in living:
+            process_table.send(pid, signal.SIGKILL)
+        return bool(living)
+
+    def _usages(self) -> dict[str, cgroups.Usage]:
+        usages = {}
+        for found in self._observe_own():
+            if found.state is None or found.container.phase is not Phase.RUNNING:
+                continue
+            if found.record.cgroups:
+                usages[found.record.task] = cgroups.usage(found.record.cgroups)
+                continue
+            session = process_table.session_members(found.state.pid, found.state.pid_start)
+            usages[found.record.task] = sum(
+                (process.usage for process in session), start=cgroups.Usage(0, 0.0)
+            )
+        return usages
+
+
+def _signal_group(state: State, number: signal.Signals) -> None:
+    leader = process_table.read(state.pid)
+    if leader is not None and leader.start == state.pid_start:
+        process_table.send_group(state.pid, number)
+
+
+def _spawn_shim(folder: str) -> str:
+    """Start the shim in a session of its own and return its one line ("": it said nothing)."""
+    read_end, write_end = os.pipe()
+    try:
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-I", "-S", shim.__file__, folder],
+            {},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, write_end, 1),
+                (
+                    os.POSIX_SPAWN_OPEN,
+                    2,
+                    os.path.join(folder, "shim.log"),
+                    os.O_CREAT | os.O_WRONLY | os.O_APPEND,
+                    0o600,
+                ),
+            ],
+            setsid=True,
+            setsigmask=[],
+            setsigdef=[signal.SIGTERM, signal.SIGCHLD],
+        )
+        os.close(write_end)
+        write_end = -1
+        word = _read_line(read_end)
+    finally:
+        os.close(read_end)
+        if write_end >= 0:
+            os.close(write_end)
+    if word != "started":
+        # It has nothing more to do; one that said nothing must not begin later.
+        if not word:
+            process_table.send(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return word
+
+
+def _read_line(fd: int) -> str:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    line = b""
+    while not line.endswith(b"\n") and poll.poll(SHIM_SECONDS * 1000):
+        piece = os.read(fd, 4096)
+        if not piece:
+            break
+        line += piece
+    return line.decode(errors="replace").strip()
