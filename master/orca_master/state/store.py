@@ -152,7 +152,10 @@ class Store:
         try:
             error = await (self._commit(base, draft, changes) if changes else self._confirm())
         except BaseException:
-            _answer(ran, OutcomeUnknown("this master stopped while it was writing; look, then ask again"))
+            _answer(
+                ran,
+                OutcomeUnknown("this master stopped while it was writing; look, then ask again"),
+            )
             raise
         _answer(ran, error)
 
