@@ -12,7 +12,12 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Leadership:
-    """Who leads. `term` grows with every election; orders to workers carry it."""
+    """Who leads. `term` grows with every election; orders to workers carry it.
+
+    `is_leader` turns True only when every entry of earlier terms is applied here, so the state that
+    a new leader decides on is the latest one. It may stay True for a while on a master that was cut
+    off: only `Log.propose` and `Log.barrier` prove anything.
+    """
 
     term: int
     is_leader: bool
@@ -20,7 +25,11 @@ class Leadership:
 
 
 class Machine(Protocol):
-    """What the log drives: the store. None of these may raise for any entry the log once accepted."""
+    """What the log drives: the store. Calls come one at a time, from the event loop.
+
+    Entries of other masters come at any time, also while a proposal of this one is under way.
+    An exception from `apply` stops the log (`LogFailed`): to skip an entry is to diverge.
+    """
 
     def apply(self, entry: bytes) -> bool:
         """Apply a committed entry; False if it was made from a state that was not the latest.
@@ -34,7 +43,10 @@ class Machine(Protocol):
         ...
 
     def restore(self, parts: Iterable[bytes]) -> None:
-        """Replace the state by captured parts. Raises ValueError if they are not a whole capture."""
+        """Replace the state by captured parts, at the start or later, when a snapshot arrives.
+
+        Raises ValueError if they are not a whole capture.
+        """
         ...
 
 
@@ -42,18 +54,24 @@ class Log(Protocol):
     async def start(self, machine: Machine) -> None:
         """Recover: restore the newest snapshot, apply every entry after it. Called once.
 
-        Raises `DamagedLog` (it refuses to start on damage), `FolderInUse`.
+        Raises `DamagedLog` (it refuses to start on damage), `FolderInUse`, `LogFailed`, and
+        `StorageFull` if the new term cannot be made durable.
         """
         ...
 
     async def run(self) -> None:
-        """The log's background work, until cancelled. It ends by itself only with an exception."""
+        """The log's work, until cancelled; no proposal ends without it.
+
+        It ends by itself only with an exception, `LogFailed` among them: then the process must stop.
+        """
         ...
 
     async def propose(self, entry: bytes) -> bool:
-        """Commit an entry; returns what `Machine.apply` said once it is durable and applied here.
+        """Commit an entry (not empty); returns what `Machine.apply` said once it is durable and applied.
 
-        Raises NotLeader and StorageFull (it is certain that nothing changed) and OutcomeUnknown.
+        False: superseded, nothing changed. Raises NotLeader and StorageFull (it is certain that
+        nothing changed), OutcomeUnknown (it may still be applied, at any later time) and LogFailed.
+        Ends soon after leadership is lost, because the one writer waits for it. Never forwards.
         """
         ...
 
@@ -78,6 +96,10 @@ class Log(Protocol):
 
 class DamagedLog(Exception):
     """The data on disk is not what was written. The text says what is damaged and what to do."""
+
+
+class LogFailed(Exception):
+    """The log can neither go on nor undo what it began (a failed fsync, say). Stop the process."""
 
 
 class FolderInUse(Exception):

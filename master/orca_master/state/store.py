@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from orca_common.env import Env
 from orca_common.logs import get_logger
-from orca_master.errors import NotLeader, OrcaError
+from orca_master.errors import NotLeader, OrcaError, OutcomeUnknown
 from orca_master.state import entry as codec
 from orca_master.state.follow import Commit, Feed, Follower
 from orca_master.state.log import Leadership, Log
@@ -35,6 +35,7 @@ class _Waiting:
     run: Callable[[Transaction], Any]
     answer: "asyncio.Future[Any]"
     result: Any = None
+    refusal: Exception | None = None
 
 
 class Store:
@@ -85,6 +86,8 @@ class Store:
         """Run `fn` in a transaction and return its result once that is durable.
 
         Raises what `fn` raised (then nothing of it was written), or what `Log.propose` raises.
+        A result without a write, and a refusal, is given only when the log has confirmed the state
+        that it was made from: a master that was cut off, or a failed commit, misleads nobody.
         """
         waiting = _Waiting(fn, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
@@ -111,7 +114,7 @@ class Store:
         base, changes = codec.decode_entry(entry)
         if base != before.version:
             return False
-        if entry is self._own_entry and self._own_state is not None:
+        if entry == self._own_entry and self._own_state is not None:
             self._state = self._own_state
         else:
             self._state = codec.apply_changes(before, changes)
@@ -144,13 +147,16 @@ class Store:
     async def _write_group(self) -> None:
         base = self._state
         ran, draft, changes = self._run_waiting(base)
-        error: OrcaError | None = None
-        if changes:
-            try:
-                error = await self._commit(base, draft, changes)
-            except BaseException:
-                _answer(ran, NotLeader("this master is stopping; ask again"))
-                raise
+        if not ran:
+            return
+        try:
+            error = await (self._commit(base, draft, changes) if changes else self._confirm())
+        except BaseException:
+            _answer(
+                ran,
+                OutcomeUnknown("this master stopped while it was writing; look, then ask again"),
+            )
+            raise
         _answer(ran, error)
 
     def _run_waiting(self, base: State) -> tuple[list[_Waiting], State, Changes]:
@@ -167,7 +173,8 @@ class Store:
             try:
                 waiting.result = waiting.run(transaction)
             except Exception as error:  # the caller gets it; the writer goes on with the others
-                waiting.answer.set_exception(error)
+                waiting.refusal = error
+                ran.append(waiting)
                 continue
             took = self._env.monotonic() - started
             if took > SLOW_TRANSACTION_SECONDS:
@@ -194,12 +201,20 @@ class Store:
             self._own_entry = self._own_state = None
         return None
 
+    async def _confirm(self) -> OrcaError | None:
+        try:
+            await self._log.barrier()
+        except OrcaError as error:
+            return error
+        return None
+
 
 def _answer(ran: list[_Waiting], error: OrcaError | None) -> None:
     for waiting in ran:
         if waiting.answer.done():
             continue
-        if error is None:
+        failure = error or waiting.refusal
+        if failure is None:
             waiting.answer.set_result(waiting.result)
         else:
-            waiting.answer.set_exception(error)
+            waiting.answer.set_exception(failure)
