@@ -21,9 +21,26 @@ import requests
 from docker.errors import APIError, DockerException, NotFound
 
 SOCKET = "/var/run/docker.sock"
-APPLETS = (
-    "cat dd echo env false httpd id kill ls mkdir nc printf pwd seq sh sleep true wget".split()
-)
+APPLETS = [
+    "cat",
+    "dd",
+    "echo",
+    "env",
+    "false",
+    "httpd",
+    "id",
+    "kill",
+    "ls",
+    "mkdir",
+    "nc",
+    "printf",
+    "pwd",
+    "seq",
+    "sh",
+    "sleep",
+    "true",
+    "wget",
+]
 PAGE = b"hello from orca\n"
 RUN = f"{os.getpid()}-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
 

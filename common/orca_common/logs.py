@@ -8,8 +8,8 @@ import structlog
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger whose lines carry `logger=name`. Never put secrets in fields."""
-    return cast("structlog.stdlib.BoundLogger", structlog.get_logger(logger=name))
+    """A logger whose lines carry `component=name`. Never put secrets in fields."""
+    return cast("structlog.stdlib.BoundLogger", structlog.get_logger(component=name))
 
 
 def configure_logs(*, level: str = "info", as_json: bool = True) -> None:

@@ -14,6 +14,7 @@ from orca_worker.runtime.port import Container, Runtime, RuntimeRefusal
 from orca_worker.task import TaskRunner, status_of
 
 WATCH_RETRY_SECONDS = 1.0
+BROKEN_RETRY_SECONDS = 1.0
 
 log = get_logger("agent")
 
@@ -151,15 +152,16 @@ class Agent:
         return runner
 
     async def _run(self, runner: TaskRunner, task_id: str, spec: pb.TaskSpec | None) -> None:
-        try:
-            await runner.run(spec)
-        except Exception as error:  # one broken task must not stop the others
-            log.error("task's runner broke", task=task_id, exc_info=error)
-            runner.status.state = pb.TASK_STATE_FAILED
-            runner.status.reason = f"internal error of the worker: {error!r}"
-            self._mark_dirty(task_id)
-            return
-        self._mark_dirty(task_id)
+        """To the runner's end. One that breaks is still stopped and removed when that is wanted."""
+        while True:
+            try:
+                await runner.run(spec)
+                return
+            except Exception as error:  # one broken task must not stop the others
+                log.error("task's runner broke", task=task_id, exc_info=error)
+                runner.broke(error)
+                spec = None
+            await asyncio.sleep(BROKEN_RETRY_SECONDS)
 
     def _remove_unknown(self, runtime: Runtime, task_id: str) -> None:
         log.info("removing what no master wants here", task=task_id)

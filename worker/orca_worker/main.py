@@ -67,7 +67,8 @@ def main(config: Path | None, masters: tuple[str, ...], **flags: Any) -> None:
         sys.exit(leave(str(error), USAGE_EXIT))
     configure_logs(level=settings.log_level, as_json=settings.log_json)
     try:
-        asyncio.run(until_signalled(serve(settings)))
+        data_dir = os.path.abspath(settings.data_dir)
+        asyncio.run(until_signalled(serve(settings.model_copy(update={"data_dir": data_dir}))))
     except BaseException as error:
         leaves = causes(error)
         if leaves and all(isinstance(e, CannotJoin | NoRuntime | NotAToken) for e in leaves):
@@ -78,7 +79,7 @@ def main(config: Path | None, masters: tuple[str, ...], **flags: Any) -> None:
 async def serve(settings: WorkerConfig) -> None:
     """Run until cancelled; what runs on the node goes on running. Raises CannotJoin, NoRuntime."""
     env = real_env(threads=THREADS)
-    folder = Path(os.path.abspath(settings.data_dir))
+    folder = Path(settings.data_dir)
     release = _lock(env, folder)
     membership = await _membership(settings, folder / "identity")
     runtimes = await _runtimes(env, settings, membership, folder)

@@ -52,6 +52,11 @@ class TaskRunner:
         self._stop_wanted.set()
         self._look.set()
 
+    def broke(self, error: Exception) -> None:
+        """`run` ended with an exception that it does not know: a fault of the worker's own."""
+        reason = f"internal error of the worker: {error!r}"
+        self._report(pb.TASK_STATE_FAILED, reason=reason, ended_at=self._env.now())
+
     def look(self) -> None:
         """Something may have happened to the container."""
         self._look.set()
@@ -137,14 +142,15 @@ class TaskRunner:
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
         """Do the work, but let go of it when the task is to be stopped."""
-        async with asyncio.TaskGroup() as group:
-            working = group.create_task(work)
-            waiting = group.create_task(self._stop_wanted.wait())
-            await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            working.cancel()
-            waiting.cancel()
-        if not working.cancelled():
-            working.result()
+        try:
+            async with asyncio.TaskGroup() as group:
+                working = group.create_task(work)
+                waiting = group.create_task(self._stop_wanted.wait())
+                await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                working.cancel()
+                waiting.cancel()
+        except* RuntimeRefusal as refusals:
+            raise refusals.exceptions[0] from None
 
     async def _tear_down(self) -> None:
         wait = RETRY_SECONDS

@@ -41,9 +41,12 @@ class HttpServer:
     def __init__(self, env: Env, store: Store, routes: Sequence[Route]) -> None:
         self._env = env
         self._store = store
-        self._app = web.Application(
-            middlewares=[web.middleware(self._guard)], client_max_size=MAX_BODY_BYTES
-        )
+
+        @web.middleware
+        async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
+            return await self._guard(request, handler)
+
+        self._app = web.Application(middlewares=[guard], client_max_size=MAX_BODY_BYTES)
         seen: set[tuple[str, str]] = set()
         for route in routes:
             if (route.method, route.path) in seen:
