@@ -21,26 +21,7 @@ import requests
 from docker.errors import APIError, DockerException, NotFound
 
 SOCKET = "/var/run/docker.sock"
-APPLETS = [
-    "cat",
-    "dd",
-    "echo",
-    "env",
-    "false",
-    "httpd",
-    "id",
-    "kill",
-    "ls",
-    "mkdir",
-    "nc",
-    "printf",
-    "pwd",
-    "seq",
-    "sh",
-    "sleep",
-    "true",
-    "wget",
-]
+APPLETS = ("cat", "dd", "echo", "env", "httpd", "id", "ls", "nc", "printf", "seq", "sh", "sleep")
 PAGE = b"hello from orca\n"
 RUN = f"{os.getpid()}-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
 
@@ -135,7 +116,7 @@ class Registry:
         config.write_text(
             "version: 0.1\n"
             "log: {level: error, accesslog: {disabled: true}}\n"
-            f"storage: {{filesystem: {{rootdirectory: {folder}/data}}, delete: {{enabled: true}}}}\n"
+            f"storage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
             f"http: {{addr: '{self.address}'}}\n"
         )
         with (folder / "log").open("wb") as log:

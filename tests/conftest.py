@@ -1,0 +1,20 @@
+"""Options that all tests share."""
+
+import pytest
+
+SEEDS = 100
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, help="replay this one seed of the simulations")
+    parser.addoption("--seeds", type=int, default=SEEDS, help="how many seeds to simulate")
+    parser.addoption("--first-seed", type=int, default=1, help="the first of them")
+
+
+@pytest.fixture
+def seeds(request: pytest.FixtureRequest) -> list[int]:
+    one = request.config.getoption("--seed")
+    if one is not None:
+        return [one]
+    first = request.config.getoption("--first-seed")
+    return list(range(first, first + request.config.getoption("--seeds")))

@@ -1,0 +1,319 @@
+"""A whole cluster in one process: real masters' and workers' logic, simulated disk, network, engines.
+
+Everything above the ports is the product's own code. A master's kill loses its memory (and, as a
+power loss, what its disk had not synced); a worker's kill leaves its machine's containers running.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from google.protobuf.message import Message
+from sim.disk import SimDisk
+from sim.env import sim_env
+
+from fake_runtime import FakeRuntime, Machine
+from orca_common.env import Env
+from orca_master.app.core import MasterCore
+from orca_master.cluster.model import NODES, Node
+from orca_master.errors import Forbidden, Trouble
+from orca_master.state.solo.log import SoloLog
+from orca_proto import worker_pb2 as pb
+from orca_worker.agent import Agent
+from orca_worker.ports import Link, Refused
+from orca_worker.session import Facts, Session
+
+CLUSTER = "simcluster"
+DOWN_AFTER_SECONDS = 10.0
+GIB = 1 << 30
+
+M = TypeVar("M", bound=Message)
+
+
+class _Pipe(Generic[M]):
+    """One direction: in order, each message after a delay, nothing after the close."""
+
+    def __init__(self, chance: random.Random, parse: Callable[[bytes], M]) -> None:
+        self._chance = chance
+        self._parse = parse
+        self._messages: deque[tuple[float, bytes]] = deque()
+        self._wake = asyncio.Event()
+        self._last = 0.0
+        self.closed = False
+        self.held = False
+
+    def put(self, message: M) -> None:
+        if self.closed:
+            raise ConnectionError("the stream is closed")
+        at = asyncio.get_running_loop().time() + self._chance.uniform(0.0002, 0.02)
+        self._last = max(self._last, at)
+        self._messages.append((self._last, message.SerializeToString()))
+        self._wake.set()
+
+    def close(self) -> None:
+        self.closed = True
+        self._wake.set()
+
+    def hold(self, held: bool) -> None:
+        """A cut line: what is under way arrives when it is whole again."""
+        self.held = held
+        self._wake.set()
+
+    async def get(self) -> M | None:
+        while True:
+            self._wake.clear()
+            if self.closed:
+                return None
+            if self._messages and not self.held:
+                at, raw = self._messages[0]
+                wait = at - asyncio.get_running_loop().time()
+                if wait > 0:
+                    await asyncio.sleep(wait)
+                    continue
+                self._messages.popleft()
+                return self._parse(raw)
+            await self._wake.wait()
+
+
+@dataclass(eq=False)
+class _Stream:
+    """Both directions of one worker's connection, and each end as the product sees it."""
+
+    up: _Pipe[pb.FromWorker]
+    down: _Pipe[pb.FromMaster]
+
+    def close(self) -> None:
+        self.up.close()
+        self.down.close()
+
+
+class _WorkerEnd:
+    def __init__(self, stream: _Stream, refusal: list[str]) -> None:
+        self._stream = stream
+        self._refusal = refusal
+
+    async def send(self, message: pb.FromWorker) -> None:
+        self._stream.up.put(message)
+
+    async def receive(self) -> pb.FromMaster | None:
+        message = await self._stream.down.get()
+        if message is None and self._refusal:
+            raise Refused(self._refusal[0])
+        return message
+
+
+class _MasterEnd:
+    def __init__(self, stream: _Stream) -> None:
+        self._stream = stream
+
+    async def send(self, message: pb.FromMaster) -> None:
+        self._stream.down.put(message)
+
+    async def receive(self) -> pb.FromWorker | None:
+        return await self._stream.up.get()
+
+
+class SimMaster:
+    """One master on one disk, which outlives it."""
+
+    def __init__(self, seed: int) -> None:
+        self.disk = SimDisk()
+        self._seed = seed
+        self._boots = 0
+        self._task: asyncio.Task[None] | None = None
+        self._sessions: asyncio.TaskGroup | None = None
+        self.core: MasterCore | None = None
+        self.watchers: list[Callable[[MasterCore], Awaitable[None]]] = []
+
+    @property
+    def is_up(self) -> bool:
+        return self.core is not None
+
+    async def start(self) -> None:
+        ready = asyncio.get_running_loop().create_future()
+        self._boots += 1
+        self._task = asyncio.create_task(self._run(ready))
+        await asyncio.wait({ready, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            self._task.result()
+
+    async def kill(self, power_loss: random.Random | None = None) -> None:
+        assert self._task is not None
+        self.core = None
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        if not self._task.cancelled() and (error := self._task.exception()) is not None:
+            raise error
+        if power_loss is None:
+            self.disk.kill()
+        else:
+            self.disk.crash(power_loss)
+
+    def accept(self, node_id: str, stream: _Stream, refusal: list[str]) -> None:
+        assert self._sessions is not None
+        assert self.core is not None
+        self._sessions.create_task(self._serve(self.core, node_id, stream, refusal))
+
+    async def _serve(
+        self, core: MasterCore, node_id: str, stream: _Stream, refusal: list[str]
+    ) -> None:
+        try:
+            await core.dispatcher.serve(node_id, _MasterEnd(stream))
+        except Forbidden as error:
+            refusal.append(error.message)
+        except (Trouble, ConnectionError):
+            pass
+        finally:
+            stream.close()
+
+    async def _run(self, ready: "asyncio.Future[None]") -> None:
+        env = sim_env(self._seed * 1000 + self._boots, self.disk)
+        backing = SoloLog(
+            env, "/log", cluster_id=CLUSTER, member_name="m", snapshot_every_entries=200
+        )
+        core = MasterCore(
+            env, backing, heartbeat_seconds=1.0, node_down_after_seconds=DOWN_AFTER_SECONDS
+        )
+        await core.store.start()
+        async with asyncio.TaskGroup() as group:
+            self._sessions = group
+            group.create_task(core.run())
+            for watcher in self.watchers:
+                group.create_task(watcher(core))  # type: ignore[arg-type]
+            await core.found(cluster_id=CLUSTER, cluster_name="sim")
+            self.core = core
+            ready.set_result(None)
+
+
+class SimWorker:
+    """One node: a machine that stays, a worker process that comes and goes, a line to the master."""
+
+    def __init__(self, index: int, seed: int, master: SimMaster, chance: random.Random) -> None:
+        self.name = f"node-{index}"
+        self.id = f"{index:016x}"
+        self._master = master
+        self._chance = chance
+        self._seed = seed * 7919 + index
+        self._boots = 0
+        self._task: asyncio.Task[None] | None = None
+        self._stream: _Stream | None = None
+        self.cut = False
+        env = sim_env(self._seed)
+        self.env: Env = env
+        self.machine = Machine(registry={"broken:1": "image broken:1 not found: manifest unknown"})
+        self.machine.images = {"app:1", "app:2", "app:3"}
+        self.runtime = FakeRuntime(
+            env,
+            cluster=CLUSTER,
+            node=self.id,
+            start_seconds=0.2,
+            pull_seconds=0.5,
+            machine=self.machine,
+        )
+
+    @property
+    def is_up(self) -> bool:
+        return self._task is not None
+
+    def start(self) -> None:
+        self._boots += 1
+        self._task = asyncio.create_task(self._run())
+
+    async def kill(self) -> None:
+        if self._task is None:
+            return
+        task, self._task = self._task, None
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+        if self._stream is not None:
+            self._stream.close()
+
+    def set_cut(self, cut: bool) -> None:
+        self.cut = cut
+        if self._stream is not None:
+            self._stream.up.hold(cut)
+            self._stream.down.hold(cut)
+
+    def connect(self) -> AbstractAsyncContextManager[Link]:
+        return self._connect()
+
+    @asynccontextmanager
+    async def _connect(self) -> AsyncIterator[Link]:
+        if not self._master.is_up or self.cut:
+            await asyncio.sleep(0.1)
+            raise ConnectionError("no master answers")
+        stream = _Stream(
+            _Pipe(self._chance, pb.FromWorker.FromString),
+            _Pipe(self._chance, pb.FromMaster.FromString),
+        )
+        refusal: list[str] = []
+        self._stream = stream
+        self._master.accept(self.id, stream, refusal)
+        try:
+            yield _WorkerEnd(stream, refusal)
+        finally:
+            stream.close()
+
+    async def _run(self) -> None:
+        env = sim_env(self._seed * 1000 + self._boots)
+        agent = Agent(
+            env, {"docker": self.runtime}, _AlwaysHealthy(), cluster=CLUSTER, node=self.id
+        )
+        facts = Facts(
+            name=self.name,
+            version="sim",
+            address="10.0.0.1",
+            os="linux",
+            architecture="x86_64",
+            labels={},
+            memory_bytes=8 * GIB,
+            cpu_millis=8000,
+        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(agent.run())
+            group.create_task(Session(env, agent, self, facts).run())
+
+
+class _AlwaysHealthy:
+    async def check(self, check: pb.HealthCheck, host_port: int) -> str | None:
+        return None
+
+
+@dataclass
+class SimCluster:
+    """`workers` are enrolled at the start, as if by join tokens."""
+
+    seed: int
+    chance: random.Random = field(init=False)
+    master: SimMaster = field(init=False)
+    workers: list[SimWorker] = field(init=False)
+    worker_count: int = 3
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)
+        self.master = SimMaster(self.seed)
+        self.workers = [
+            SimWorker(index, self.seed, self.master, self.chance)
+            for index in range(1, self.worker_count + 1)
+        ]
+
+    async def start(self) -> None:
+        await self.master.start()
+        core = self.master.core
+        assert core is not None
+        for worker in self.workers:
+            node = Node(id=worker.id, name=worker.name, joined_at=core.env.now())
+            await core.store.update(lambda tx, node=node: tx.put(NODES, node))  # type: ignore[misc]
+            worker.start()
+
+    async def stop(self) -> None:
+        for worker in self.workers:
+            await worker.kill()
+        if self.master.is_up:
+            await self.master.kill()

@@ -1,0 +1,317 @@
+"""One random history of a cluster: what people ask for, what breaks, and what must stay true.
+
+Everything is drawn from the seed. The invariants are checked at every commit and every half second;
+at the end everything is healed and the cluster must arrive at what was last acknowledged.
+"""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+
+from orca_master.app.core import MasterCore
+from orca_master.errors import NotFound, OutcomeUnknown, Trouble
+from orca_master.identity.model import DEFAULT_TENANT
+from orca_master.services import operations
+from orca_master.services.model import SERVICES, Service, ServiceSpec
+from orca_master.services.status import status
+from orca_master.state.follow import FeedOverrun
+from orca_master.tasks.model import TASKS, Task, Wanted
+from orca_worker.runtime.port import Phase
+from sim.cluster import SimCluster, SimWorker
+
+CHAOS_SECONDS = 60.0
+CONVERGE_SECONDS = 600.0
+NAMES = ("web", "api", "db", "job")
+IMAGES = ("app:1", "app:2", "app:3", "broken:1")
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+@dataclass(frozen=True)
+class Want:
+    """What the last acknowledged request for a service left behind."""
+
+    image: str
+    replicas: int
+    stopped: bool
+
+
+@dataclass
+class History:
+    seed: int
+    cluster: SimCluster = field(init=False)
+    wants: dict[str, set[Want | None]] = field(default_factory=dict)
+    """Per service: the states that are possible; one unless an outcome is unknown."""
+    counts: Counter[str] = field(default_factory=Counter)
+    story: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.cluster = SimCluster(self.seed)
+
+    async def run(self) -> None:
+        cluster = self.cluster
+        cluster.master.watchers.append(self._check_commits)
+        await cluster.start()
+        async with asyncio.TaskGroup() as group:
+            checking = group.create_task(self._check_machines())
+            until = self._now() + CHAOS_SECONDS
+            faults = [fault for fault in _FAULTS if cluster.chance.random() < 0.6]
+            while self._now() < until:
+                await asyncio.sleep(cluster.chance.uniform(0.0, 2.0))
+                pool = [*_REQUESTS, *faults]
+                await cluster.chance.choice(pool)(self)
+            await self._heal()
+            await self._converge()
+            checking.cancel()
+        await cluster.stop()
+
+    # What people ask for.
+
+    async def deploy(self) -> None:
+        chance = self.cluster.chance
+        name, image = chance.choice(NAMES), chance.choice(IMAGES)
+        replicas = chance.randint(0, 5)
+        spec = ServiceSpec(image=image, memory_bytes=64 << 20)
+        want = Want(image, replicas, stopped=False)
+
+        def request(tx: operations.Transaction) -> None:
+            operations.deploy(
+                tx,
+                tenant=DEFAULT_TENANT,
+                project="default",
+                name=name,
+                spec=spec,
+                replicas=replicas,
+                now=self.now_wall(),
+            )
+
+        await self._ask(f"deploy {name} {image} x{replicas}", name, request, want)
+
+    async def scale(self) -> None:
+        chance = self.cluster.chance
+        name, replicas = chance.choice(NAMES), chance.randint(0, 5)
+        before = self.wants.get(name, {None})
+        after = {
+            None if want is None else Want(want.image, replicas, want.stopped and replicas == 0)
+            for want in before
+        }
+
+        def request(tx: operations.Transaction) -> None:
+            operations.scale(
+                tx,
+                tenant=DEFAULT_TENANT,
+                name=name,
+                project=None,
+                replicas=replicas,
+                now=self.now_wall(),
+            )
+
+        await self._ask(f"scale {name} {replicas}", name, request, *after)
+
+    async def stop_service(self) -> None:
+        name = self.cluster.chance.choice(NAMES)
+        before = self.wants.get(name, {None})
+        after = {
+            None if want is None else Want(want.image, want.replicas, stopped=True)
+            for want in before
+        }
+
+        def request(tx: operations.Transaction) -> None:
+            service = operations.resolve(tx, DEFAULT_TENANT, name, None)
+            operations.stop(tx, service, purge=False, now=self.now_wall())
+
+        await self._ask(f"stop {name}", name, request, *after)
+
+    async def _ask(self, what: str, name: str, request: object, *after: Want | None) -> None:
+        core = self.cluster.master.core
+        before = self.wants.get(name, {None})
+        if core is None:
+            return
+        self.wants[name] = before | set(after)  # until the answer says which
+        try:
+            async with asyncio.timeout(5.0):
+                await core.store.update(request)  # type: ignore[arg-type]
+        except (OutcomeUnknown, TimeoutError):
+            self._tell(f"{what}: unknown")
+        except (NotFound, Trouble):
+            self.wants[name] = before
+            self._tell(f"{what}: refused")
+        else:
+            self.wants[name] = set(after)
+            self._tell(f"{what}: done")
+
+    # What breaks.
+
+    async def crash_container(self) -> None:
+        worker = self.cluster.chance.choice(self.cluster.workers)
+        running = [id for id, t in worker.machine.things.items() if _runs(t.container.phase)]
+        if running:
+            self._tell(f"{worker.name}: a container crashes")
+            worker.runtime.crash(self.cluster.chance.choice(running), 1)
+
+    async def kill_master(self) -> None:
+        chance = self.cluster.chance
+        if not self.cluster.master.is_up:
+            return
+        power = chance.random() < 0.5
+        self._tell("master: " + ("power loss" if power else "kill"))
+        asking = asyncio.create_task(self.deploy()) if chance.random() < 0.5 else None
+        await asyncio.sleep(chance.uniform(0, 0.001))
+        await self.cluster.master.kill(chance if power else None)
+        if asking is not None:
+            await asking
+        await asyncio.sleep(chance.uniform(0.1, 8.0))
+        await self.cluster.master.start()
+
+    async def kill_worker(self) -> None:
+        worker = self.cluster.chance.choice(self.cluster.workers)
+        self._tell(f"{worker.name}: worker killed")
+        await worker.kill()
+        await asyncio.sleep(self.cluster.chance.uniform(0.1, 15.0))
+        worker.start()
+
+    async def reboot(self) -> None:
+        worker = self.cluster.chance.choice(self.cluster.workers)
+        self._tell(f"{worker.name}: machine reboots")
+        await worker.kill()
+        worker.runtime.lose_all()
+        await asyncio.sleep(self.cluster.chance.uniform(1.0, 30.0))
+        worker.start()
+
+    async def cut_line(self) -> None:
+        worker = self.cluster.chance.choice(self.cluster.workers)
+        self._tell(f"{worker.name}: line {'healed' if worker.cut else 'cut'}")
+        worker.set_cut(not worker.cut)
+
+    async def lose_events(self) -> None:
+        worker = self.cluster.chance.choice(self.cluster.workers)
+        self._tell(f"{worker.name}: engine restarts")
+        worker.runtime.lose_watchers()
+
+    # What must stay true.
+
+    async def _check_commits(self, core: MasterCore) -> None:
+        """A task's observed state never goes back, a stopped task never runs again."""
+        with core.store.feed(limit=100_000) as feed:
+            while True:
+                try:
+                    commit = await feed.next()
+                except FeedOverrun:
+                    continue
+                for table, key in commit.changes:
+                    if table == TASKS.name:
+                        before = commit.before.get(TASKS, *key)
+                        after = commit.after.get(TASKS, *key)
+                        self._check_task(before, after)
+
+    def _check_task(self, before: Task | None, after: Task | None) -> None:
+        self.counts["task changes"] += 1
+        if before is None or after is None:
+            return
+        if after.observed.state < before.observed.state:
+            self._violated(f"task {after.id} went back: {before.observed} → {after.observed}")
+        if before.wanted is Wanted.STOP and after.wanted is Wanted.RUN:
+            self._violated(f"task {after.id} was stopped and is wanted again")
+        if before.node and after.node != before.node:
+            self._violated(f"task {after.id} moved from {before.node} to {after.node}")
+
+    async def _check_machines(self) -> None:
+        while True:
+            await asyncio.sleep(0.5)
+            self._check_no_task_twice()
+            self._check_nothing_lost()
+
+    def _check_no_task_twice(self) -> None:
+        everywhere = Counter(id for w in self.cluster.workers for id in w.machine.things)
+        twice = [id for id, count in everywhere.items() if count > 1]
+        if twice:
+            self._violated(f"tasks on two machines: {twice}")
+
+    def _check_nothing_lost(self) -> None:
+        core = self.cluster.master.core
+        if core is None:
+            return
+        for name, possible in self.wants.items():
+            row = core.store.state.get(SERVICES, DEFAULT_TENANT, "default", name)
+            if _want_of(row) not in possible:
+                self._violated(f"{name} is {_want_of(row)}, acknowledged was {possible}")
+            self.counts["rows compared"] += 1
+
+    async def _heal(self) -> None:
+        self._tell("all is healed")
+        for worker in self.cluster.workers:
+            worker.set_cut(False)
+            if not worker.is_up:
+                worker.start()
+        if not self.cluster.master.is_up:
+            await self.cluster.master.start()
+
+    async def _converge(self) -> None:
+        until = self._now() + CONVERGE_SECONDS
+        while (missing := self._missing()) is not None:
+            if self._now() > until:
+                self._violated(f"not converged: {missing}")
+            await asyncio.sleep(1.0)
+
+    def _missing(self) -> str | None:
+        """What keeps the cluster from being as wanted; None if nothing does."""
+        core = self.cluster.master.core
+        assert core is not None
+        state = core.store.state
+        expected: Counter[tuple[str, str]] = Counter()
+        for service in state.scan(SERVICES):
+            word = status(state, service)["status"]
+            if service.spec.image == "broken:1" and service.wanted_replicas:
+                if word == "running":
+                    return f"{service.name} runs an image that does not exist"
+                continue
+            if word != ("running" if service.wanted_replicas else "stopped"):
+                return f"{service.name} is {word}"
+            expected[service.name, str(service.revision)] = service.wanted_replicas
+        actual: Counter[tuple[str, str]] = Counter()
+        broken = {s.name for s in state.scan(SERVICES) if s.spec.image == "broken:1"}
+        for worker in self.cluster.workers:
+            for thing in worker.machine.things.values():
+                labels = thing.container.labels
+                if labels["orca.service"] not in broken:
+                    actual[labels["orca.service"], labels["orca.revision"]] += 1
+        return None if +actual == +expected else f"{dict(actual)} exist, wanted {dict(expected)}"
+
+    def now_wall(self) -> float:
+        core = self.cluster.master.core
+        assert core is not None
+        return core.env.now()
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _tell(self, event: str) -> None:
+        self.counts["events"] += 1
+        self.story.append(f"{self._now():8.3f} {event}")
+
+    def _violated(self, what: str) -> None:
+        told = "\n".join(self.story[-40:])
+        raise Violation(f"seed {self.seed}, at {self._now():.3f} s: {what}\n{told}")
+
+
+def _runs(phase: Phase) -> bool:
+    return phase is Phase.RUNNING
+
+
+def _want_of(row: Service | None) -> Want | None:
+    return None if row is None else Want(row.spec.image, row.replicas, row.stopped)
+
+
+_REQUESTS = (History.deploy, History.scale, History.stop_service, History.deploy)
+_FAULTS = (
+    History.crash_container,
+    History.kill_master,
+    History.kill_worker,
+    History.reboot,
+    History.cut_line,
+    History.lose_events,
+)
+
+__all__ = ["History", "SimWorker", "Violation"]
