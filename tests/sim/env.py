@@ -1,0 +1,53 @@
+"""An `Env` that is a function of its seed and of the running loop's clock."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import TypeVar
+
+from orca_common.env import Disk, Env
+
+from sim.disk import SimDisk
+
+T = TypeVar("T")
+
+EPOCH = 1_750_000_000.0
+
+
+class SimClock:
+    """Follows the running loop, so virtual when that is. `offset` makes the wall clock jump."""
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+
+    def now(self) -> float:
+        return EPOCH + self.offset + asyncio.get_running_loop().time()
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+class SimRandom:
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def token_bytes(self, size: int) -> bytes:
+        return self._random.randbytes(size)
+
+    def uniform(self, low: float, high: float) -> float:
+        return self._random.uniform(low, high)
+
+
+class InlineThreads:
+    async def run(self, work: Callable[[], T]) -> T:
+        return work()
+
+
+def sim_env(seed: int, disk: Disk | None = None) -> Env:
+    """One member's world. Give the same disk again to restart the member on it."""
+    return Env(
+        clock=SimClock(),
+        random=SimRandom(seed),
+        disk=disk if disk is not None else SimDisk(),
+        threads=InlineThreads(),
+    )

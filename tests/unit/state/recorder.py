@@ -1,0 +1,76 @@
+"""A machine that only remembers, and how the tests drive a solo log over it."""
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any
+
+from orca_common.env import Env
+from orca_master.state.solo import SoloLog
+
+FOLDER = "/data/log"
+
+_number = struct.Struct(">I")
+
+
+class Recorder:
+    """Holds every entry it was given, in order; two entries fit in a part of its capture."""
+
+    def __init__(self) -> None:
+        self.entries: list[bytes] = []
+
+    def apply(self, entry: bytes) -> bool:
+        self.entries.append(entry)
+        return True
+
+    def capture(self) -> Iterator[bytes]:
+        entries = list(self.entries)
+        yield _number.pack(len(entries))
+        for first in range(0, len(entries), 2):
+            yield b"".join(_number.pack(len(e)) + e for e in entries[first : first + 2])
+
+    def restore(self, parts: Iterable[bytes]) -> None:
+        rest = iter(parts)
+        (count,) = _number.unpack(next(rest))
+        entries = [entry for part in rest for entry in _split(part)]
+        if len(entries) != count:
+            raise ValueError(f"{len(entries)} entries of {count}")
+        self.entries = entries
+
+
+def _split(part: bytes) -> Iterator[bytes]:
+    while part:
+        (size,) = _number.unpack_from(part)
+        yield part[4 : 4 + size]
+        part = part[4 + size :]
+
+
+def a_log(env: Env, folder: str = FOLDER, **options: Any) -> SoloLog:
+    return SoloLog(env, folder, **{"cluster_id": "c1", "member_name": "m1"} | options)
+
+
+@contextlib.asynccontextmanager
+async def running(log: SoloLog, machine: Recorder) -> AsyncIterator[SoloLog]:
+    """The log, started and with its `run` running; closed at the end."""
+    await log.start(machine)
+    async with asyncio.TaskGroup() as group:
+        work = group.create_task(log.run())
+        try:
+            yield log
+        finally:
+            work.cancel()
+    await log.close()
+
+
+async def recovered(env: Env, **options: Any) -> list[bytes]:
+    """What a start finds, without writing anything but its new term."""
+    machine = Recorder()
+    log = a_log(env, **options)
+    await log.start(machine)
+    await log.close()
+    return machine.entries
+
+
+def numbered(count: int, *, size: int = 6) -> list[bytes]:
+    return [str(n).encode().rjust(size, b".") for n in range(count)]
