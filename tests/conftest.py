@@ -1,6 +1,7 @@
 """Options that all tests share."""
 
 import pytest
+from orca_common.logs import configure_logs
 
 SEEDS = 100
 
@@ -18,3 +19,9 @@ def seeds(request: pytest.FixtureRequest) -> list[int]:
         return [one]
     first = request.config.getoption("--first-seed")
     return list(range(first, first + request.config.getoption("--seeds")))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quiet_logs() -> None:
+    """Daemons in the same process say only what is wrong; pytest shows it when a test fails."""
+    configure_logs(level="error", as_json=False)

@@ -37,7 +37,7 @@ class Machine:
     images: set[str] | None = None  # those here already; None: every image is
     registry: dict[str, str] = field(default_factory=dict)  # image -> why it cannot be pulled
     next_port: int = FIRST_PORT
-    watches: set["asyncio.Queue[str | RuntimeRefusal]"] = field(default_factory=set)
+    watches: dict["asyncio.Queue[str | RuntimeRefusal]", None] = field(default_factory=dict)
 
 
 class FakeRuntime:
@@ -151,11 +151,11 @@ class FakeRuntime:
     @asynccontextmanager
     async def watch(self) -> AsyncIterator[AsyncIterator[str]]:
         queue: asyncio.Queue[str | RuntimeRefusal] = asyncio.Queue()
-        self.machine.watches.add(queue)
+        self.machine.watches[queue] = None
         try:
             yield self._ended_own(queue)
         finally:
-            self.machine.watches.discard(queue)
+            self.machine.watches.pop(queue, None)
 
     async def logs(self, task_id: str, *, tail: int) -> AsyncIterator[bytes]:
         lines = bytes(self._known(task_id).output).splitlines(keepends=True)

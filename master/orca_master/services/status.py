@@ -8,7 +8,7 @@ from orca_master.services.outcome import describe_end
 from orca_master.state.transaction import View
 from orca_master.tasks.model import TASKS, Task, TaskState, Wanted
 
-STATUSES = ("running", "degraded", "pending", "failed", "stopped")
+STATUSES = ("running", "updating", "degraded", "pending", "failed", "stopped")
 
 
 def all_statuses(view: View, tenant: str, project: str | None) -> list[dict[str, Any]]:
@@ -44,16 +44,24 @@ def status(view: View, service: Service) -> dict[str, Any]:
 
 
 def word(service: Service, tasks: list[Task]) -> str:
-    """`failed`: nothing runs and something has failed; `pending`: it is on its way."""
+    """One of `STATUSES`.
+
+    `running`: all replicas of the wanted revision are ready. `updating`: all are ready, some still
+    of an older revision. `degraded`: only some are ready, or the wanted revision fails while an
+    older one serves. `pending`: none is ready yet. `failed`: none is ready and something has failed.
+    """
     wanted = service.wanted_replicas
     if wanted == 0:
         return "stopped"
-    ready = {task.slot for task in tasks if task.is_ready and task.wanted is Wanted.RUN}
+    ready = {t.slot: t.revision for t in tasks if t.is_ready and t.wanted is Wanted.RUN}
+    failing = bool(_failures(tasks))
     if len(ready) >= wanted:
-        return "running"
+        if all(revision == service.revision for revision in ready.values()):
+            return "running"
+        return "degraded" if failing else "updating"
     if ready:
         return "degraded"
-    return "failed" if _failures(tasks) else "pending"
+    return "failed" if failing else "pending"
 
 
 def reason(service: Service, tasks: list[Task]) -> str | None:

@@ -29,7 +29,7 @@ class Follower:
     fail-over, say) needs no code of its own for that. Wake-ups coalesce; nothing is ever missed.
     """
 
-    def __init__(self, followers: "set[Follower]", tables: frozenset[str]) -> None:
+    def __init__(self, followers: "dict[Follower, None]", tables: frozenset[str]) -> None:
         self._followers = followers
         self._tables = tables
         self._pending = Changed(everything=True)
@@ -37,7 +37,7 @@ class Follower:
         self._wake.set()
 
     def __enter__(self) -> Self:
-        self._followers.add(self)
+        self._followers[self] = None
         return self
 
     def __exit__(
@@ -46,7 +46,7 @@ class Follower:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self._followers.discard(self)
+        self._followers.pop(self, None)
 
     async def next(self, timeout: float | None = None) -> Changed:
         """What changed since the last call; an empty `Changed` after `timeout` seconds."""
@@ -86,7 +86,7 @@ class FeedOverrun(Exception):
 class Feed:
     """Every commit, in order, for streams to the outside. Bounded: a slow subscriber is cut off."""
 
-    def __init__(self, feeds: "set[Feed]", limit: int) -> None:
+    def __init__(self, feeds: "dict[Feed, None]", limit: int) -> None:
         self._feeds = feeds
         self._limit = limit
         self._commits: deque[Commit] = deque()
@@ -94,7 +94,7 @@ class Feed:
         self._wake = asyncio.Event()
 
     def __enter__(self) -> Self:
-        self._feeds.add(self)
+        self._feeds[self] = None
         return self
 
     def __exit__(
@@ -103,7 +103,7 @@ class Feed:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self._feeds.discard(self)
+        self._feeds.pop(self, None)
 
     async def next(self) -> Commit:
         """The next commit. Raises FeedOverrun once, after which the feed goes on from now."""

@@ -48,8 +48,9 @@ class Store:
         self._state = State(schema)
         self._waiting: deque[_Waiting] = deque()
         self._wake = asyncio.Event()
-        self._followers: set[Follower] = set()
-        self._feeds: set[Feed] = set()
+        # In order of arrival: a simulation must wake them in the same order every time.
+        self._followers: dict[Follower, None] = {}
+        self._feeds: dict[Feed, None] = {}
         self._own_entry: bytes | None = None
         self._own_state: State | None = None
 

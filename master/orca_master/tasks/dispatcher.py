@@ -10,7 +10,7 @@ from typing import Protocol
 
 from orca_common.env import Env
 from orca_common.logs import get_logger
-from orca_master.cluster.model import NODES, NodeFacts
+from orca_master.cluster.model import NODES, NodeFacts, NodeState
 from orca_master.cluster.operations import node_connected, the_cluster
 from orca_master.cluster.presence import Presence, Used
 from orca_master.errors import Forbidden, NotReady, Trouble
@@ -158,6 +158,9 @@ class Dispatcher:
 
     async def _receive(self, session: _Session) -> None:
         while (message := await session.link.receive()) is not None:
+            if not self._is_ready(session.node_id):
+                log.warning("stream ended: the node must introduce itself", id=session.node_id)
+                return
             self._presence.heard(session.node_id)
             match message.WhichOneof("body"):
                 case "heartbeat":
@@ -171,6 +174,12 @@ class Dispatcher:
                         _offer(queue, message.log_chunk)
                 case _:
                     log.warning("worker sent an unknown message", id=session.node_id)
+
+    def _is_ready(self, node_id: str) -> bool:
+        """A node that was declared down, or removed, while its line was cut has to say Hello again:
+        only then is everything that it runs known."""
+        node = self._store.state.get(NODES, node_id)
+        return node is not None and node.state is NodeState.READY
 
     async def _take_report(self, node_id: str, report: pb.Report) -> None:
         reports = [wire.observed(status) for status in report.tasks]
