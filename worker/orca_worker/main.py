@@ -31,6 +31,7 @@ from orca_worker.session import Facts, Session
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
 THREADS = 24
+CLEAR_GRACE_SECONDS = 5.0
 
 log = get_logger("worker")
 
@@ -51,10 +52,13 @@ class NoRuntime(Exception):
 )
 @click.option("--docker-url", help="The engine's address.")
 @click.option("--address", help="Where other machines reach what runs here.")
+@click.option(
+    "--clear", is_flag=True, help="Stop and remove all that runs on this node, then exit."
+)
 @click.option("--log-level", help="debug, info, warning or error.")
 @click.option("--log-json/--log-text", default=None, help="How log lines are written.")
 @click.version_option(orca_version(), prog_name="orca-worker")
-def main(config: Path | None, masters: tuple[str, ...], **flags: Any) -> None:
+def main(config: Path | None, masters: tuple[str, ...], clear: bool, **flags: Any) -> None:
     """An Orca worker: runs what the masters want on this machine."""
     default = Path("/etc/orca/worker.toml")
     file = config or (default if default.exists() else None)
@@ -68,7 +72,8 @@ def main(config: Path | None, masters: tuple[str, ...], **flags: Any) -> None:
     configure_logs(level=settings.log_level, as_json=settings.log_json)
     try:
         data_dir = os.path.abspath(settings.data_dir)
-        asyncio.run(until_signalled(serve(settings.model_copy(update={"data_dir": data_dir}))))
+        settings = settings.model_copy(update={"data_dir": data_dir})
+        asyncio.run(until_signalled(clear_node(settings) if clear else serve(settings)))
     except BaseException as error:
         leaves = causes(error)
         if leaves and all(isinstance(e, CannotJoin | NoRuntime | NotAToken) for e in leaves):
@@ -106,6 +111,29 @@ async def serve(settings: WorkerConfig) -> None:
             await runtime.close()
         release()
         log.info("stopped; what runs goes on running")
+
+
+async def clear_node(settings: WorkerConfig) -> None:
+    """Stop and remove everything that runs on this node. Raises CannotJoin, NoRuntime."""
+    env = real_env(threads=THREADS)
+    folder = Path(settings.data_dir)
+    release = _lock(env, folder)
+    membership = saved(folder / "identity")
+    if membership is None:
+        raise CannotJoin(f"{folder} belongs to no node: nothing to clear")
+    try:
+        for runtime in (await _runtimes(env, settings, membership, folder)).values():
+            async with asyncio.TaskGroup() as group:
+                for container in await runtime.list():
+                    group.create_task(_clear_one(runtime, container.task))
+            await runtime.close()
+    finally:
+        release()
+
+
+async def _clear_one(runtime: Runtime, task_id: str) -> None:
+    await runtime.stop(task_id, grace_seconds=CLEAR_GRACE_SECONDS)
+    await runtime.remove(task_id)
 
 
 def _lock(env: Env, folder: Path) -> Callable[[], None]:

@@ -1,0 +1,1 @@
+"""The commands of `orca`, one module a topic."""

@@ -1,0 +1,90 @@
+"""up, down: a cluster on this machine."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+
+from orca import local, show
+from orca.client import Client, OrcaError
+from orca.commands.running import REFUSED_EXIT
+from orca.context import local_folders
+from orca.sample import NAME, sample
+
+_data_dir = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The cluster's folder (~/.orca).",
+)
+
+
+@click.command()
+@click.option("--masters", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--workers", type=click.IntRange(min=1, max=50), default=1, show_default=True)
+@_data_dir
+@click.option("--port", type=click.IntRange(1024, 65000), default=6880, show_default=True)
+@click.option("--runtime", type=click.Choice(["auto", "docker", "process"]), default="auto")
+@click.option("--sample", "with_sample", is_flag=True, help="Deploy a sample service too.")
+def up(
+    masters: int,
+    workers: int,
+    data_dir: Path | None,
+    port: int,
+    runtime: str,
+    with_sample: bool,
+) -> None:
+    """Start a real cluster here; on the same folder again, bring it back with all its state."""
+    if masters != 1:
+        raise click.UsageError("this version runs one master; several need the replicated log")
+    folder = _folder(data_dir)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        cluster = asyncio.run(
+            local.up(folder, workers=workers, port=port, runtime=runtime, say=click.echo)
+        )
+    except (local.CannotStart, OrcaError, TimeoutError) as error:
+        said = (
+            str(error)
+            or f"not ready within {local.START_SECONDS:g} s; look at the logs in {folder}"
+        )
+        show.error(said)
+        sys.exit(REFUSED_EXIT)
+    click.secho(f"cluster is ready: {cluster.api[0]}", fg="green")
+    click.echo(f"token: {cluster.token_file}")
+    if with_sample:
+        asyncio.run(_deploy_sample(folder, cluster))
+
+
+async def _deploy_sample(folder: Path, cluster: local.Cluster) -> None:
+    async with Client(cluster.api[0], cluster.token()) as client:
+        info = await client.cluster_info()
+        containers = any("docker" in node["runtimes"] for node in info["nodes"])
+        service, why = sample(folder, containers=containers)
+        answer = await client.deploy([service])
+        if answer["errors"]:
+            show.error("; ".join(answer["errors"]))
+            sys.exit(REFUSED_EXIT)
+        click.echo(f"sample service `{NAME}` runs as {why}")
+        for running in await client.status():
+            if running["name"] == NAME:
+                for task in running["tasks"]:
+                    click.echo(f"  replica {task['replica']}: http://{task['address']}/")
+
+
+@click.command()
+@_data_dir
+def down(data_dir: Path | None) -> None:
+    """Stop the local cluster and everything that runs on its nodes; `orca up` brings it back."""
+    folder = _folder(data_dir)
+    try:
+        was_running = local.down(folder, say=click.echo)
+    except local.CannotStart as error:
+        show.error(str(error))
+        sys.exit(REFUSED_EXIT)
+    click.echo(f"stopped; its state stays in {folder}" if was_running else "nothing was running")
+
+
+def _folder(given: Path | None) -> Path:
+    folder = given or next((f for f in local_folders() if (f / "cluster.json").exists()), None)
+    return (folder or local_folders()[-1]).absolute()

@@ -1,0 +1,52 @@
+"""nodes: list them, and make a token for a new one."""
+
+from typing import Any
+
+import click
+
+from orca import show
+from orca.commands.running import with_client
+
+
+@click.group(invoke_without_command=True)
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print."
+)
+@click.pass_context
+def nodes(ctx: click.Context, output: str) -> None:
+    """Show the cluster's nodes; `orca nodes token` lets a new one join."""
+    if ctx.invoked_subcommand is not None:
+        return
+    info = with_client(lambda client: client.cluster_info())
+    if output == "json":
+        show.as_json(info)
+        return
+    click.echo(f"cluster {show.clean(info['cluster_name'])}, led by {info['leader']['name']}")
+    if not info["nodes"]:
+        click.echo("no nodes yet: make a token with `orca nodes token` and start `orca-worker`")
+        return
+    show.table(
+        ["NODE", "STATE", "RUNTIMES", "CPU", "MEMORY", "ADDRESS", "VERSION", "REASON"],
+        [_row(node) for node in info["nodes"]],
+    )
+
+
+def _row(node: dict[str, Any]) -> list[object]:
+    return [
+        node["name"],
+        node["state"],
+        ", ".join(node["runtimes"]),
+        f"{node['capacity']['cpu']:g}",
+        show.size(node["capacity"]["memory_bytes"]),
+        node["address"],
+        node["version"],
+        node["reason"],
+    ]
+
+
+@nodes.command()
+@click.option("--ttl", type=float, default=3600.0, show_default=True, help="Seconds it works.")
+@click.option("--uses", type=click.IntRange(1, 1000), default=1, show_default=True)
+def token(ttl: float, uses: int) -> None:
+    """Print a token with which a worker can join."""
+    click.echo(with_client(lambda client: client.join_token(ttl=ttl, uses=uses)))

@@ -1,0 +1,57 @@
+"""What every command needs: a client for the chosen cluster, and errors as exit codes."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import click
+
+from orca import show
+from orca.client import CannotReach, Client, NotAllowed, OrcaError, Refused
+from orca.context import Target, find_target
+
+T = TypeVar("T")
+
+REFUSED_EXIT = 1
+UNREACHED_EXIT = 3
+NOT_ALLOWED_EXIT = 4
+
+
+def with_client(work: Callable[[Client], Awaitable[T]]) -> T:
+    """Run the work with a client; on an error say what to do next and leave with its exit code."""
+    options = click.get_current_context().find_root().obj
+    target = find_target(options["api"], options["token"])
+
+    async def run() -> T:
+        async with Client(target.api, target.token) as client:
+            return await work(client)
+
+    try:
+        return asyncio.run(run())
+    except OrcaError as error:
+        sys.exit(_explain(error, target))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _explain(error: OrcaError, target: Target) -> int:
+    if isinstance(error, CannotReach):
+        show.error(str(error))
+        if target.origin == "default":
+            click.echo("start a cluster here with `orca up`, or name one with ORCA_API", err=True)
+        elif target.origin != "given":
+            click.echo(f"({target.origin}: start it again with `orca up`)", err=True)
+        return UNREACHED_EXIT
+    if isinstance(error, NotAllowed):
+        show.error(str(error))
+        if error.status == 401:
+            click.echo("set ORCA_TOKEN; the first one is in the master's admin.token", err=True)
+        return NOT_ALLOWED_EXIT
+    if isinstance(error, Refused) and error.problems:
+        for problem in error.problems:
+            field = problem.get("field") or "request"
+            show.error(f"{field}: {problem.get('message')}")
+    else:
+        show.error(str(error))
+    return REFUSED_EXIT

@@ -1,0 +1,52 @@
+"""`orca`: the command line. Commands are loaded when they are asked for, so that help is quick."""
+
+from importlib import import_module
+
+import click
+
+from orca_common.version import orca_version
+
+COMMANDS = {
+    "up": ("orca.commands.local", "Start a real cluster on this machine."),
+    "down": ("orca.commands.local", "Stop the local cluster and what it runs."),
+    "deploy": ("orca.commands.services", "Deploy services from files."),
+    "status": ("orca.commands.services", "What runs, and why not."),
+    "scale": ("orca.commands.services", "Change a service's number of replicas."),
+    "logs": ("orca.commands.services", "Output of a service's replicas."),
+    "stop": ("orca.commands.services", "Stop services; they can be started again."),
+    "nodes": ("orca.commands.nodes", "The cluster's machines, and how to add one."),
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(COMMANDS[name][0]), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--api", metavar="URL", help="A master's address (ORCA_API).")
+@click.option("--token", metavar="TOKEN", help="A bearer token (better: ORCA_TOKEN).")
+@click.version_option(orca_version(), prog_name="orca")
+@click.pass_context
+def cli(ctx: click.Context, api: str | None, token: str | None) -> None:
+    """Orca runs your services on your servers.
+
+    Without --api and ORCA_API it talks to the local cluster that `orca up` started.
+
+    Exit codes: 0 done, 1 refused or failed, 2 usage, 3 cannot reach a master, 4 not allowed.
+    """
+    ctx.obj = {"api": api, "token": token}
+
+
+def main() -> None:
+    cli(prog_name="orca")
