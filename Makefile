@@ -1,3 +1,73 @@
-.PHONY: proto
-proto:
-	.venv/bin/python -m grpc_tools.protoc -I proto --python_out=proto --grpc_python_out=proto --mypy_out=quiet:proto --mypy_grpc_out=quiet:proto --plugin=protoc-gen-mypy=.venv/bin/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=.venv/bin/protoc-gen-mypy_grpc proto/orca_proto/worker.proto
+# Everything that people do with this checkout. `make help` lists it.
+.DEFAULT_GOAL := help
+.PHONY: help setup up down test check fmt proto bench chaos clean unit sim integration
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ORCA := ORCA_DATA_DIR=.orca $(BIN)/orca
+STAMP := $(VENV)/.installed
+PROTOS := proto/orca_proto/worker.proto
+# Half of the tests wait for containers, so a little more than one worker for each processor.
+JOBS ?= 3
+UP_FLAGS ?= --workers 1
+PYTEST_FLAGS ?=
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make the virtual environment in .venv with everything installed
+
+$(STAMP): pyproject.toml
+	@sh tools/venv.sh "$(PYTHON)" "$(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $(STAMP)
+
+up: setup ## Start a local cluster with a running sample service
+	@$(ORCA) up --sample $(UP_FLAGS)
+	@$(ORCA) status
+
+down: setup ## Stop the local cluster and what it runs; its state stays in .orca
+	@$(ORCA) down
+
+test: setup ## Every test; says what it leaves out when there is no engine or no root
+	@sh tools/what-is-missing.sh
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(PYTEST_FLAGS) tests
+
+check: setup ## The quick half: format, lint, types, import contracts, unit tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/python -m pytest -q -n $(JOBS) tests/unit tests/api
+
+unit: setup ## Unit tests only
+	$(BIN)/python -m pytest -q tests/unit
+
+sim: setup ## Simulations; SEED=17 replays one, SEEDS=1000 runs more
+	$(BIN)/python -m pytest -q tests/sim $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))
+
+integration: setup ## Tests with real processes and containers only
+	$(BIN)/python -m pytest -q tests/contract tests/integration
+
+fmt: setup ## Format the code and mend what can be mended by a tool
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: setup ## Compile the protocol again (the stubs are committed)
+	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto --grpc_python_out=proto \
+	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --mypy_out=quiet:proto \
+	  --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=quiet:proto $(PROTOS)
+
+bench: setup ## Measure against peers and floors in the same run (needs a container engine)
+	$(BIN)/python bench/deploy.py
+	$(BIN)/python bench/idle.py
+	$(BIN)/python bench/state.py
+
+chaos: setup ## The long search: 2,000 simulated histories
+	$(BIN)/python -m pytest -q tests/sim --seeds 2000 -o timeout=3600
+
+clean: ## Remove the virtual environment and all caches (not the cluster in .orca)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -22,7 +22,7 @@ from orca_master.cluster.model import AUTHORITY, Authority
 from orca_master.cluster.routes import ClusterRoutes, Me
 from orca_master.http.server import HttpServer
 from orca_master.identity.model import Role
-from orca_master.identity.operations import create_token
+from orca_master.identity.operations import authenticate, create_token
 from orca_master.ops.health import OpsRoutes
 from orca_master.services.routes import ServiceRoutes
 from orca_master.state.log import DamagedLog, FolderInUse, LogFailed
@@ -107,12 +107,12 @@ async def _open_doors(core: MasterCore, settings: MasterConfig, folder: Folder) 
     )
     http = HttpServer(
         core.env,
-        core.store,
         [
             *OpsRoutes(core.store, me.version).table(),
             *ServiceRoutes(core.env, core.store, core.dispatcher).table(),
             *ClusterRoutes(core.env, core.store, core.presence, signer, me).table(),
         ],
+        lambda authorization: authenticate(core.store.state, authorization),
     )
     gateway = WorkerGateway(core.dispatcher, cluster_id=folder.cluster_id)
     certificate, key = pki.issue_master(core.env, signer, settings.name)

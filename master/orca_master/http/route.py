@@ -2,13 +2,12 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any, Generic, TypeVar
+from enum import Enum, StrEnum
+from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from orca_master.http.dialects import Dialect
-from orca_master.identity.model import Permission, Principal
 
 B = TypeVar("B")
 Q = TypeVar("Q")
@@ -19,6 +18,14 @@ class Open(Enum):
 
     PUBLIC = "public"
     SIGNED = "signed"
+
+
+class Caller(Protocol):
+    """Whom a request speaks for. The kit does not know how that is found out."""
+
+    @property
+    def tenant(self) -> str: ...
+    def may(self, permission: StrEnum) -> bool: ...
 
 
 class StrictModel(BaseModel):
@@ -39,17 +46,17 @@ class NoQuery(QueryModel):
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[Q, B]):
-    """What a handler gets. `principal` is None on open routes only."""
+    """What a handler gets. `caller` is None on open routes only."""
 
     path: Mapping[str, str]
     query: Q
     body: B
-    principal: Principal | None
+    caller: Caller | None
 
     @property
     def tenant(self) -> str:
-        assert self.principal is not None, "an open route has no tenant"
-        return self.principal.tenant
+        assert self.caller is not None, "an open route has no tenant"
+        return self.caller.tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ class Route:
 
     method: str
     path: str
-    permission: Permission | Open
+    permission: StrEnum | Open
     dialect: Dialect
     handle: Callable[[Call[Any, Any]], Awaitable[object]]
     summary: str

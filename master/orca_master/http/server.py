@@ -22,10 +22,7 @@ from orca_master.errors import (
     Unauthenticated,
 )
 from orca_master.http.dialects import Dialect, for_path
-from orca_master.http.route import Call, Open, Reply, Route, Text
-from orca_master.identity.model import Principal
-from orca_master.identity.operations import authenticate
-from orca_master.state.store import Store
+from orca_master.http.route import Call, Caller, Open, Reply, Route, Text
 
 MAX_BODY_BYTES = 1 << 20
 SHUTDOWN_SECONDS = 5.0
@@ -36,11 +33,16 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class HttpServer:
-    """Serves the routes on one address. Raises ValueError for two routes of one method and path."""
+    """Serves the routes on one address. Raises ValueError for two routes of one method and path.
 
-    def __init__(self, env: Env, store: Store, routes: Sequence[Route]) -> None:
+    `authenticate` turns an `Authorization` header's value into a caller, or raises Unauthenticated.
+    """
+
+    def __init__(
+        self, env: Env, routes: Sequence[Route], authenticate: Callable[[str | None], Caller]
+    ) -> None:
         self._env = env
-        self._store = store
+        self._authenticate = authenticate
 
         @web.middleware
         async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -106,12 +108,12 @@ class HttpServer:
 
     def _endpoint(self, route: Route) -> _Handler:
         async def endpoint(request: web.Request) -> web.StreamResponse:
-            principal = self._authorise(route, request)
+            caller = self._authorise(route, request)
             call = Call(
                 path=dict(request.match_info),
                 query=_parse_query(route.query, request.query),
                 body=await _parse_body(route.body, request),
-                principal=principal,
+                caller=caller,
             )
             result = await route.handle(call)
             if isinstance(result, Text):
@@ -121,13 +123,13 @@ class HttpServer:
 
         return endpoint
 
-    def _authorise(self, route: Route, request: web.Request) -> Principal | None:
+    def _authorise(self, route: Route, request: web.Request) -> Caller | None:
         if isinstance(route.permission, Open):
             return None
-        principal = authenticate(self._store.state, request.headers.get("Authorization"))
-        if route.permission not in principal.permissions:
+        caller = self._authenticate(request.headers.get("Authorization"))
+        if not caller.may(route.permission):
             raise Forbidden(f"this token lacks the permission {route.permission}")
-        return principal
+        return caller
 
 
 def _parse_query(model: type[BaseModel], query: Mapping[str, str]) -> BaseModel:

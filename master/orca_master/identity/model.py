@@ -60,3 +60,6 @@ class Principal(msgspec.Struct, frozen=True):
     name: str
     tenant: str
     permissions: frozenset[Permission]
+
+    def may(self, permission: StrEnum) -> bool:
+        return permission in self.permissions
