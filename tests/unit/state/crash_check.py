@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from recorder import Recorder, a_log, running
-from sim.disk import Image, SimDisk
-from sim.env import sim_env
 
 from orca_master.errors import StorageFull
 from orca_master.state.log import DamagedLog
 from orca_master.state.solo import SoloLog
+from sim.disk import Image, SimDisk
+from sim.env import sim_env
 
 OPTIONS = {"segment_bytes": 150, "snapshot_every_entries": 6}
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 from recorder import FOLDER, Recorder, a_log, numbered, recovered, running
-from sim.disk import SimDisk
-from sim.env import sim_env
 
 from orca_common.env import Env
 from orca_master.errors import NotLeader, OutcomeUnknown, StorageFull
 from orca_master.state.log import FolderInUse, LogFailed
 from orca_master.state.solo import SoloLog
+from sim.disk import SimDisk
+from sim.env import sim_env
 
 
 class Large(Recorder):

@@ -1,0 +1,111 @@
+"""What is said of a service is what is true of its tasks."""
+
+import pytest
+
+from builders import a_service, a_task
+from orca_master.app.schema import SCHEMA
+from orca_master.services.model import SERVICES, Service
+from orca_master.services.outcome import outcome, progress
+from orca_master.services.status import reason, status, word
+from orca_master.state.rows import State
+from orca_master.state.transaction import Transaction
+from orca_master.tasks.model import TASKS, Task, TaskState, Wanted
+
+FAILED = a_task(1, TaskState.FAILED, reason="image x not found")
+
+
+@pytest.mark.parametrize(
+    ("replicas", "tasks", "expected"),
+    [
+        (0, [], "stopped"),
+        (1, [], "pending"),
+        (1, [a_task(1)], "running"),
+        (2, [a_task(1)], "degraded"),
+        (1, [a_task(1, healthy=False)], "pending"),
+        (1, [FAILED], "failed"),
+        (2, [FAILED, a_task(2)], "degraded"),
+        (1, [a_task(1, wanted=Wanted.STOP)], "pending"),
+    ],
+)
+def test_the_status_word(replicas: int, tasks: list[Task], expected: str) -> None:
+    assert word(a_service(replicas), tasks) == expected
+
+
+def test_an_old_revision_that_serves_is_not_called_running() -> None:
+    service = a_service(1, revision=2)
+    old = a_task(1, revision=1)
+    assert word(service, [old]) == "updating"
+    failing = a_task(1, TaskState.FAILED, id="new", revision=2, reason="image x not found")
+    assert word(service, [old, failing]) == "degraded"
+    assert reason(service, [old, failing]) == "replica 1: image x not found"
+
+
+def test_a_stopped_service_is_stopped_however_many_replicas_it_keeps() -> None:
+    assert word(a_service(3, stopped=True), []) == "stopped"
+
+
+def a_state(service: Service, *tasks: Task) -> State:
+    tx = Transaction(State(SCHEMA))
+    tx.put(SERVICES, service)
+    for task in tasks:
+        tx.put(TASKS, task)
+    return tx.state
+
+
+def test_the_documents_fields_are_there_to_the_letter() -> None:
+    service = a_service(2)
+    shown = status(a_state(service, a_task(1)), service)
+    expected = {
+        "name": "web",
+        "project": "default",
+        "status": "degraded",
+        "replicas": 2,
+        "running_replicas": 1,
+        "image": "app:1",
+        "domain": None,
+    }
+    assert {key: shown[key] for key in expected} == expected
+
+
+def test_a_deploy_is_open_until_every_replica_is_ready() -> None:
+    service = a_service(2)
+    assert outcome(a_state(service, a_task(1)), service) is None
+    done = outcome(a_state(service, a_task(1), a_task(2)), service)
+    assert done is not None
+    assert done.error == ""
+
+
+def test_a_failure_is_an_outcome_with_the_engines_reason() -> None:
+    service = a_service(1)
+    found = outcome(a_state(service, FAILED), service)
+    assert found is not None
+    assert found.error == "image x not found"
+
+
+def test_an_exit_is_told_with_its_code_and_replica() -> None:
+    service = a_service(2)
+    exited = a_task(2, TaskState.EXITED, exit_code=3)
+    found = outcome(a_state(service, a_task(1), exited), service)
+    assert found is not None
+    assert found.error == "replica 2: exited with code 3"
+
+
+def test_a_task_that_fits_nowhere_is_an_outcome() -> None:
+    service = a_service(1)
+    pending = a_task(1, TaskState.PENDING, pending_reason="no node fits (1 node: is down)")
+    found = outcome(a_state(service, pending), service)
+    assert found is not None
+    assert found.error == "no node fits (1 node: is down)"
+
+
+def test_a_newer_deploy_supersedes() -> None:
+    found = outcome(a_state(a_service(1, revision=2)), a_service(1, revision=1))
+    assert found is not None
+    assert found.error == "superseded by revision 2"
+
+
+def test_progress_says_what_is_waited_for() -> None:
+    service = a_service(2)
+    preparing = a_task(2, TaskState.PREPARING)
+    said = progress(a_state(service, a_task(1), preparing), service)
+    assert said == "1 of 2 replicas ready; replica 2 is getting its image"
