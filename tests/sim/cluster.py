@@ -10,11 +10,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
-from sim.disk import SimDisk
-from sim.env import sim_env
 
 from fake_runtime import FakeRuntime, Machine
 from orca_common.env import Env
@@ -26,6 +24,8 @@ from orca_proto import worker_pb2 as pb
 from orca_worker.agent import Agent
 from orca_worker.ports import Link, Refused
 from orca_worker.session import Facts, Session
+from sim.disk import SimDisk
+from sim.env import sim_env
 
 CLUSTER = "simcluster"
 DOWN_AFTER_SECONDS = 10.0
@@ -80,7 +80,7 @@ class _Pipe(Generic[M]):
 
 
 @dataclass(eq=False)
-class _Stream:
+class Stream:
     """Both directions of one worker's connection, and each end as the product sees it."""
 
     up: _Pipe[pb.FromWorker]
@@ -92,7 +92,7 @@ class _Stream:
 
 
 class _WorkerEnd:
-    def __init__(self, stream: _Stream, refusal: list[str]) -> None:
+    def __init__(self, stream: Stream, refusal: list[str]) -> None:
         self._stream = stream
         self._refusal = refusal
 
@@ -106,8 +106,8 @@ class _WorkerEnd:
         return message
 
 
-class _MasterEnd:
-    def __init__(self, stream: _Stream) -> None:
+class MasterEnd:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
     async def send(self, message: pb.FromMaster) -> None:
@@ -153,16 +153,16 @@ class SimMaster:
         else:
             self.disk.crash(power_loss)
 
-    def accept(self, node_id: str, stream: _Stream, refusal: list[str]) -> None:
+    def accept(self, node_id: str, stream: Stream, refusal: list[str]) -> None:
         assert self._sessions is not None
         assert self.core is not None
         self._sessions.create_task(self._serve(self.core, node_id, stream, refusal))
 
     async def _serve(
-        self, core: MasterCore, node_id: str, stream: _Stream, refusal: list[str]
+        self, core: MasterCore, node_id: str, stream: Stream, refusal: list[str]
     ) -> None:
         try:
-            await core.dispatcher.serve(node_id, _MasterEnd(stream))
+            await core.dispatcher.serve(node_id, MasterEnd(stream))
         except Forbidden as error:
             refusal.append(error.message)
         except (Trouble, ConnectionError):
@@ -189,10 +189,20 @@ class SimMaster:
             ready.set_result(None)
 
 
+class AcceptsWorkers(Protocol):
+    """A master, as a worker's line sees it."""
+
+    @property
+    def is_up(self) -> bool: ...
+    def accept(self, node_id: str, stream: Stream, refusal: list[str]) -> None: ...
+
+
 class SimWorker:
     """One node: a machine that stays, a worker process that comes and goes, a line to the master."""
 
-    def __init__(self, index: int, seed: int, master: SimMaster, chance: random.Random) -> None:
+    def __init__(
+        self, index: int, seed: int, master: AcceptsWorkers, chance: random.Random
+    ) -> None:
         self.name = f"node-{index}"
         self.id = f"{index:016x}"
         self._master = master
@@ -200,7 +210,7 @@ class SimWorker:
         self._seed = seed * 7919 + index
         self._boots = 0
         self._task: asyncio.Task[None] | None = None
-        self._stream: _Stream | None = None
+        self._stream: Stream | None = None
         self.cut = False
         env = sim_env(self._seed)
         self.env: Env = env
@@ -248,7 +258,7 @@ class SimWorker:
         if not self._master.is_up or self.cut:
             await asyncio.sleep(0.1)
             raise ConnectionError("no master answers")
-        stream = _Stream(
+        stream = Stream(
             _Pipe(self._chance, pb.FromWorker.FromString),
             _Pipe(self._chance, pb.FromMaster.FromString),
         )

@@ -97,23 +97,8 @@ async def serve(settings: MasterConfig) -> None:
 async def _open_doors(core: MasterCore, settings: MasterConfig, folder: Folder) -> None:
     """Found what is not there yet, listen, and stay until cancelled."""
     await core.found(cluster_id=folder.cluster_id, cluster_name=settings.cluster_name)
-    signer = await _bootstrap(core, folder)
-    host = advertised(settings.bind, settings.advertise)
-    me = Me(
-        name=settings.name,
-        api=f"http://{host}:{settings.api_port}",
-        workers=f"{host}:{settings.grpc_port}",
-        version=orca_version(),
-    )
-    http = HttpServer(
-        core.env,
-        [
-            *OpsRoutes(core.store, me.version).table(),
-            *ServiceRoutes(core.env, core.store, core.dispatcher).table(),
-            *ClusterRoutes(core.env, core.store, core.presence, signer, me).table(),
-        ],
-        lambda authorization: authenticate(core.store.state, authorization),
-    )
+    signer = await open_authority(core, folder)
+    http = http_server(core, settings, signer)
     gateway = WorkerGateway(core.dispatcher, cluster_id=folder.cluster_id)
     certificate, key = pki.issue_master(core.env, signer, settings.name)
     try:
@@ -124,7 +109,7 @@ async def _open_doors(core: MasterCore, settings: MasterConfig, folder: Folder) 
             key=key,
         )
         await http.start(settings.bind, settings.api_port)
-        log.info("ready", api=me.api, workers=me.workers, cluster=folder.cluster_id)
+        log.info("ready", api_port=settings.api_port, cluster=folder.cluster_id)
         notify("READY=1", f"STATUS=leads cluster {settings.cluster_name}")
         await asyncio.Event().wait()
     finally:
@@ -132,8 +117,27 @@ async def _open_doors(core: MasterCore, settings: MasterConfig, folder: Folder) 
         await gateway.close()
 
 
-async def _bootstrap(core: MasterCore, folder: Folder) -> pki.Signer:
-    """The authority and the first admin token, made once."""
+def http_server(core: MasterCore, settings: MasterConfig, signer: pki.Signer) -> HttpServer:
+    """All routes of this master, behind its tokens."""
+    host = advertised(settings.bind, settings.advertise)
+    me = Me(
+        name=settings.name,
+        api=f"http://{host}:{settings.api_port}",
+        workers=f"{host}:{settings.grpc_port}",
+        version=orca_version(),
+    )
+    routes = [
+        *OpsRoutes(core.store, me.version).table(),
+        *ServiceRoutes(core.env, core.store, core.dispatcher).table(),
+        *ClusterRoutes(core.env, core.store, core.presence, signer, me).table(),
+    ]
+    return HttpServer(
+        core.env, routes, lambda authorization: authenticate(core.store.state, authorization)
+    )
+
+
+async def open_authority(core: MasterCore, folder: Folder) -> pki.Signer:
+    """The authority and the first admin token, made at the first start. Raises WrongKey."""
     made: Authority | None = None
     if core.store.state.get(AUTHORITY, "ca") is None:
         made = pki.create_authority(core.env, folder.cluster_id, folder.kek)

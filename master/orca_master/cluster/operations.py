@@ -117,3 +117,8 @@ def mark_down(tx: Transaction, node_id: str, *, reason: str, now: float) -> None
     node = tx.get(NODES, node_id)
     if node is not None and node.state is NodeState.READY:
         tx.put(NODES, replace(node, state=NodeState.DOWN, state_since=now, state_reason=reason))
+
+
+def down_nodes(view: View) -> frozenset[str]:
+    """Ids of the nodes that are down: what was last heard of their tasks is no longer true."""
+    return frozenset(node.id for node in view.scan(NODES) if node.state is NodeState.DOWN)

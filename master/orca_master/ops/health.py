@@ -12,9 +12,9 @@ from orca_master.cluster.model import NODES, NodeState
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.route import Call, NoQuery, Open, Route, Text
 from orca_master.services.model import SERVICES
+from orca_master.services.status import known_tasks
 from orca_master.state.rows import State
 from orca_master.state.store import Store
-from orca_master.tasks.model import TASKS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -45,8 +45,9 @@ def _instances(state: State) -> GaugeMetricFamily:
     for service in state.scan(SERVICES):
         for word in ("running", "stopped"):
             counts[service.name, service.project, word] = 0
-    for task in state.scan(TASKS):
-        counts[task.name, task.project, "running" if task.is_ready else "stopped"] += 1
+        for task in known_tasks(state, service):
+            word = "running" if task.is_ready else "stopped"
+            counts[service.name, service.project, word] += 1
     for labels, count in sorted(counts.items()):
         family.add_metric(list(labels), count)
     return family

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from orca_master.cluster.model import NODES, NodeState
+from orca_master.cluster.operations import down_nodes
 from orca_master.errors import Ambiguous, NotFound
 from orca_master.services.model import SERVICES, Service, ServiceSpec, key_of_owner
 from orca_master.services.reconcile import Target, reconcile
@@ -114,9 +114,8 @@ def reconcile_owner(
     if service.purge and not mine:
         tx.delete(SERVICES, service.tenant, service.project, service.name)
         return None
-    down = {node.id for node in tx.scan(NODES) if node.state is NodeState.DOWN}
     target = Target(service.revision, service.wanted_replicas, bool(service.spec.host_port))
-    plan = reconcile(target, mine, down, now)
+    plan = reconcile(target, mine, down_nodes(tx), now)
     for task in plan.stop:
         tasks.stop(tx, task)
     for wanted in plan.create:

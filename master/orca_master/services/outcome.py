@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orca_master.cluster.operations import down_nodes
 from orca_master.services.model import SERVICES, Service
 from orca_master.state.transaction import View
 from orca_master.tasks.model import TASKS, Task, TaskState, Wanted
@@ -25,8 +26,7 @@ def outcome(view: View, service: Service) -> Outcome | None:
     if now.stopped:
         return Outcome("it was stopped while the deploy was in progress")
     tasks = _current(view, now)
-    ready = sum(task.is_ready for task in tasks)
-    if ready >= now.wanted_replicas and not _others_live(view, now):
+    if _ready(view, tasks) >= now.wanted_replicas and not _others_live(view, now):
         return Outcome()
     for task in sorted(tasks, key=lambda task: task.slot):
         if task.observed.state.is_over:
@@ -39,8 +39,7 @@ def outcome(view: View, service: Service) -> Outcome | None:
 def progress(view: View, service: Service) -> str:
     """How far an open deploy has come, in words."""
     tasks = _current(view, service)
-    ready = sum(task.is_ready for task in tasks)
-    parts = [f"{ready} of {service.wanted_replicas} replicas ready"]
+    parts = [f"{_ready(view, tasks)} of {service.wanted_replicas} replicas ready"]
     parts += [
         f"replica {task.slot} {_DOING[task.observed.state]}"
         for task in sorted(tasks, key=lambda task: task.slot)
@@ -76,6 +75,11 @@ def _current(view: View, service: Service) -> Sequence[Task]:
         and task.wanted is Wanted.RUN
         and task.slot <= service.wanted_replicas
     ]
+
+
+def _ready(view: View, tasks: Sequence[Task]) -> int:
+    down = down_nodes(view)
+    return sum(task.is_ready and task.node not in down for task in tasks)
 
 
 def _others_live(view: View, service: Service) -> bool:

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from orca_master.cluster.model import NODES
+from orca_master.cluster.operations import down_nodes
 from orca_master.services.model import SERVICES, Service
 from orca_master.services.outcome import describe_end
 from orca_master.state.transaction import View
@@ -21,7 +24,7 @@ def all_statuses(view: View, tenant: str, project: str | None) -> list[dict[str,
 
 
 def status(view: View, service: Service) -> dict[str, Any]:
-    tasks = view.find(TASKS, "owner", service.owner)
+    tasks = known_tasks(view, service)
     shown = [task for task in tasks if not _is_history(task, tasks)]
     running = sum(task.is_ready and task.wanted is Wanted.RUN for task in tasks)
     return {
@@ -41,6 +44,21 @@ def status(view: View, service: Service) -> dict[str, Any]:
             _task(view, task) for task in sorted(shown, key=lambda t: (t.slot, t.created_at))
         ],
     }
+
+
+def known_tasks(view: View, service: Service) -> list[Task]:
+    """The service's tasks as far as they are known: nothing on a node that is down is healthy."""
+    down = down_nodes(view)
+    return [
+        _lost(view, task) if task.node in down else task
+        for task in view.find(TASKS, "owner", service.owner)
+    ]
+
+
+def _lost(view: View, task: Task) -> Task:
+    node = view.get(NODES, task.node)
+    reason = f"its node {node.name if node else task.node} is down"
+    return replace(task, observed=replace(task.observed, healthy=False, reason=reason))
 
 
 def word(service: Service, tasks: list[Task]) -> str:
@@ -72,7 +90,10 @@ def reason(service: Service, tasks: list[Task]) -> str | None:
         if task.wanted is Wanted.RUN and task.pending_reason:
             return f"replica {task.slot}: {task.pending_reason}"
     failures = _failures(tasks)
-    return failures[0] if failures else None
+    if failures:
+        return failures[0]
+    unwell = (t for t in tasks if t.wanted is Wanted.RUN and not t.is_ready and t.observed.reason)
+    return next((f"replica {task.slot}: {task.observed.reason}" for task in unwell), None)
 
 
 def _failures(tasks: list[Task]) -> list[str]:

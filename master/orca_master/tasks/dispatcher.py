@@ -31,7 +31,8 @@ log = get_logger("dispatcher")
 
 
 class Link(Protocol):
-    """One worker's stream, authenticated. `receive` returns None when it has ended."""
+    """One worker's stream, authenticated. `receive` returns None when it has ended, `send` raises
+    ConnectionError."""
 
     async def send(self, message: pb.FromMaster) -> None: ...
     async def receive(self) -> pb.FromWorker | None: ...
@@ -147,7 +148,7 @@ class Dispatcher:
                 group.create_task(self._end_when_superseded(session))
                 await self._receive(session)
                 raise _Ended
-        except* _Ended:
+        except* (_Ended, ConnectionError):
             pass
         except* Trouble as troubles:
             raise troubles.exceptions[0] from None

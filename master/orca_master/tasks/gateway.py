@@ -1,5 +1,6 @@
 """The gRPC adapter for workers: mutual TLS, who is it, and the stream as a `Link`."""
 
+import asyncio
 import os
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # children of a gRPC process crash with it
@@ -94,7 +95,10 @@ class _GrpcLink:
         self._context = context
 
     async def send(self, message: pb.FromMaster) -> None:
-        await self._context.write(message)
+        try:
+            await self._context.write(message)
+        except (grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError) as error:
+            raise ConnectionError("the worker's stream is closed") from error
 
     async def receive(self) -> pb.FromWorker | None:
         try:

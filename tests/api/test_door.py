@@ -1,0 +1,108 @@
+"""Who gets in, and how errors look."""
+
+import io
+
+import pytest
+
+from inprocess import InProcess
+from orca_master.identity.model import Role
+
+PUBLIC = ["/api/v1/health", "/metrics", "/api/v1/cluster/ca"]
+READS = ["/api/v1/status", "/api/v1/cluster/info"]
+WRITES = [
+    ("POST", "/api/v1/deploy", {"services": [{"name": "a", "image": "app:1"}]}),
+    ("POST", "/api/v1/services/a/scale", {"replicas": 1}),
+    ("DELETE", "/api/v1/services/a", None),
+    ("POST", "/api/v1/stop", None),
+]
+
+
+@pytest.mark.parametrize("path", PUBLIC)
+async def test_open_routes_need_no_token(cluster: InProcess, path: str) -> None:
+    assert (await cluster.call("GET", path, token=None)).status == 200
+
+
+@pytest.mark.parametrize("path", READS)
+@pytest.mark.parametrize("token", [None, "wrong", "orca_" + "0" * 64])
+async def test_everything_else_needs_one(cluster: InProcess, path: str, token: str | None) -> None:
+    answer = await cluster.call("GET", path, token=token)
+    assert answer.status == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert set(answer.json) == {"error", "code", "request_id"}
+
+
+async def test_a_viewer_reads_and_does_nothing_else(cluster: InProcess) -> None:
+    viewer = await cluster.add_token(Role.VIEWER)
+    for path in READS:
+        assert (await cluster.call("GET", path, token=viewer)).status == 200
+    for method, path, body in WRITES:
+        answer = await cluster.call(method, path, body, token=viewer)
+        assert answer.status == 403, path
+        assert "lacks the permission" in answer.json["error"]
+
+
+async def test_a_deployer_deploys_but_adds_no_nodes(cluster: InProcess) -> None:
+    deployer = await cluster.add_token(Role.DEPLOYER)
+    for method, path, body in WRITES:
+        assert (await cluster.call(method, path, body, token=deployer)).status == 200, path
+    answer = await cluster.call("POST", "/api/v1/cluster/join-tokens", {}, token=deployer)
+    assert answer.status == 403
+
+
+async def test_unknown_paths_and_methods_are_json_too(cluster: InProcess) -> None:
+    answer = await cluster.call("GET", "/api/v1/nope")
+    assert (answer.status, answer.json["error"]) == (404, "path not found: /api/v1/nope")
+    answer = await cluster.call("PUT", "/api/v1/deploy")
+    assert (answer.status, answer.headers["Allow"]) == (405, "POST")
+
+
+async def test_malformed_json_is_a_400(cluster: InProcess) -> None:
+    answer = await cluster.call("POST", "/api/v1/deploy", data=b"{", headers={})
+    assert answer.status == 400
+
+
+async def test_a_body_that_is_too_large_is_a_413(cluster: InProcess) -> None:
+    answer = await cluster.call("POST", "/api/v1/deploy", data=io.BytesIO(b" " * (2 << 20)))
+    assert answer.status == 413
+    assert "at most" in answer.json["error"]
+
+
+async def test_unknown_query_parameters_are_refused(cluster: InProcess) -> None:
+    answer = await cluster.call("GET", "/api/v1/status?projct=a")
+    assert answer.status == 400
+    assert answer.json["problems"] == [{"field": "query.projct", "message": "is not known here"}]
+
+
+async def test_every_answer_carries_a_request_id(cluster: InProcess) -> None:
+    answer = await cluster.call("GET", "/api/v1/nope")
+    assert answer.headers["X-Request-Id"] == answer.json["request_id"]
+
+
+async def test_cluster_info_has_the_documented_fields(cluster: InProcess) -> None:
+    await cluster.deploy({"name": "web"})
+    info = (await cluster.call("GET", "/api/v1/cluster/info")).json
+    assert info["cluster_name"] == "test"
+    assert info["node_count"] == 1
+    assert info["leader"] == {"name": "master-1", "api": cluster.api}
+    assert [master["name"] for master in info["masters"]] == ["master-1"]
+    (node,) = info["nodes"]
+    assert (node["name"], node["state"], node["runtimes"]) == ("node-1", "ready", ["docker"])
+    assert node["capacity"] == {"memory_bytes": 8 << 30, "cpu": 8.0}
+
+
+async def test_health_names_what_is_wrong(cluster: InProcess) -> None:
+    await cluster.deploy({"name": "web"})
+    assert (await cluster.call("GET", "/api/v1/health")).json == {"status": "ok"}
+    await cluster.worker.kill()
+    shown = await cluster.until("web", running_replicas=0)
+    assert shown["reason"] == "replica 1: no node fits (1 node: is down)"
+    health = (await cluster.call("GET", "/api/v1/health")).json
+    assert health == {"status": "degraded", "reasons": ["node node-1 is down"]}
+
+
+async def test_metrics_have_the_three_documented_names(cluster: InProcess) -> None:
+    await cluster.deploy({"name": "web", "replicas": 2})
+    text = (await cluster.call("GET", "/metrics", token=None)).text
+    assert "orca_services_total 1.0" in text
+    assert 'orca_instances_total{project="default",service="web",status="running"} 2.0' in text
+    assert 'orca_nodes_total{state="ready"} 1.0' in text

@@ -1,0 +1,154 @@
+"""A master with its real HTTP server and log, and a worker with a fake engine, in this process."""
+
+import asyncio
+import random
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from orca_common.real import real_env
+from orca_master.app.config import MasterConfig
+from orca_master.app.core import MasterCore
+from orca_master.app.folder import open_folder
+from orca_master.app.main import http_server, open_authority
+from orca_master.cluster.model import NODES, Node, NodeState
+from orca_master.errors import Forbidden, Trouble
+from orca_master.identity.model import Role
+from orca_master.identity.operations import create_token
+from orca_master.state.solo import SoloLog
+from sim.cluster import MasterEnd, SimWorker, Stream
+
+HOST = "127.0.0.1"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait until the condition holds. Raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  (it is about anything, not one event)
+            await asyncio.sleep(0.01)
+
+
+@dataclass
+class Answer:
+    status: int
+    json: Any
+    text: str
+    headers: Any
+
+
+class InProcess:
+    """`worker` may be killed and started; `call` speaks to the API as the admin."""
+
+    def __init__(self, core: MasterCore, api: str, token: str, group: asyncio.TaskGroup) -> None:
+        self.core = core
+        self.api = api
+        self.token = token
+        self._group = group
+        self.worker = SimWorker(1, 1, self, random.Random(1))
+        self.is_up = True
+        self.client = aiohttp.ClientSession(api)
+
+    def accept(self, node_id: str, stream: Stream, refusal: list[str]) -> None:
+        self._group.create_task(self._serve(node_id, stream, refusal))
+
+    async def _serve(self, node_id: str, stream: Stream, refusal: list[str]) -> None:
+        try:
+            await self.core.dispatcher.serve(node_id, MasterEnd(stream))
+        except Forbidden as error:
+            refusal.append(error.message)
+        except (Trouble, ConnectionError):
+            pass
+        finally:
+            stream.close()
+
+    async def add_node(self) -> None:
+        node = Node(id=self.worker.id, name=self.worker.name, joined_at=self.core.env.now())
+        await self.core.store.update(lambda tx: tx.put(NODES, node))
+        self.worker.start()
+        await eventually(self._node_is_ready)
+
+    def _node_is_ready(self) -> bool:
+        node = self.core.store.state.get(NODES, self.worker.id)
+        return node is not None and node.state is NodeState.READY
+
+    async def add_token(self, role: Role) -> str:
+        secret = f"orca_{role}-token-for-tests"
+        await self.core.store.update(
+            lambda tx: create_token(
+                tx, id=str(role), name=str(role), role=role, secret=secret, now=0.0
+            )
+        )
+        return secret
+
+    async def call(
+        self, method: str, path: str, body: Any = None, *, token: str | None = "", **options: Any
+    ) -> Answer:
+        """`token` empty: the admin's; None: none."""
+        headers = options.pop("headers", {})
+        if token is not None:
+            headers = {"Authorization": f"Bearer {token or self.token}"} | headers
+        async with self.client.request(
+            method, path, json=body, headers=headers, **options
+        ) as response:
+            text = await response.text()
+            is_json = response.content_type == "application/json"
+            return Answer(
+                response.status, await response.json() if is_json else None, text, response.headers
+            )
+
+    async def deploy(self, *services: dict[str, Any], **params: str) -> Answer:
+        body = {"services": [{"image": "app:1"} | service for service in services]}
+        return await self.call("POST", "/api/v1/deploy", body, params=params)
+
+    async def status(self, name: str) -> dict[str, Any]:
+        answer = await self.call("GET", "/api/v1/status")
+        found: dict[str, Any] = next(s for s in answer.json["services"] if s["name"] == name)
+        return found
+
+    async def until(self, name: str, **expected: Any) -> dict[str, Any]:
+        """Wait for the service's status to have these values."""
+        async with asyncio.timeout(20):
+            while True:
+                found = await self.status(name)
+                if all(found[key] == value for key, value in expected.items()):
+                    return found
+                await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def in_process(folder: Path, *, with_node: bool = True) -> AsyncIterator[InProcess]:
+    env = real_env(threads=2)
+    settings = MasterConfig(data_dir=str(folder), bind=HOST, api_port=free_port())
+    kept = open_folder(env, folder)
+    backing = SoloLog(env, kept.log, cluster_id=kept.cluster_id, member_name="m")
+    core = MasterCore(env, backing, heartbeat_seconds=0.5, node_down_after_seconds=2.0)
+    await core.store.start()
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(core.run())
+        await core.found(cluster_id=kept.cluster_id, cluster_name="test")
+        signer = await open_authority(core, kept)
+        server = http_server(core, settings, signer)
+        await server.start(HOST, settings.api_port)
+        cluster = InProcess(core, f"http://{HOST}:{settings.api_port}", kept.admin_token, group)
+        try:
+            if with_node:
+                await cluster.add_node()
+            yield cluster
+        finally:
+            await cluster.client.close()
+            cluster.is_up = False
+            await cluster.worker.kill()
+            await server.close()
+            running.cancel()
+    await core.store.close()
