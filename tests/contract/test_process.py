@@ -1,6 +1,7 @@
 """What only plain processes have to prove: shims, orphans, limits without an engine."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -108,6 +109,48 @@ async def test_no_orphan_is_left(processes: ProcessBench, with_groups: bool) -> 
     await runtime.remove(task.id)
     assert not any(alive(pid) for pid in pids)
     assert await runtime.list() == []
+
+
+@pytest.mark.parametrize("watched", [True, False])
+async def test_a_removed_task_leaves_nothing_unreaped(
+    processes: ProcessBench, watched: bool
+) -> None:
+    runtime = processes.runtime()
+    async with runtime.watch() as ended:
+        task = await launch(processes, runtime, ["true"])
+        if watched:
+            await next_end(ended, task.id)
+    await exited(runtime, task.id)
+    pids = state(processes, task.id)
+    await runtime.remove(task.id)
+    assert not {str(pids["shim"]), str(pids["pid"])} & set(os.listdir("/proc"))
+
+
+async def test_two_workers_start_one_process(processes: ProcessBench) -> None:
+    one, other, task = processes.runtime(), processes.runtime(), processes.task()
+    command = ["sh", "-c", "echo begun; exec sleep 600"]
+    await one.create(task, processes.spec(command), processes.labels(task))
+    first, second = await asyncio.gather(one.start(task.id), other.start(task.id))
+    assert first == second
+
+    async def begun() -> bytes:
+        return await output(one, task.id)
+
+    assert await until(begun) == b"begun\n"
+
+
+async def test_an_old_kernel_is_asked_again_and_again(
+    processes: ProcessBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(pid: int) -> int:
+        raise OSError(errno.ENOSYS, "no pidfd here", pid)
+
+    monkeypatch.setattr(os, "pidfd_open", missing)
+    runtime = processes.runtime()
+    async with runtime.watch() as ended:
+        task = await launch(processes, runtime, ["sh", "-c", "sleep 0.1; exit 6"])
+        await next_end(ended, task.id, seconds=1)
+    assert (await exited(runtime, task.id)).exit_code == 6
 
 
 async def test_the_group_ends_with_its_leader(processes: ProcessBench) -> None:

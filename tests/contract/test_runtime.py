@@ -62,11 +62,11 @@ async def test_every_verb_may_be_repeated(bench: Bench) -> None:
 
 
 async def test_creating_and_starting_at_once_from_two_sides_makes_one(bench: Bench) -> None:
-    runtime, task = bench.runtime(), bench.task()
-    spec, labels = bench.spec(bench.forever()), bench.labels(task)
-    made = await asyncio.gather(*(runtime.create(task, spec, labels) for _ in range(3)))
+    runtimes, task = [bench.runtime() for _ in range(3)], bench.task()
+    runtime, spec, labels = runtimes[0], bench.spec(bench.forever()), bench.labels(task)
+    made = await asyncio.gather(*(one.create(task, spec, labels) for one in runtimes + runtimes))
     assert len({container.id for container in made}) == 1
-    started = await asyncio.gather(*(runtime.start(task.id) for _ in range(3)))
+    started = await asyncio.gather(*(one.start(task.id) for one in runtimes + runtimes))
     assert {container.phase for container in started} == {Phase.RUNNING}
     assert len(await runtime.list()) == 1
 

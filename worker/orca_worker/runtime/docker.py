@@ -34,6 +34,8 @@ LOG_READ_SECONDS = 30.0
 LOG_READERS_AT_ONCE = 2
 # How long the kernel may take to end what was killed.
 KILLED_SECONDS = 15.0
+# How long a name may be taken by a container that cannot be seen yet.
+NAME_SECONDS = 5.0
 FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.02, 0.5
 
 
@@ -52,7 +54,8 @@ class DockerRuntime:
     ) -> None:
         """`publish_address` is where ports that the engine chooses are opened."""
         self._env = env
-        self._labels = [f"orca.cluster={cluster}", f"orca.node={node}"]
+        self._identity = {"orca.cluster": cluster, "orca.node": node}
+        self._labels = [f"{key}={value}" for key, value in self._identity.items()]
         self._publish_address = publish_address
         self._engine = Engine(env, url)
         self._images = Images(self._engine, pull_seconds=pull_seconds)
@@ -80,9 +83,11 @@ class DockerRuntime:
             try:
                 answer = await self._engine.call(partial(self._create, name, spec, labels))
             except Conflict:
-                if (known := await self.inspect(task.id)) is not None:
-                    return known
-                continue  # a container of someone else has the name
+                holder = await self._holder(name)
+                if self._is_of(task.id, holder):
+                    self._ids[task.id] = holder.id
+                    return holder
+                continue  # someone else's
             except NotFound as missing:
                 raise RuntimeRefusal(f"image {spec.image} not found: {missing.reason}") from missing
             self._ids[task.id] = answer["Id"]
@@ -192,6 +197,7 @@ class DockerRuntime:
                 ):
                     yield chunk
             finally:
+                stream.close()  # first, so that a thread that still reads lets go
                 stream.release()
 
     async def used(self) -> Resources:
@@ -218,6 +224,18 @@ class DockerRuntime:
         )
         answer: dict[str, Any] = client.create_container_from_config(config, name)  # type: ignore[no-untyped-call]
         return answer
+
+    async def _holder(self, name: str) -> Container:
+        """Who has this name. While a container is made, the engine reserves its name but hides it."""
+        deadline = self._env.monotonic() + NAME_SECONDS
+        while (answer := await self._inspect_id(name)) is None:
+            if self._env.monotonic() > deadline:
+                raise RuntimeRefusal(f"the container {name} is just being made or removed")
+            await asyncio.sleep(FIRST_LOOK_SECONDS)
+        return docker_spec.from_inspect(answer)
+
+    def _is_of(self, task_id: str, container: Container) -> bool:
+        return container.task == task_id and self._identity.items() <= container.labels.items()
 
     async def _entries(self, *labels: str, status: str = "") -> builtins.list[dict[str, Any]]:
         """The engine's list of this node's containers that have these labels too."""

@@ -35,6 +35,7 @@ from orca_worker.runtime.process_folder import (
     Tasks,
     port_is_free,
     reader,
+    shim_lives,
 )
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -246,6 +247,8 @@ class ProcessRuntime:
                 return False
             if record is not None:
                 cgroups.remove(record.cgroups)
+            if state is not None:
+                shim_lives(state)  # it does not; but a dead child is reaped by looking
             self._tasks.discard(task_id)
         return True
 
