@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tests import engine
@@ -136,7 +137,7 @@ async def test_a_watch_ends_at_once_and_lets_errors_through_unwrapped(bench: Ben
 
 async def test_environment_and_port_arrive(bench: Bench) -> None:
     runtime = bench.runtime()
-    fields = {"env": {"COLOUR": "blue green", "EMPTY": ""}, "port": 8080}
+    fields: dict[str, Any] = {"env": {"COLOUR": "blue green", "EMPTY": ""}, "port": 8080}
     task = await launch(bench, runtime, bench.prints_env(), **fields)
     await exited(runtime, task.id)
     lines = (await output(runtime, task.id)).decode().splitlines()

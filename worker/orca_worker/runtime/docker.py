@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from weakref import WeakValueDictionary
 
 import docker
 
@@ -64,6 +65,7 @@ class DockerRuntime:
         self._hierarchy = cgroups.find_hierarchy()
         self._ids: dict[str, str] = {}  # task -> engine id
         self._unstarted: set[str] = set()  # tasks created here whose start was not tried yet
+        self._starting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._facts: dict[str, Container] = {}  # engine id -> what an inspect said
 
     @property
@@ -97,24 +99,9 @@ class DockerRuntime:
 
     async def start(self, task_id: str) -> Container:
         """Start a created container and say how it is reached. One that ended is not run again."""
-        engine_id = self._ids.get(task_id)
-        if engine_id is None or task_id not in self._unstarted:
-            found = await self.inspect(task_id)
-            if found is None:
-                raise RuntimeRefusal(f"there is no container for task {task_id}")
-            if found.phase is not Phase.CREATED:
-                return found
-            engine_id = found.id
-        self._unstarted.discard(task_id)
-
-        def start_and_look(client: docker.APIClient) -> dict[str, Any]:
-            client.start(engine_id)
-            answer: dict[str, Any] = client.inspect_container(engine_id)
-            return answer
-
-        started = docker_spec.from_inspect(await self._engine.call(start_and_look))
-        self._facts[engine_id] = started
-        return started
+        # Two starts of a short task could otherwise run it twice.
+        async with self._starting.setdefault(task_id, asyncio.Lock()):
+            return await self._start(task_id)
 
     async def stop(self, task_id: str, *, grace_seconds: float) -> None:
         """The image's stop signal (else SIGTERM), the grace, SIGKILL; returns when it has ended.
@@ -216,6 +203,26 @@ class DockerRuntime:
         """Let go of connections. What runs goes on running."""
         self._engine.close()
 
+    async def _start(self, task_id: str) -> Container:
+        engine_id = self._ids.get(task_id)
+        if engine_id is None or task_id not in self._unstarted:
+            found = await self.inspect(task_id)
+            if found is None:
+                raise RuntimeRefusal(f"there is no container for task {task_id}")
+            if found.phase is not Phase.CREATED:
+                return found
+            engine_id = found.id
+        self._unstarted.discard(task_id)
+
+        def start_and_look(client: docker.APIClient) -> dict[str, Any]:
+            client.start(engine_id)
+            answer: dict[str, Any] = client.inspect_container(engine_id)
+            return answer
+
+        started = docker_spec.from_inspect(await self._engine.call(start_and_look))
+        self._facts[engine_id] = started
+        return started
+
     def _create(
         self, name: str, spec: TaskSpec, labels: Mapping[str, str], client: docker.APIClient
     ) -> dict[str, Any]:
@@ -226,7 +233,7 @@ class DockerRuntime:
         return answer
 
     async def _holder(self, name: str) -> Container:
-        """Who has this name. While a container is made, the engine reserves its name but hides it."""
+        """Who has this name. An engine that makes a container reserves the name, then shows it."""
         deadline = self._env.monotonic() + NAME_SECONDS
         while (answer := await self._inspect_id(name)) is None:
             if self._env.monotonic() > deadline:
