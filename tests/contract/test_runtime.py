@@ -109,6 +109,14 @@ async def test_an_exit_is_told_within_a_second(bench: Bench, code: int) -> None:
     assert time.time() - found.ended_at < 1.0
 
 
+async def test_an_exit_before_start_returns_is_told_too(bench: Bench) -> None:
+    runtime = bench.runtime()
+    async with runtime.watch() as ended:
+        for _ in range(3):
+            task = await launch(bench, runtime, bench.prints("x"))
+            await next_end(ended, task.id)
+
+
 async def test_a_watch_entered_later_tells_of_what_ran_before(bench: Bench) -> None:
     task = await launch(bench, bench.runtime(), bench.exits(7, after=0.5))
     after_restart = bench.runtime()

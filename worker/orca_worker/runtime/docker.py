@@ -7,11 +7,11 @@ ended container ended) are remembered to save round trips; all else is asked eac
 
 import asyncio
 import builtins
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 import docker
@@ -38,6 +38,8 @@ KILLED_SECONDS = 15.0
 # How long a name may be taken by a container that cannot be seen yet.
 NAME_SECONDS = 5.0
 FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.02, 0.5
+
+T = TypeVar("T")
 
 
 class DockerRuntime:
@@ -174,18 +176,19 @@ class DockerRuntime:
         if tail <= 0:
             return
         stream = Closable()
-        async with self._log_readers:
-            try:
-                chunks = await self._env.threads.run(
-                    partial(self._engine.blocking, partial(_open_logs, stream, answer["Id"], tail))
-                )
-                while chunk := await self._env.threads.run(
-                    partial(self._engine.blocking, lambda _: next(chunks, b""))
-                ):
-                    yield chunk
-            finally:
-                stream.close()  # first, so that a thread that still reads lets go
-                stream.release()
+
+        async def read(work: Callable[[docker.APIClient], T]) -> T:
+            # Held per read, not per reader: a slow consumer keeps nobody else waiting.
+            async with self._log_readers:
+                return await self._env.threads.run(partial(self._engine.blocking, work))
+
+        try:
+            chunks = await read(partial(_open_logs, stream, answer["Id"], tail))
+            while chunk := await read(lambda _: next(chunks, b"")):
+                yield chunk
+        finally:
+            stream.close()  # first, so that a thread that still reads lets go
+            stream.release()
 
     async def used(self) -> Resources:
         """Read from the control groups where they are in sight (one list call to name them).

@@ -106,9 +106,9 @@ class ProcessRuntime:
                     raise RuntimeRefusal(f"the process of task {task_id} does not start")
                 await asyncio.sleep(LOOK_SECONDS)
                 found = await self._observe(task_id)
-            if found.container.phase is Phase.RUNNING:
-                for watch in self._watches:
-                    watch.follow(task_id, found.state)
+            # Also when it has ended by now: who watches is to hear of it.
+            for watch in self._watches:
+                watch.follow(task_id, found.state)
             return found.container
 
     async def stop(self, task_id: str, *, grace_seconds: float) -> None:
