@@ -26,7 +26,7 @@ def engine_image(engine_url: str) -> Iterator[str]:
     client = engine.connect(engine_url)
     image = engine.build_image(client, engine.image_name())
     yield image
-    engine.clean(client, "orca.node", f"orca.test={engine.RUN}", images=(image,))
+    engine.clean(client, "orca.task=none", images=(image,))
     client.close()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tests import engine
@@ -62,11 +63,11 @@ async def test_every_verb_may_be_repeated(bench: Bench) -> None:
 
 
 async def test_creating_and_starting_at_once_from_two_sides_makes_one(bench: Bench) -> None:
-    runtime, task = bench.runtime(), bench.task()
-    spec, labels = bench.spec(bench.forever()), bench.labels(task)
-    made = await asyncio.gather(*(runtime.create(task, spec, labels) for _ in range(3)))
+    runtimes, task = [bench.runtime() for _ in range(3)], bench.task()
+    runtime, spec, labels = runtimes[0], bench.spec(bench.forever()), bench.labels(task)
+    made = await asyncio.gather(*(one.create(task, spec, labels) for one in runtimes + runtimes))
     assert len({container.id for container in made}) == 1
-    started = await asyncio.gather(*(runtime.start(task.id) for _ in range(3)))
+    started = await asyncio.gather(*(one.start(task.id) for one in runtimes + runtimes))
     assert {container.phase for container in started} == {Phase.RUNNING}
     assert len(await runtime.list()) == 1
 
@@ -108,6 +109,14 @@ async def test_an_exit_is_told_within_a_second(bench: Bench, code: int) -> None:
     assert time.time() - found.ended_at < 1.0
 
 
+async def test_an_exit_before_start_returns_is_told_too(bench: Bench) -> None:
+    runtime = bench.runtime()
+    async with runtime.watch() as ended:
+        for _ in range(3):
+            task = await launch(bench, runtime, bench.prints("x"))
+            await next_end(ended, task.id)
+
+
 async def test_a_watch_entered_later_tells_of_what_ran_before(bench: Bench) -> None:
     task = await launch(bench, bench.runtime(), bench.exits(7, after=0.5))
     after_restart = bench.runtime()
@@ -136,7 +145,7 @@ async def test_a_watch_ends_at_once_and_lets_errors_through_unwrapped(bench: Ben
 
 async def test_environment_and_port_arrive(bench: Bench) -> None:
     runtime = bench.runtime()
-    fields = {"env": {"COLOUR": "blue green", "EMPTY": ""}, "port": 8080}
+    fields: dict[str, Any] = {"env": {"COLOUR": "blue green", "EMPTY": ""}, "port": 8080}
     task = await launch(bench, runtime, bench.prints_env(), **fields)
     await exited(runtime, task.id)
     lines = (await output(runtime, task.id)).decode().splitlines()

@@ -7,11 +7,12 @@ ended container ended) are remembered to save round trips; all else is asked eac
 
 import asyncio
 import builtins
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import docker
 
@@ -34,7 +35,11 @@ LOG_READ_SECONDS = 30.0
 LOG_READERS_AT_ONCE = 2
 # How long the kernel may take to end what was killed.
 KILLED_SECONDS = 15.0
+# How long a name may be taken by a container that cannot be seen yet.
+NAME_SECONDS = 5.0
 FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.02, 0.5
+
+T = TypeVar("T")
 
 
 class DockerRuntime:
@@ -52,7 +57,8 @@ class DockerRuntime:
     ) -> None:
         """`publish_address` is where ports that the engine chooses are opened."""
         self._env = env
-        self._labels = [f"orca.cluster={cluster}", f"orca.node={node}"]
+        self._identity = {"orca.cluster": cluster, "orca.node": node}
+        self._labels = [f"{key}={value}" for key, value in self._identity.items()]
         self._publish_address = publish_address
         self._engine = Engine(env, url)
         self._images = Images(self._engine, pull_seconds=pull_seconds)
@@ -61,6 +67,7 @@ class DockerRuntime:
         self._hierarchy = cgroups.find_hierarchy()
         self._ids: dict[str, str] = {}  # task -> engine id
         self._unstarted: set[str] = set()  # tasks created here whose start was not tried yet
+        self._starting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._facts: dict[str, Container] = {}  # engine id -> what an inspect said
 
     @property
@@ -80,9 +87,11 @@ class DockerRuntime:
             try:
                 answer = await self._engine.call(partial(self._create, name, spec, labels))
             except Conflict:
-                if (known := await self.inspect(task.id)) is not None:
-                    return known
-                continue  # a container of someone else has the name
+                holder = await self._holder(name)
+                if self._is_of(task.id, holder):
+                    self._ids[task.id] = holder.id
+                    return holder
+                continue  # someone else's
             except NotFound as missing:
                 raise RuntimeRefusal(f"image {spec.image} not found: {missing.reason}") from missing
             self._ids[task.id] = answer["Id"]
@@ -92,24 +101,9 @@ class DockerRuntime:
 
     async def start(self, task_id: str) -> Container:
         """Start a created container and say how it is reached. One that ended is not run again."""
-        engine_id = self._ids.get(task_id)
-        if engine_id is None or task_id not in self._unstarted:
-            found = await self.inspect(task_id)
-            if found is None:
-                raise RuntimeRefusal(f"there is no container for task {task_id}")
-            if found.phase is not Phase.CREATED:
-                return found
-            engine_id = found.id
-        self._unstarted.discard(task_id)
-
-        def start_and_look(client: docker.APIClient) -> dict[str, Any]:
-            client.start(engine_id)
-            answer: dict[str, Any] = client.inspect_container(engine_id)
-            return answer
-
-        started = docker_spec.from_inspect(await self._engine.call(start_and_look))
-        self._facts[engine_id] = started
-        return started
+        # Two starts of a short task could otherwise run it twice.
+        async with self._starting.setdefault(task_id, asyncio.Lock()):
+            return await self._start(task_id)
 
     async def stop(self, task_id: str, *, grace_seconds: float) -> None:
         """The image's stop signal (else SIGTERM), the grace, SIGKILL; returns when it has ended.
@@ -182,17 +176,19 @@ class DockerRuntime:
         if tail <= 0:
             return
         stream = Closable()
-        async with self._log_readers:
-            try:
-                chunks = await self._env.threads.run(
-                    partial(self._engine.blocking, partial(_open_logs, stream, answer["Id"], tail))
-                )
-                while chunk := await self._env.threads.run(
-                    partial(self._engine.blocking, lambda _: next(chunks, b""))
-                ):
-                    yield chunk
-            finally:
-                stream.release()
+
+        async def read(work: Callable[[docker.APIClient], T]) -> T:
+            # Held per read, not per reader: a slow consumer keeps nobody else waiting.
+            async with self._log_readers:
+                return await self._env.threads.run(partial(self._engine.blocking, work))
+
+        try:
+            chunks = await read(partial(_open_logs, stream, answer["Id"], tail))
+            while chunk := await read(lambda _: next(chunks, b"")):
+                yield chunk
+        finally:
+            stream.close()  # first, so that a thread that still reads lets go
+            stream.release()
 
     async def used(self) -> Resources:
         """Read from the control groups where they are in sight (one list call to name them).
@@ -210,6 +206,26 @@ class DockerRuntime:
         """Let go of connections. What runs goes on running."""
         self._engine.close()
 
+    async def _start(self, task_id: str) -> Container:
+        engine_id = self._ids.get(task_id)
+        if engine_id is None or task_id not in self._unstarted:
+            found = await self.inspect(task_id)
+            if found is None:
+                raise RuntimeRefusal(f"there is no container for task {task_id}")
+            if found.phase is not Phase.CREATED:
+                return found
+            engine_id = found.id
+        self._unstarted.discard(task_id)
+
+        def start_and_look(client: docker.APIClient) -> dict[str, Any]:
+            client.start(engine_id)
+            answer: dict[str, Any] = client.inspect_container(engine_id)
+            return answer
+
+        started = docker_spec.from_inspect(await self._engine.call(start_and_look))
+        self._facts[engine_id] = started
+        return started
+
     def _create(
         self, name: str, spec: TaskSpec, labels: Mapping[str, str], client: docker.APIClient
     ) -> dict[str, Any]:
@@ -218,6 +234,18 @@ class DockerRuntime:
         )
         answer: dict[str, Any] = client.create_container_from_config(config, name)  # type: ignore[no-untyped-call]
         return answer
+
+    async def _holder(self, name: str) -> Container:
+        """Who has this name. An engine that makes a container reserves the name, then shows it."""
+        deadline = self._env.monotonic() + NAME_SECONDS
+        while (answer := await self._inspect_id(name)) is None:
+            if self._env.monotonic() > deadline:
+                raise RuntimeRefusal(f"the container {name} is just being made or removed")
+            await asyncio.sleep(FIRST_LOOK_SECONDS)
+        return docker_spec.from_inspect(answer)
+
+    def _is_of(self, task_id: str, container: Container) -> bool:
+        return container.task == task_id and self._identity.items() <= container.labels.items()
 
     async def _entries(self, *labels: str, status: str = "") -> builtins.list[dict[str, Any]]:
         """The engine's list of this node's containers that have these labels too."""

@@ -5,6 +5,7 @@ registry or a watcher never keeps a stop waiting.
 """
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -44,6 +45,7 @@ class Engine:
     def blocking(self, work: Callable[[docker.APIClient], T]) -> T:
         """Run engine work in the current thread. Raises RuntimeRefusal."""
         with in_words(self.url):
+            knock(self.url)
             return work(self._client())
 
     def close(self) -> None:
@@ -64,11 +66,24 @@ class Engine:
             return self._made
 
 
+def knock(url: str) -> None:
+    """Raise a plain OSError if nobody is at the engine's local socket.
+
+    The client would say so in four nested exceptions and leave a socket open. It costs a fiftieth
+    of the cheapest call.
+    """
+    if url.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+            door.settimeout(PROBE_SECONDS)
+            door.connect(url.removeprefix("unix://"))
+
+
 async def probe(env: Env, url: str | None) -> str | None:
     """The version of the engine that answers there, or None."""
 
     def ask() -> str | None:
         try:
+            knock(url or DEFAULT_URL)
             client = docker.APIClient(
                 base_url=url or DEFAULT_URL, version="auto", timeout=PROBE_SECONDS
             )

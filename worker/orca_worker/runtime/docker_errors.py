@@ -48,7 +48,8 @@ def in_words(url: str) -> Iterator[None]:
     except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise RuntimeRefusal(f"the container engine at {url} cannot be reached: {error}") from error
     except OSError as error:
-        raise RuntimeRefusal(f"the container engine at {url} was lost: {error}") from error
+        why = error.strerror or str(error)
+        raise RuntimeRefusal(f"the container engine at {url} cannot be reached: {why}") from error
 
 
 def _api_refusal(error: APIError) -> RuntimeRefusal:

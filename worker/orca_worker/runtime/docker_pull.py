@@ -28,8 +28,11 @@ LOOKUP_SECONDS = 4.0
 class Images:
     """The images of one engine."""
 
-    def __init__(self, engine: Engine, *, pull_seconds: float) -> None:
+    def __init__(
+        self, engine: Engine, *, pull_seconds: float, silent_seconds: float = SILENT_SECONDS
+    ) -> None:
         self._engine = engine
+        self._silent_seconds = silent_seconds
         self._pull_seconds = pull_seconds
         self._slots = asyncio.Semaphore(PULLS_AT_ONCE)
         self._under_way: dict[str, asyncio.Future[RuntimeRefusal | bool]] = {}
@@ -108,7 +111,7 @@ class Images:
         The engine's own look-up may take most of a minute. Only asked of an engine on this machine,
         and not for the default registry, which an engine may be told to reach through a mirror.
         """
-        await asyncio.sleep(SILENT_SECONDS)
+        await asyncio.sleep(self._silent_seconds)
         host = registry_of(pull.image)
         if pull.has_answered or host == "docker.io" or not self._engine.url.startswith("unix:"):
             return None

@@ -84,7 +84,10 @@ def created(engine_id: str, task_id: str, labels: Mapping[str, str]) -> Containe
 
 
 def from_inspect(answer: Mapping[str, Any]) -> Container:
-    """The Container in the engine's answer to inspect."""
+    """The Container in the engine's answer to inspect.
+
+    `oom_killed` is what the engine noticed: it may miss a kill that ends the container at once.
+    """
     state = answer["State"]
     phase = phase_of(state["Status"])
     labels = orca_labels(answer["Config"].get("Labels"))

@@ -35,6 +35,7 @@ from orca_worker.runtime.process_folder import (
     Tasks,
     port_is_free,
     reader,
+    shim_lives,
 )
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -105,9 +106,9 @@ class ProcessRuntime:
                     raise RuntimeRefusal(f"the process of task {task_id} does not start")
                 await asyncio.sleep(LOOK_SECONDS)
                 found = await self._observe(task_id)
-            if found.container.phase is Phase.RUNNING:
-                for watch in self._watches:
-                    watch.follow(task_id, found.state)
+            # Also when it has ended by now: who watches is to hear of it.
+            for watch in self._watches:
+                watch.follow(task_id, found.state)
             return found.container
 
     async def stop(self, task_id: str, *, grace_seconds: float) -> None:
@@ -246,6 +247,8 @@ class ProcessRuntime:
                 return False
             if record is not None:
                 cgroups.remove(record.cgroups)
+            if state is not None:
+                shim_lives(state)  # it does not; but a dead child is reaped by looking
             self._tasks.discard(task_id)
         return True
 

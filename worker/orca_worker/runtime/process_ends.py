@@ -34,6 +34,7 @@ def on_end(pid: int, start: int, call: Callable[[], None]) -> Callable[[], None]
 
     def ended() -> None:
         stop()
+        process_table.lives(pid, start)  # reaps it, if it was our child
         call()
 
     loop.add_reader(fd, ended)

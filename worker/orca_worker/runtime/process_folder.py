@@ -103,8 +103,9 @@ class Tasks:
     def write_record(self, record: Record) -> None:
         """Replace `task.json`."""
         path = self.path(record.task, "task.json")
-        _write(path + ".new", record)
-        os.rename(path + ".new", path)
+        with self._locked():
+            _write(path + ".new", record)
+            os.rename(path + ".new", path)
 
     def read_record(self, task_id: str) -> Record | None:
         """What the task is, or None."""

@@ -1,0 +1,134 @@
+"""What the engine says, in our words and types; pure tables."""
+
+from typing import Any
+
+import pytest
+
+from orca_proto.worker_pb2 import Resources, Task, TaskSpec
+from orca_worker.runtime import docker_spec
+from orca_worker.runtime.docker_errors import pull_refusal, registry_of
+from orca_worker.runtime.port import Phase
+
+
+@pytest.mark.parametrize(
+    ("image", "registry"),
+    [
+        ("nginx", "docker.io"),
+        ("team/app:1", "docker.io"),
+        ("localhost/app", "localhost"),
+        ("127.0.0.1:5999/app:nope", "127.0.0.1:5999"),
+        ("ghcr.io/team/app@sha256:abc", "ghcr.io"),
+    ],
+)
+def test_an_image_names_its_registry(image: str, registry: str) -> None:
+    assert registry_of(image) == registry
+
+
+@pytest.mark.parametrize(
+    ("engine_says", "we_say"),
+    [
+        (
+            "manifest for r.io/a:1 not found: manifest unknown: manifest unknown",
+            "image r.io/a:1 not found: manifest unknown",
+        ),
+        (
+            'Get "https://r.io/v2/": dial tcp: lookup r.io on 10.0.0.1:53: no such host',
+            "registry r.io cannot be reached: dial tcp: lookup r.io on 10.0.0.1:53: no such host",
+        ),
+        (
+            'Get "https://r.io/v2/": net/http: request canceled (Client.Timeout exceeded)',
+            "registry r.io cannot be reached: net/http: request canceled (Client.Timeout exceeded)",
+        ),
+        (
+            "pull access denied for r.io/a, repository does not exist or may require login",
+            "registry r.io refuses access to image r.io/a:1: pull access denied for r.io/a, "
+            "repository does not exist or may require login",
+        ),
+        ("no space left on device", "image r.io/a:1 cannot be pulled: no space left on device"),
+    ],
+)
+def test_a_failed_pull_is_told_in_words(engine_says: str, we_say: str) -> None:
+    assert pull_refusal("r.io/a:1", engine_says).reason == we_say
+
+
+def test_limits_and_ports_reach_the_engine_in_its_units() -> None:
+    spec = TaskSpec(
+        image="app",
+        limits=Resources(memory_bytes=1 << 20, cpu_millis=250),
+        port=8080,
+        host_port=80,
+        env={"A": "1"},
+    )
+    config = docker_spec.create_config(spec, {"k": "v"}, init=False, publish_address="127.0.0.1")
+    host = config["HostConfig"]
+    assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (1 << 20, 1 << 20, 250_000_000)
+    assert host["PortBindings"] == {"8080/tcp": [{"HostIp": "0.0.0.0", "HostPort": "80"}]}
+    assert sorted(config["Env"]) == ["A=1", "PORT=8080"]
+    assert config["Labels"] == {"k": "v"}
+    assert "Init" not in host
+    assert "Cmd" not in config
+
+
+def test_no_limit_and_no_port_are_not_mentioned() -> None:
+    config = docker_spec.create_config(
+        TaskSpec(image="app"), {}, init=True, publish_address="127.0.0.1"
+    )
+    assert not {"Memory", "NanoCpus", "PortBindings"} & config["HostConfig"].keys()
+    assert config["HostConfig"]["Init"] is True
+    assert config["Env"] == []
+
+
+def test_a_port_of_the_users_own_choice_is_kept() -> None:
+    spec = TaskSpec(image="app", port=8080, env={"PORT": "9"})
+    config = docker_spec.create_config(spec, {}, init=True, publish_address="127.0.0.1")
+    assert config["Env"] == ["PORT=9"]
+
+
+def test_a_name_is_for_people_and_valid() -> None:
+    task = Task(id="0123456789abcdef", service="my/web", slot=2)
+    short, full = docker_spec.container_names(task)
+    assert short == "orca-my-web-2-01234567"
+    assert full == "orca-my-web-2-0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("", 0.0),
+        ("0001-01-01T00:00:00Z", 0.0),
+        ("1970-01-01T00:00:01.5Z", 1.5),
+        ("1970-01-01T00:00:01.123456789Z", 1.123456),
+        ("1970-01-01T01:00:01+01:00", 1.0),
+    ],
+)
+def test_times_are_unix_seconds(text: str, seconds: float) -> None:
+    assert docker_spec.unix_time(text) == seconds
+
+
+def answer(**state: Any) -> dict[str, Any]:
+    labels = {"orca.task": "t", "maintainer": "somebody"}
+    return {"Id": "abc", "State": state, "Config": {"Labels": labels}, "NetworkSettings": {}}
+
+
+def test_a_container_that_could_not_start_is_still_only_created() -> None:
+    found = docker_spec.from_inspect(answer(Status="created", ExitCode=128))
+    assert (found.phase, found.exit_code, found.labels) == (
+        Phase.CREATED,
+        0,
+        {"orca.task": "t"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "phase"),
+    [
+        ("created", Phase.CREATED),
+        ("running", Phase.RUNNING),
+        ("paused", Phase.RUNNING),
+        ("exited", Phase.EXITED),
+        ("dead", Phase.EXITED),
+        ("removing", Phase.EXITED),
+    ],
+)
+def test_every_word_of_the_engine_is_a_phase(word: str, phase: Phase) -> None:
+    assert docker_spec.phase_of(word) is phase
