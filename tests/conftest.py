@@ -1,6 +1,7 @@
 """Options that all tests share."""
 
 import pytest
+
 from orca_common.logs import configure_logs
 
 SEEDS = 100

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import engine
-from tests.fake_runtime import FakeRuntime, Machine
 
+import engine
+from fake_runtime import FakeRuntime, Machine
 from orca_common.env import Env
 from orca_proto.worker_pb2 import Task, TaskSpec
 from orca_worker.runtime.docker import DockerRuntime

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from tests import engine
-from tests.contract.benches import Bench, DockerBench, FakeBench, ProcessBench
 
+import engine
+from contract.benches import Bench, DockerBench, FakeBench, ProcessBench
 from orca_common.env import Env
 from orca_common.real import real_env
 

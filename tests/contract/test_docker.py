@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import engine
-from tests.contract.benches import DockerBench
-from tests.contract.waiting import exited, launch, listens, output, until
 
+import engine
+from contract.benches import DockerBench
+from contract.waiting import exited, launch, listens, output, until
 from orca_common.env import Env
 from orca_proto.worker_pb2 import Resources, TaskSpec
 from orca_worker.runtime.docker import DockerRuntime, probe

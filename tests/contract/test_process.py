@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.contract.benches import ProcessBench
-from tests.contract.waiting import exited, launch, next_end, output, until
 
+from contract.benches import ProcessBench
+from contract.waiting import exited, launch, next_end, output, until
 from orca_proto.worker_pb2 import Resources
 from orca_worker.runtime.port import Phase, RuntimeRefusal
 from orca_worker.runtime.process import ProcessRuntime

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests import engine
-from tests.contract.benches import Bench
-from tests.contract.waiting import exited, launch, listens, next_end, output, until
 
+import engine
+from contract.benches import Bench
+from contract.waiting import exited, launch, listens, next_end, output, until
 from orca_proto.worker_pb2 import Resources
 from orca_worker.runtime.port import Phase, RuntimeRefusal
 

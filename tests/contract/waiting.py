@@ -5,8 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from tests.contract.benches import Bench
-
+from contract.benches import Bench
 from orca_proto.worker_pb2 import Task
 from orca_worker.runtime.port import Container, Phase, Runtime
 

@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from tests.fake_runtime import FakeRuntime, Machine
 
+from fake_runtime import FakeRuntime, Machine
 from orca_common.real import real_env
 from orca_proto.worker_pb2 import Task, TaskSpec
 from orca_worker.runtime.port import Phase, RuntimeRefusal

@@ -270,7 +270,9 @@ async def test_a_second_log_on_the_same_folder_is_refused_until_the_first_lets_g
 async def test_another_clusters_folder_is_refused_naming_both():
     env = sim_env(1)
     await recovered(env)
-    with pytest.raises(FolderInUse, match=r"member m1 of cluster c1, not to member m2 of cluster c9"):
+    with pytest.raises(
+        FolderInUse, match=r"member m1 of cluster c1, not to member m2 of cluster c9"
+    ):
         await a_log(env, cluster_id="c9", member_name="m2").start(Recorder())
     await recovered(env)
 
