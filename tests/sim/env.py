@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from orca_common.env import Disk, Env
-
 from sim.disk import SimDisk
 
 T = TypeVar("T")

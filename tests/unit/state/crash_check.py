@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from recorder import Recorder, a_log, running
-from sim.disk import Image, SimDisk
-from sim.env import sim_env
 
 from orca_master.errors import StorageFull
 from orca_master.state.log import DamagedLog
 from orca_master.state.solo import SoloLog
+from sim.disk import Image, SimDisk
+from sim.env import sim_env
 
 OPTIONS = {"segment_bytes": 150, "snapshot_every_entries": 6}
 
@@ -43,10 +43,7 @@ class Trace:
         chance = random.Random(7)
 
         def note() -> None:
-            found = [*itertools.islice(disk.crash_states(), 20_000)]
-            if len(found) > self.states_per_point:
-                found = chance.sample(found, self.states_per_point)
-            for image in found:
+            for image in disk.some_crash_states(self.states_per_point, chance):
                 key = tuple(sorted(image.items()))
                 self.states[key] = max(self.states.get(key, 0), self.acknowledged)
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 from recorder import FOLDER, Recorder, a_log, numbered, recovered, running
-from sim.disk import SimDisk
-from sim.env import sim_env
 
 from orca_common.env import Env
 from orca_master.errors import NotLeader, OutcomeUnknown, StorageFull
 from orca_master.state.log import FolderInUse, LogFailed
 from orca_master.state.solo import SoloLog
+from sim.disk import SimDisk
+from sim.env import sim_env
 
 
 class Large(Recorder):
@@ -270,7 +270,9 @@ async def test_a_second_log_on_the_same_folder_is_refused_until_the_first_lets_g
 async def test_another_clusters_folder_is_refused_naming_both():
     env = sim_env(1)
     await recovered(env)
-    with pytest.raises(FolderInUse, match=r"member m1 of cluster c1, not to member m2 of cluster c9"):
+    with pytest.raises(
+        FolderInUse, match=r"member m1 of cluster c1, not to member m2 of cluster c9"
+    ):
         await a_log(env, cluster_id="c9", member_name="m2").start(Recorder())
     await recovered(env)
 
