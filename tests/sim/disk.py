@@ -166,11 +166,7 @@ class SimDisk:
 
     def open_append(self, path: str) -> AppendFile:
         self._enter("open_append")
-        folder = posixpath.dirname(path)
-        if folder not in self._folders:
-            raise _error(errno.ENOENT, path)
-        if path not in self._names:
-            self._change_name(_NameChange(folder, None, path, _File()))
+        self._create(path)
         return _SimFile(self, self._names[path], self._boot)
 
     def rename(self, source: str, target: str) -> None:
@@ -199,6 +195,7 @@ class SimDisk:
         self._enter("lock")
         if path in self._locks:
             raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), path)
+        self._create(path)
         self._locks.add(path)
         boot = self._boot
 
@@ -250,6 +247,13 @@ class SimDisk:
         failures = self._failures.get(verb)
         if failures:
             raise failures.pop(0)
+
+    def _create(self, path: str) -> None:
+        folder = posixpath.dirname(path)
+        if folder not in self._folders:
+            raise _error(errno.ENOENT, path)
+        if path not in self._names:
+            self._change_name(_NameChange(folder, None, path, _File()))
 
     def _file(self, path: str) -> _File:
         if path not in self._names:

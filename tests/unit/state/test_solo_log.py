@@ -257,6 +257,25 @@ async def test_a_full_disk_at_the_start_is_said_so_and_lets_the_folder_go():
     assert await recovered(env) == numbered(3)
 
 
+async def test_a_disk_that_is_full_when_the_log_is_created_is_no_obstacle_later():
+    for room in range(0, 170, 3):
+        disk = SimDisk()
+        env = sim_env(room, disk)
+        disk.capacity = room
+        try:
+            await recovered(env)
+        except StorageFull:
+            assert room < 150
+        else:
+            assert room > 80
+        if room % 2:
+            disk.crash(random.Random(room))
+        disk.capacity = None
+        async with running(a_log(env), Recorder()) as log:
+            await log.propose(b"x")
+        assert await recovered(env) == [b"x"]
+
+
 async def test_a_second_log_on_the_same_folder_is_refused_until_the_first_lets_go():
     env = sim_env(1)
     first = a_log(env)
