@@ -58,10 +58,11 @@ async def test_a_torn_tail_is_cut_and_nothing_acknowledged_is_lost():
 
 
 async def test_every_flipped_bit_before_the_last_record_refuses_with_the_file_and_the_offset():
-    entries = numbered(12, size=4)
+    entries = numbered(15, size=4)
     image = await an_image(entries)
     paths = files(image, ".log")
     assert len(paths) >= 2
+    assert len(image[paths[-1]]) > 130, "the last file has a middle too"
     seen = 0
     for path in paths:
         end = len(image[path])
@@ -106,6 +107,16 @@ async def test_files_in_the_wrong_order_refuse():
     assert "it was written as the file of entry" in await refused(swapped)
 
 
+async def test_a_whole_record_in_the_wrong_place_refuses():
+    image = await an_image([])
+    (path,) = files(image, ".log")
+    header = records.decode_header(records.LOG_MAGIC, image[path])
+    assert header is not None
+    for index, term, what in ((4, 1, "entry 4 follows entry 1"), (2, 0, "terms go backwards")):
+        record = records.encode_record(header.seed, index=index, term=term, payload=b"x")
+        assert what in await refused(image | {path: image[path] + record})
+
+
 async def test_a_folder_whose_log_is_gone_refuses_rather_than_begin_with_nothing():
     image = await an_image(numbered(3))
     only_identity = {path: raw for path, raw in image.items() if not path.endswith(".log")}
@@ -134,6 +145,16 @@ async def test_every_flipped_bit_of_the_newest_snapshot_falls_back_to_the_older_
         assert any("a snapshot is damaged" in line["event"] for line in said)
         assert files(disk.image(), ".snapshot") == [older]
         assert newest + ".damaged" in disk.image()
+
+
+async def test_whatever_the_sizes_the_log_reaches_back_to_the_older_snapshot():
+    entries = numbered(40, size=4)
+    for every in range(3, 12):
+        for segment_bytes in range(60, 200, 14):
+            options = {"snapshot_every_entries": every, "segment_bytes": segment_bytes}
+            image = await an_image(entries, **options)
+            newest = files(image, ".snapshot")[-1]
+            assert await start_on(image | {newest: image[newest][:-1]}, **options) == entries
 
 
 async def test_the_only_snapshot_damaged_falls_back_to_the_whole_log():

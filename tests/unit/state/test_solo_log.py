@@ -335,6 +335,29 @@ async def test_a_stopped_log_says_whether_anything_was_changed():
     await log.close()
 
 
+async def test_a_caller_who_goes_while_his_entry_is_written_does_not_stop_the_log():
+    class Held:
+        gate = asyncio.Event()
+
+        async def run(self, work):
+            await self.gate.wait()
+            return work()
+
+    plain = sim_env(1)
+    threads = Held()
+    env = Env(clock=plain.clock, random=plain.random, disk=plain.disk, threads=threads)
+    machine = Recorder()
+    async with running(a_log(env), machine) as log:
+        log._sync_seconds = 1.0  # a slow disk: its syncs go to a thread
+        going = asyncio.ensure_future(log.propose(b"going"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        going.cancel()
+        threads.gate.set()
+        assert await log.propose(b"next")
+    assert machine.entries == [b"going", b"next"]
+
+
 async def test_a_slow_disk_is_synced_in_a_thread_and_a_quick_one_on_the_loop():
     class Threads:
         runs = 0
