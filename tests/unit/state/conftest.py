@@ -1,13 +1,9 @@
-"""Makes `sim` (the simulated world in tests/sim) importable for the tests of the state."""
+"""What the tests of the state share."""
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import structlog.testing
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 
 @pytest.fixture(autouse=True)

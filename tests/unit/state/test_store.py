@@ -272,7 +272,7 @@ async def test_a_row_that_this_master_cannot_decode_is_kept_and_passed_on():
     async with a_store(MemoryLog()) as store:
         await store.update(put("a", 1, "x"))
         strange = store.state.changed("rows", ("s",), b"\xc1").changed("newer", ("k",), b"any")
-        kept = [(table, key) for table, key, _ in strange.raw_rows()]
+        kept = sorted((table, key) for table, key, _ in strange.raw_rows())
         assert kept == [("newer", ("k",)), ("rows", ("a",)), ("rows", ("s",))]
         assert [r.id for r in strange.find(ROWS, "group", "x")] == ["a"]
         with pytest.raises(msgspec.MsgspecError):
