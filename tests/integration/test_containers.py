@@ -11,6 +11,7 @@ import pytest
 
 import engine
 from integration.conftest import RealCluster
+from orca.client import Client
 
 pytestmark = pytest.mark.engine
 
@@ -167,17 +168,19 @@ async def test_logs_come_from_the_containers(
     engine_cluster: RealCluster, engine_image: str
 ) -> None:
     script = "for i in $(seq 1 50); do echo line $i; done; echo to stderr >&2; sleep 1000"
+    service = {"name": "talk", "image": engine_image, "command": ["sh", "-c", script]}
     async with engine_cluster.client() as client:
-        await client.deploy(
-            [{"name": "talk", "image": engine_image, "command": ["sh", "-c", script]}]
-        )
+        await client.deploy([service])
         async with asyncio.timeout(10):
-            while True:
-                text = b"".join([c async for c in client.logs("talk", tail=3)]).decode()
-                if "to stderr" in text:
-                    break
+            while len(lines := await _log_lines(client, 100)) < 51:
                 await asyncio.sleep(0.05)
-    assert sorted(text.splitlines()) == ["line 49", "line 50", "to stderr"]
+        assert sorted(lines) == sorted([*(f"line {n}" for n in range(1, 51)), "to stderr"])
+        assert await _log_lines(client, 3) == lines[-3:]
+
+
+async def _log_lines(client: Client, tail: int) -> list[str]:
+    text = b"".join([chunk async for chunk in client.logs("talk", tail=tail)])
+    return text.decode().splitlines()
 
 
 async def test_down_leaves_no_container_and_up_brings_the_same_state_back(
