@@ -35,7 +35,7 @@ def free_port() -> int:
 async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     """Wait until the condition holds. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  (it is about anything, not one event)
+        while not condition():
             await asyncio.sleep(0.01)
 
 

@@ -2,8 +2,9 @@
 
 Filters say where a task can run; every refusal is counted by its reason, so that a task that fits
 nowhere can say why. A memory limit is reserved; a processor limit is not, because processors can be
-shared: it only weighs in the choice (docs/adr/0006-limits-and-reservations.md). Among the fitting nodes the one with the fewest replicas of the same owner wins,
-then the one with the largest free share, then the name.
+shared: it only weighs in the choice (docs/adr/0006-limits-and-reservations.md). Among the fitting
+nodes the one with the fewest replicas of the same owner wins, then the one with the largest free
+share, then the name.
 """
 
 from collections import Counter

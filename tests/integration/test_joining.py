@@ -1,0 +1,189 @@
+"""Who may connect as a worker, over the real ports: everybody else is told why not."""
+
+import asyncio
+import base64
+import datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from integration.conftest import RealCluster
+from orca_proto import worker_pb2 as pb
+from orca_proto import worker_pb2_grpc as rpc
+from orca_proto.identity import MASTER_NAME
+from orca_proto.join import parse
+from orca_worker.enrol import CannotJoin, Membership, join
+
+DAY = datetime.timedelta(days=1)
+
+
+async def enrol(cluster: RealCluster, token: str, name: str, folder: Path) -> Membership:
+    return await join(cluster.api, parse(token), name, folder)
+
+
+async def fresh_token(cluster: RealCluster, **options: Any) -> str:
+    async with cluster.client() as client:
+        return await client.join_token(**options)
+
+
+async def test_a_token_works_once_and_its_certificate_opens_the_stream(
+    process_cluster: RealCluster, tmp_path: Path
+) -> None:
+    token = await fresh_token(process_cluster)
+    membership = await enrol(process_cluster, token, "second", tmp_path / "a")
+    assert await _greeting(process_cluster, membership) == "welcome"
+    with pytest.raises(CannotJoin, match="used up"):
+        await enrol(process_cluster, token, "third", tmp_path / "b")
+
+
+async def test_a_token_with_two_uses_works_twice(
+    process_cluster: RealCluster, tmp_path: Path
+) -> None:
+    token = await fresh_token(process_cluster, uses=2)
+    await enrol(process_cluster, token, "a", tmp_path / "a")
+    await enrol(process_cluster, token, "b", tmp_path / "b")
+    with pytest.raises(CannotJoin, match="used up"):
+        await enrol(process_cluster, token, "c", tmp_path / "c")
+
+
+async def test_an_expired_token_is_refused(process_cluster: RealCluster, tmp_path: Path) -> None:
+    token = await fresh_token(process_cluster, ttl=1.0)
+    await asyncio.sleep(1.1)
+    with pytest.raises(CannotJoin, match=r"expired: make a new one with `orca nodes token`"):
+        await enrol(process_cluster, token, "late", tmp_path / "a")
+
+
+async def test_a_name_in_use_is_refused_and_the_token_is_kept(
+    process_cluster: RealCluster, tmp_path: Path
+) -> None:
+    token = await fresh_token(process_cluster)
+    with pytest.raises(CannotJoin, match="a node named worker-1 exists already"):
+        await enrol(process_cluster, token, "worker-1", tmp_path / "a")
+    await enrol(process_cluster, token, "other", tmp_path / "a")
+
+
+async def test_a_token_of_another_cluster_is_refused_before_anything_is_asked(
+    process_cluster: RealCluster, tmp_path: Path
+) -> None:
+    genuine = parse(await fresh_token(process_cluster))
+    foreign = type(genuine)(bytes(32), genuine.seed).text()
+    with pytest.raises(CannotJoin, match="not the cluster that the token was made for"):
+        await enrol(process_cluster, foreign, "x", tmp_path / "a")
+
+
+async def test_a_request_that_the_token_did_not_sign_is_refused(
+    process_cluster: RealCluster,
+) -> None:
+    token = parse(await fresh_token(process_cluster))
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    request = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+    body = {
+        "name": "thief",
+        "token": token.public_key,
+        "request": base64.b64encode(request).decode(),
+        "signature": base64.b64encode(token.sign("another-name", request)).decode(),
+    }
+    async with aiohttp.ClientSession() as http:
+        async with http.post(f"{process_cluster.api}/api/v1/cluster/enroll", json=body) as answer:
+            assert answer.status == 403
+            assert "not signed with the join token" in (await answer.json())["error"]
+        body["request"] = base64.b64encode(b"nonsense").decode()
+        async with http.post(f"{process_cluster.api}/api/v1/cluster/enroll", json=body) as answer:
+            assert answer.status == 400
+
+
+async def test_the_stream_needs_a_workers_certificate_of_this_cluster(
+    process_cluster: RealCluster, tmp_path: Path
+) -> None:
+    membership = await enrol(
+        process_cluster, await fresh_token(process_cluster), "good", tmp_path / "a"
+    )
+    ca = x509.load_pem_x509_certificate(membership.ca)
+    foreign = _self_made(membership.node_id, "orca://x/worker/" + membership.node_id)
+    for certificate, key in (foreign, (None, None)):
+        refused = await _greeting(
+            process_cluster, _with(membership, certificate, key), expect_refusal=True
+        )
+        assert refused == "UNAVAILABLE", "the handshake itself fails"
+    assert ca.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+
+
+def _self_made(name: str, uri: str) -> tuple[bytes, bytes]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - DAY)
+        .not_valid_after(now + DAY)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=False
+        )
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return certificate.public_bytes(Encoding.PEM), pem
+
+
+def _with(membership: Membership, certificate: bytes | None, key: bytes | None) -> Any:
+    return {"ca": membership.ca, "certificate": certificate, "key": key}
+
+
+async def _greeting(
+    cluster: RealCluster, who: Any, *, expect_refusal: bool = False, protocol: int = 1
+) -> str:
+    """`welcome`, or the code that the master answers Hello with."""
+    if isinstance(who, Membership):
+        who = {"ca": who.ca, "certificate": who.certificate, "key": who.key}
+    credentials = grpc.ssl_channel_credentials(who["ca"], who["key"], who["certificate"])
+    address = f"127.0.0.1:{cluster.port + 1}"
+    options = [("grpc.ssl_target_name_override", MASTER_NAME)]
+    async with grpc.aio.secure_channel(address, credentials, options=options) as channel:
+        call = rpc.WorkersStub(channel).Session()
+        try:
+            await call.write(pb.FromWorker(hello=pb.Hello(protocol=protocol, name="x")))
+            message = await call.read()
+            assert message is not grpc.aio.EOF
+            return str(message.WhichOneof("body"))
+        except grpc.aio.AioRpcError as error:
+            return str(error.code().name)
+        except asyncio.InvalidStateError:
+            return str((await call.code()).name)
+
+
+async def test_another_protocol_is_refused_with_the_versions(
+    process_cluster: RealCluster, tmp_path: Path
+) -> None:
+    membership = await enrol(
+        process_cluster, await fresh_token(process_cluster), "old", tmp_path / "a"
+    )
+    assert await _greeting(process_cluster, membership, protocol=99) == "PERMISSION_DENIED"
+
+
+async def test_a_second_master_on_the_same_folder_is_refused(process_cluster: RealCluster) -> None:
+    import sys
+
+    folder = process_cluster.folder / "master-1"
+    second = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "orca_master", "--data-dir", str(folder), "--api-port", "1",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    _, said = await second.communicate()
+    assert second.returncode == 1
+    last = said.decode().strip().splitlines()[-1]
+    assert last.startswith("error:")
+    assert "another process" in last
