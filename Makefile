@@ -33,6 +33,7 @@ down: setup ## Stop the local cluster and what it runs; its state stays in .orca
 test: setup ## Every test; says what it leaves out when there is no engine or no root
 	@sh tools/what-is-missing.sh
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(PYTEST_FLAGS) tests
+	@sh tools/other-pythons.sh $(BIN)/python
 
 check: setup ## The quick half: format, lint, types, import contracts, unit tests
 	$(BIN)/ruff format --check .
