@@ -1,12 +1,13 @@
 """Options and means that all tests share; a missing engine skips, in CI it fails."""
 
+import logging
 import os
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 import engine
-from orca_common.logs import configure_logs
 
 SEEDS = 100
 
@@ -28,8 +29,14 @@ def seeds(request: pytest.FixtureRequest) -> list[int]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _quiet_logs() -> None:
-    """Daemons in the same process say only what is wrong; pytest shows it when a test fails."""
-    configure_logs(level="error", as_json=False)
+    """Daemons in the same process say only what is wrong; pytest shows it when a test fails.
+
+    Nothing is cached, so that `capture_logs` works in whatever order the tests run.
+    """
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        cache_logger_on_first_use=False,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,11 @@ class Machine(Protocol):
         ...
 
     def capture(self) -> Iterator[bytes]:
-        """The whole state as it is now, in parts of bounded size, made lazily from an immutable view."""
+        """The whole state as it is now, in parts of bounded size.
+
+        The view is taken by the call itself; the parts are made from it later, one at a time, while
+        entries go on being applied.
+        """
         ...
 
     def restore(self, parts: Iterable[bytes]) -> None:

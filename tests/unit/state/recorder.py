@@ -25,10 +25,7 @@ class Recorder:
         return True
 
     def capture(self) -> Iterator[bytes]:
-        entries = list(self.entries)
-        yield _number.pack(len(entries))
-        for first in range(0, len(entries), 2):
-            yield b"".join(_number.pack(len(e)) + e for e in entries[first : first + 2])
+        return _parts(list(self.entries))  # the view is taken now, the parts are made later
 
     def restore(self, parts: Iterable[bytes]) -> None:
         rest = iter(parts)
@@ -37,6 +34,12 @@ class Recorder:
         if len(entries) != count:
             raise ValueError(f"{len(entries)} entries of {count}")
         self.entries = entries
+
+
+def _parts(entries: list[bytes]) -> Iterator[bytes]:
+    yield _number.pack(len(entries))
+    for first in range(0, len(entries), 2):
+        yield b"".join(_number.pack(len(e)) + e for e in entries[first : first + 2])
 
 
 def _split(part: bytes) -> Iterator[bytes]:

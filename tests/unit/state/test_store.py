@@ -345,3 +345,14 @@ async def test_a_capture_that_is_not_whole_is_refused_and_changes_nothing():
             with pytest.raises(ValueError):
                 store.restore(broken)
         assert store.state is before
+
+
+async def test_a_capture_is_of_the_moment_of_the_call_whenever_its_parts_are_made():
+    async with a_store(MemoryLog()) as store:
+        await store.update(put("a"))
+        parts = store.capture()
+        await store.update(put("b"))
+        other = Store(sim_env(1), MemoryLog(), Schema(ROWS))
+        other.restore(list(parts))
+        assert [row.id for row in other.state.scan(ROWS)] == ["a"]
+        assert other.state.version == store.state.version - 1
