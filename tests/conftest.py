@@ -1,8 +1,8 @@
 """Options and means that all tests share; a missing engine skips, in CI it fails."""
 
-import logging
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import structlog
@@ -28,15 +28,20 @@ def seeds(request: pytest.FixtureRequest) -> list[int]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _quiet_logs() -> None:
+def _only_errors_are_said() -> None:
     """Daemons in the same process say only what is wrong; pytest shows it when a test fails.
 
-    Nothing is cached, so that `capture_logs` works in whatever order the tests run.
+    Nothing is cached and no level is filtered before the processors, so that `capture_logs` hears
+    everything, in whatever order the tests run.
     """
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
-        cache_logger_on_first_use=False,
-    )
+    processors = [_drop_what_is_no_error, structlog.dev.ConsoleRenderer(colors=False)]
+    structlog.configure(processors=processors, cache_logger_on_first_use=False)
+
+
+def _drop_what_is_no_error(_: Any, level: str, event: Any) -> Any:
+    if level not in ("error", "critical", "exception"):
+        raise structlog.DropEvent
+    return event
 
 
 @pytest.fixture(scope="session")

@@ -156,7 +156,17 @@ class SimMaster:
     def accept(self, node_id: str, stream: Stream, refusal: list[str]) -> None:
         assert self._sessions is not None
         assert self.core is not None
-        self._sessions.create_task(self._serve(self.core, node_id, stream, refusal))
+        serving = self._serve(self.core, node_id, stream, refusal)
+        try:
+            self._sessions.create_task(serving)
+        except RuntimeError:  # the master is ending by itself
+            serving.close()
+            stream.close()
+
+    def raise_if_ended(self) -> None:
+        """A master that ended by itself has found a violation, or has broken."""
+        if self.core is not None and self._task is not None and self._task.done():
+            self._task.result()
 
     async def _serve(
         self, core: MasterCore, node_id: str, stream: Stream, refusal: list[str]

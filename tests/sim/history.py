@@ -15,9 +15,10 @@ from orca_master.services import operations
 from orca_master.services.model import SERVICES, Service, ServiceSpec
 from orca_master.services.status import status
 from orca_master.state.follow import FeedOverrun
-from orca_master.tasks.model import TASKS, Task, Wanted
+from orca_master.tasks.model import TASKS, Constraints, Task, Wanted
+from orca_proto import worker_pb2 as pb
 from orca_worker.runtime.port import Phase
-from sim.cluster import SimCluster, SimWorker
+from sim.cluster import CLUSTER, DOWN_AFTER_SECONDS, SimCluster, SimWorker
 
 CHAOS_SECONDS = 60.0
 CONVERGE_SECONDS = 600.0
@@ -45,6 +46,7 @@ class History:
     wants: dict[str, set[Want | None]] = field(default_factory=dict)
     """Per service: the states that are possible; one unless an outcome is unknown."""
     counts: Counter[str] = field(default_factory=Counter)
+    _strays: int = 0
     story: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -73,7 +75,8 @@ class History:
         chance = self.cluster.chance
         name, image = chance.choice(NAMES), chance.choice(IMAGES)
         replicas = chance.randint(0, 5)
-        spec = ServiceSpec(image=image, memory_bytes=64 << 20)
+        pin = chance.choice(["", "", chance.choice(self.cluster.workers).name])
+        spec = ServiceSpec(image=image, memory_bytes=64 << 20, constraints=Constraints(node=pin))
         want = Want(image, replicas, stopped=False)
 
         def request(tx: operations.Transaction) -> None:
@@ -87,7 +90,7 @@ class History:
                 now=self.now_wall(),
             )
 
-        await self._ask(f"deploy {name} {image} x{replicas}", name, request, want)
+        await self._ask(f"deploy {name} {image} x{replicas} {pin}", name, request, want)
 
     async def scale(self) -> None:
         chance = self.cluster.chance
@@ -180,10 +183,34 @@ class History:
         await asyncio.sleep(self.cluster.chance.uniform(1.0, 30.0))
         worker.start()
 
-    async def cut_line(self) -> None:
+    async def reinstall(self) -> None:
+        """The machine comes back empty, or with something that no master knows."""
         worker = self.cluster.chance.choice(self.cluster.workers)
-        self._tell(f"{worker.name}: line {'healed' if worker.cut else 'cut'}")
-        worker.set_cut(not worker.cut)
+        self._tell(f"{worker.name}: machine reinstalled")
+        await worker.kill()
+        worker.machine.things.clear()
+        if self.cluster.chance.random() < 0.5:
+            await self._leave_a_stray(worker)
+        await asyncio.sleep(self.cluster.chance.uniform(1.0, 5.0))
+        worker.start()
+
+    async def _leave_a_stray(self, worker: SimWorker) -> None:
+        self._strays += 1
+        task = pb.Task(id=f"stray-{self._strays}", service="stray", revision=1)
+        labels = {"orca.cluster": CLUSTER, "orca.node": worker.id, "orca.service": "stray"}
+        spec = pb.TaskSpec(image="app:1")
+        await worker.runtime.create(task, spec, labels | {"orca.revision": "1"})
+        await worker.runtime.start(task.id)
+
+    async def cut_line(self) -> None:
+        """A line is cut, for shorter or longer than a node may be silent; others may be cut too."""
+        worker = self.cluster.chance.choice(self.cluster.workers)
+        if worker.cut:
+            return
+        self._tell(f"{worker.name}: line cut")
+        worker.set_cut(True)
+        seconds = self.cluster.chance.uniform(0.5, 2.5 * DOWN_AFTER_SECONDS)
+        asyncio.get_running_loop().call_later(seconds, worker.set_cut, False)
 
     async def lose_events(self) -> None:
         worker = self.cluster.chance.choice(self.cluster.workers)
@@ -220,6 +247,7 @@ class History:
     async def _check_machines(self) -> None:
         while True:
             await asyncio.sleep(0.5)
+            self.cluster.master.raise_if_ended()
             self._check_no_task_twice()
             self._check_nothing_lost()
 
@@ -270,6 +298,9 @@ class History:
             if word != ("running" if service.wanted_replicas else "stopped"):
                 return f"{service.name} is {word}"
             expected[service.name, str(service.revision)] = service.wanted_replicas
+        leaving = [task.id for task in state.scan(TASKS) if task.wanted is Wanted.STOP]
+        if leaving:
+            return f"still to be stopped: {leaving}"
         actual: Counter[tuple[str, str]] = Counter()
         broken = {s.name for s in state.scan(SERVICES) if s.spec.image == "broken:1"}
         for worker in self.cluster.workers:
@@ -310,8 +341,7 @@ _FAULTS = (
     History.kill_master,
     History.kill_worker,
     History.reboot,
+    History.reinstall,
     History.cut_line,
     History.lose_events,
 )
-
-__all__ = ["History", "SimWorker", "Violation"]
