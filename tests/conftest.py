@@ -1,7 +1,11 @@
-"""Options that all tests share."""
+"""Options and means that all tests share; a missing engine skips, in CI it fails."""
+
+import os
+from collections.abc import Iterator
 
 import pytest
 
+import engine
 from orca_common.logs import configure_logs
 
 SEEDS = 100
@@ -26,3 +30,30 @@ def seeds(request: pytest.FixtureRequest) -> list[int]:
 def _quiet_logs() -> None:
     """Daemons in the same process say only what is wrong; pytest shows it when a test fails."""
     configure_logs(level="error", as_json=False)
+
+
+@pytest.fixture(scope="session")
+def engine_url() -> str:
+    url = engine.find_engine()
+    if url is None:
+        assert not os.environ.get("CI"), "no container engine answers"
+        pytest.skip("no container engine answers")
+    return url
+
+
+@pytest.fixture(scope="session")
+def engine_image(engine_url: str) -> Iterator[str]:
+    client = engine.connect(engine_url)
+    image = engine.build_image(client, engine.image_name())
+    yield image
+    engine.clean(client, "orca.task=none", images=(image,))
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def registry(engine_url: str) -> Iterator[engine.Registry]:
+    if not engine.Registry.is_installed():
+        assert not os.environ.get("CI"), "no registry program is installed"
+        pytest.skip("no registry program is installed")
+    with engine.Registry() as running:
+        yield running

@@ -24,7 +24,7 @@ from orca.client import Client, OrcaError
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 COME_BACK_SECONDS = 15.0
-PORTS_PER_MASTER = 3
+PORT_SECONDS = 3.0
 HOST = "127.0.0.1"
 
 
@@ -106,7 +106,7 @@ async def up(
     alive = {process.name: process for process in cluster.processes if process.is_alive()}
     cluster.processes = list(alive.values())
     if "master-1" not in alive:
-        _check_ports(cluster.port)
+        await _check_ports(cluster.port)
         cluster.processes.insert(0, _start_master(folder, cluster.port))
         save(folder, cluster)
         say(f"master-1: {cluster.api[0]}")
@@ -180,28 +180,39 @@ def _spawn(
     kept = {
         k: v for k, v in os.environ.items() if not k.startswith(("ORCA_MASTER_", "ORCA_WORKER_"))
     }
-    with log.open("ab") as output:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            env=kept | environment,
-        )
-    return Process(role, name, child.pid, psutil.Process(child.pid).create_time(), str(log))
+    flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND
+    pid = os.posix_spawn(
+        command[0],
+        command,
+        kept | environment,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
+    return Process(role, name, pid, psutil.Process(pid).create_time(), str(log))
 
 
-def _check_ports(first: int) -> None:
+async def _check_ports(first: int) -> None:
+    """Both ports must be free, or become so: a master that was just killed may still hold them."""
+    until = time.monotonic() + PORT_SECONDS
     for port in range(first, first + 2):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError as error:
-                raise CannotStart(
-                    f"port {port} is in use: choose others with --port ({error.strerror})"
-                ) from error
+        while not _is_free(port):
+            if time.monotonic() > until:
+                raise CannotStart(f"port {port} is in use: choose another with --port")
+            await asyncio.sleep(0.05)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
 
 
 async def _until_healthy(cluster: Cluster) -> None:
@@ -220,7 +231,7 @@ async def _until_healthy(cluster: Cluster) -> None:
 async def _until_ready(client: Client, cluster: Cluster, wanted: int) -> None:
     while True:
         info = await client.cluster_info()
-        ready = [node for node in info["nodes"] if node["state"] == "ready"]
+        ready = [n for n in info["nodes"] if n["state"] == "ready" and n["connected"]]
         if len(ready) >= wanted:
             return
         for process in cluster.processes:

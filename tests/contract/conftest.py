@@ -1,42 +1,13 @@
-"""The benches as fixtures; a missing engine skips, in CI it fails."""
+"""The benches as fixtures."""
 
-import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-import engine
 from contract.benches import Bench, DockerBench, FakeBench, ProcessBench
 from orca_common.env import Env
 from orca_common.real import real_env
-
-
-@pytest.fixture(scope="session")
-def engine_url() -> str:
-    url = engine.find_engine()
-    if url is None:
-        assert not os.environ.get("CI"), "no container engine answers"
-        pytest.skip("no container engine answers")
-    return url
-
-
-@pytest.fixture(scope="session")
-def engine_image(engine_url: str) -> Iterator[str]:
-    client = engine.connect(engine_url)
-    image = engine.build_image(client, engine.image_name())
-    yield image
-    engine.clean(client, "orca.task=none", images=(image,))
-    client.close()
-
-
-@pytest.fixture(scope="session")
-def registry(engine_url: str) -> Iterator[engine.Registry]:
-    if not engine.Registry.is_installed():
-        assert not os.environ.get("CI"), "no registry program is installed"
-        pytest.skip("no registry program is installed")
-    with engine.Registry() as running:
-        yield running
 
 
 @pytest.fixture(scope="session")

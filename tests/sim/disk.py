@@ -9,10 +9,11 @@ themselves are durable at once.
 
 import errno
 import itertools
+import math
 import os
 import posixpath
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orca_common.env import AppendFile
@@ -106,21 +107,26 @@ class SimDisk:
 
     def crash(self, chance: random.Random) -> None:
         """Power loss: one of the states of `crash_states`, by chance."""
-        names = dict(self._durable_names)
-        for change in self._name_changes:
-            if chance.random() < 0.5:
-                change.apply(names)
-        self._become({path: chance.choice([*f.after_power_loss()]) for path, f in names.items()})
+        self._become(next(self.some_crash_states(1, chance)))
 
     def crash_states(self) -> Iterator[Image]:
         """Everything that a power loss now may leave. Some images may come more than once."""
+        left = self._left()
         for keep in itertools.product((True, False), repeat=len(self._name_changes)):
-            names = dict(self._durable_names)
-            for change in itertools.compress(self._name_changes, keep):
-                change.apply(names)
-            contents = [[*file.after_power_loss()] for file in names.values()]
-            for chosen in itertools.product(*contents):
+            names = self._names_after(keep)
+            for chosen in itertools.product(*(left[file] for file in names.values())):
                 yield dict(zip(names, chosen, strict=True))
+
+    def some_crash_states(self, count: int, chance: random.Random) -> Iterator[Image]:
+        """All of them if they are at most `count`, else so many of them by chance."""
+        left = self._left()
+        bound = math.prod(map(len, left.values())) << len(self._name_changes)
+        if bound <= count:
+            yield from self.crash_states()
+            return
+        for _ in range(count):
+            names = self._names_after([chance.random() < 0.5 for _ in self._name_changes])
+            yield {path: chance.choice(left[file]) for path, file in names.items()}
 
     def image(self) -> Image:
         """What readers see now: the state if nothing is lost."""
@@ -160,11 +166,7 @@ class SimDisk:
 
     def open_append(self, path: str) -> AppendFile:
         self._enter("open_append")
-        folder = posixpath.dirname(path)
-        if folder not in self._folders:
-            raise _error(errno.ENOENT, path)
-        if path not in self._names:
-            self._change_name(_NameChange(folder, None, path, _File()))
+        self._create(path)
         return _SimFile(self, self._names[path], self._boot)
 
     def rename(self, source: str, target: str) -> None:
@@ -193,6 +195,7 @@ class SimDisk:
         self._enter("lock")
         if path in self._locks:
             raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), path)
+        self._create(path)
         self._locks.add(path)
         boot = self._boot
 
@@ -230,10 +233,27 @@ class SimDisk:
         if boot != self._boot:
             raise _error(errno.EBADF, "a file of a process that is dead")
 
+    def _left(self) -> Mapping[_File, Sequence[bytes]]:
+        files = {*self._durable_names.values(), *(c.file for c in self._name_changes if c.file)}
+        return {file: [*file.after_power_loss()] for file in files}
+
+    def _names_after(self, keep: Iterable[bool]) -> dict[str, _File]:
+        names = dict(self._durable_names)
+        for change in itertools.compress(self._name_changes, keep):
+            change.apply(names)
+        return names
+
     def _enter(self, verb: str) -> None:
         failures = self._failures.get(verb)
         if failures:
             raise failures.pop(0)
+
+    def _create(self, path: str) -> None:
+        folder = posixpath.dirname(path)
+        if folder not in self._folders:
+            raise _error(errno.ENOENT, path)
+        if path not in self._names:
+            self._change_name(_NameChange(folder, None, path, _File()))
 
     def _file(self, path: str) -> _File:
         if path not in self._names:

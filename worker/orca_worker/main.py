@@ -12,7 +12,14 @@ import click
 import psutil
 
 from orca_common.config import BadConfig, load
-from orca_common.daemon import FAILED_EXIT, USAGE_EXIT, causes, leave, until_signalled
+from orca_common.daemon import (
+    FAILED_EXIT,
+    USAGE_EXIT,
+    causes,
+    leave,
+    settle_memory,
+    until_signalled,
+)
 from orca_common.env import Env
 from orca_common.logs import configure_logs, get_logger
 from orca_common.notify import notify
@@ -103,6 +110,7 @@ async def serve(settings: WorkerConfig) -> None:
             group.create_task(agent.run())
             group.create_task(session.run())
             await session.connected.wait()
+            settle_memory()
             notify("READY=1", "STATUS=connected")
     finally:
         notify("STOPPING=1")

@@ -9,7 +9,14 @@ from typing import Any
 import click
 
 from orca_common.config import BadConfig, load
-from orca_common.daemon import FAILED_EXIT, USAGE_EXIT, causes, leave, until_signalled
+from orca_common.daemon import (
+    FAILED_EXIT,
+    USAGE_EXIT,
+    causes,
+    leave,
+    settle_memory,
+    until_signalled,
+)
 from orca_common.logs import configure_logs, get_logger
 from orca_common.notify import notify
 from orca_common.real import real_env
@@ -109,6 +116,7 @@ async def _open_doors(core: MasterCore, settings: MasterConfig, folder: Folder) 
             key=key,
         )
         await http.start(settings.bind, settings.api_port)
+        settle_memory()
         log.info("ready", api_port=settings.api_port, cluster=folder.cluster_id)
         notify("READY=1", f"STATUS=leads cluster {settings.cluster_name}")
         await asyncio.Event().wait()

@@ -29,6 +29,7 @@ class Presence:
         self._env = env
         self._heard: dict[str, float] = {}
         self._used: dict[str, Used] = {}
+        self._connected: set[str] = set()
 
     def heard(self, node_id: str, used: Used | None = None) -> None:
         self._heard[node_id] = self._env.monotonic()
@@ -38,6 +39,16 @@ class Presence:
     def heard_at(self, node_id: str) -> float:
         """On the monotonic clock; minus infinity if never."""
         return self._heard.get(node_id, float("-inf"))
+
+    def is_connected(self, node_id: str) -> bool:
+        """Whether its worker has an open stream, as far as this master knows."""
+        return node_id in self._connected
+
+    def connected(self, node_id: str, is_connected: bool) -> None:
+        if is_connected:
+            self._connected.add(node_id)
+        else:
+            self._connected.discard(node_id)
 
     def used(self, node_id: str) -> Used:
         return self._used.get(node_id, Used())

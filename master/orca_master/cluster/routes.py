@@ -116,6 +116,7 @@ class ClusterRoutes:
             "state": str(node.state),
             "state_since": node.state_since,
             "reason": node.state_reason or None,
+            "connected": self.presence.is_connected(node.id),
             "schedulable": node.schedulable,
             "labels": facts.labels,
             "address": facts.address,

@@ -5,6 +5,7 @@ part `[1, version, number of rows]`, then parts `[[table, key, bytes], ...]`.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import msgspec
 
@@ -41,10 +42,11 @@ def apply_changes(state: State, changes: Changes) -> State:
 
 
 def capture(state: State) -> Iterator[bytes]:
-    rows = list(state.raw_rows())
-    yield _encoder.encode((FORMAT, state.version, len(rows)))
-    for first in range(0, len(rows), ROWS_PER_PART):
-        yield _encoder.encode(rows[first : first + ROWS_PER_PART])
+    """The parts of a snapshot, each made only when it is asked for."""
+    yield _encoder.encode((FORMAT, state.version, state.row_count))
+    rows = state.raw_rows()
+    while part := list(islice(rows, ROWS_PER_PART)):
+        yield _encoder.encode(part)
 
 
 def restore(schema: Schema, parts: Iterable[bytes]) -> State:

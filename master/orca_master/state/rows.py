@@ -76,11 +76,14 @@ class State:
         return None if cell is None else cell.raw
 
     def raw_rows(self) -> Iterator[tuple[str, Key, bytes]]:
-        """Everything, in table and key order: for snapshots and hashes."""
+        """Everything, table by table, lazily and in no order: sorting many keys stops the loop."""
         for name in sorted(self._tables):
-            rows = self._tables[name]
-            for key in sorted(rows):
-                yield name, key, rows[key].raw
+            for key, cell in self._tables[name].items():
+                yield name, key, cell.raw
+
+    @property
+    def row_count(self) -> int:
+        return sum(len(rows) for rows in self._tables.values())
 
     def changed(self, table: str, key: Key, raw: bytes | None, value: Any = None) -> "State":
         """The state with one row written (or removed, raw=None), at the same version."""

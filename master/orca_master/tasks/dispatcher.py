@@ -73,6 +73,7 @@ class Dispatcher:
         finally:
             if self._sessions.get(node_id) is session:
                 del self._sessions[node_id]
+                self._presence.connected(node_id, False)
             for queue in session.logs.values():
                 _offer(queue, pb.LogChunk(done=True, error="the worker's connection was lost"))
             log.info("worker disconnected", node=hello.name, id=node_id)
@@ -137,6 +138,7 @@ class Dispatcher:
 
         await self._store.update(connect)
         self._presence.heard(node_id)
+        self._presence.connected(node_id, True)
 
     async def _talk(self, session: _Session) -> None:
         cluster = the_cluster(self._store.state)

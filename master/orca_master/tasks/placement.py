@@ -1,7 +1,8 @@
 """Which node a task goes to. Pure and deterministic: same input, same answer, with the reason.
 
 Filters say where a task can run; every refusal is counted by its reason, so that a task that fits
-nowhere can say why. Among the fitting nodes the one with the fewest replicas of the same owner wins,
+nowhere can say why. A memory limit is reserved; a processor limit is not, because processors can be
+shared: it only weighs in the choice (docs/adr/0006-limits-and-reservations.md). Among the fitting nodes the one with the fewest replicas of the same owner wins,
 then the one with the largest free share, then the name.
 """
 
@@ -135,11 +136,11 @@ def _memory(demand: Demand, room: Room) -> str | None:
 
 
 def _cpu(demand: Demand, room: Room) -> str | None:
+    """Only what no processor count of the node could give: time is shared, memory is not."""
     capacity = room.node.facts.cpu_millis
-    short = room.cpu_millis + demand.spec.cpu_millis - capacity
-    if not capacity or not demand.spec.cpu_millis or short <= 0:
+    if not capacity or demand.spec.cpu_millis <= capacity:
         return None
-    return f"lacks {short / 1000:g} processors"
+    return f"has {capacity / 1000:g} processors, {demand.spec.cpu_millis / 1000:g} are asked for"
 
 
 def _host_port(demand: Demand, room: Room) -> str | None:

@@ -1,6 +1,13 @@
-"""Makes `sim` (the simulated world in tests/sim) importable for the tests of the state."""
+"""What the tests of the state share."""
 
-import sys
-from pathlib import Path
+from collections.abc import Iterator
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+import pytest
+import structlog.testing
+
+
+@pytest.fixture(autouse=True)
+def _quiet_logs() -> Iterator[None]:
+    """Thousands of starts would say thousands of lines; `capture_logs` works all the same."""
+    with structlog.testing.capture_logs():
+        yield

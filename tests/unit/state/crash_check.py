@@ -43,10 +43,7 @@ class Trace:
         chance = random.Random(7)
 
         def note() -> None:
-            found = [*itertools.islice(disk.crash_states(), 20_000)]
-            if len(found) > self.states_per_point:
-                found = chance.sample(found, self.states_per_point)
-            for image in found:
+            for image in disk.some_crash_states(self.states_per_point, chance):
                 key = tuple(sorted(image.items()))
                 self.states[key] = max(self.states.get(key, 0), self.acknowledged)
 

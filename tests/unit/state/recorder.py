@@ -54,19 +54,20 @@ def a_log(env: Env, folder: str = FOLDER, **options: Any) -> SoloLog:
 async def running(log: SoloLog, machine: Recorder) -> AsyncIterator[SoloLog]:
     """The log, started and with its `run` running; closed at the end."""
     await log.start(machine)
-    async with asyncio.TaskGroup() as group:
-        work = group.create_task(log.run())
-        try:
-            yield log
-        finally:
-            work.cancel()
-    await log.close()
+    work = asyncio.ensure_future(log.run())
+    try:
+        yield log
+    finally:
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+        await log.close()
 
 
-async def recovered(env: Env, **options: Any) -> list[bytes]:
+async def recovered(env: Env, folder: str = FOLDER, **options: Any) -> list[bytes]:
     """What a start finds, without writing anything but its new term."""
     machine = Recorder()
-    log = a_log(env, **options)
+    log = a_log(env, folder, **options)
     await log.start(machine)
     await log.close()
     return machine.entries

@@ -257,6 +257,25 @@ async def test_a_full_disk_at_the_start_is_said_so_and_lets_the_folder_go():
     assert await recovered(env) == numbered(3)
 
 
+async def test_a_disk_that_is_full_when_the_log_is_created_is_no_obstacle_later():
+    for room in range(0, 170, 3):
+        disk = SimDisk()
+        env = sim_env(room, disk)
+        disk.capacity = room
+        try:
+            await recovered(env)
+        except StorageFull:
+            assert room < 150
+        else:
+            assert room > 80
+        if room % 2:
+            disk.crash(random.Random(room))
+        disk.capacity = None
+        async with running(a_log(env), Recorder()) as log:
+            await log.propose(b"x")
+        assert await recovered(env) == [b"x"]
+
+
 async def test_a_second_log_on_the_same_folder_is_refused_until_the_first_lets_go():
     env = sim_env(1)
     first = a_log(env)
@@ -314,6 +333,29 @@ async def test_a_stopped_log_says_whether_anything_was_changed():
         await log.propose(b"later")
     assert not (await log.leadership_change(seen)).is_leader
     await log.close()
+
+
+async def test_a_caller_who_goes_while_his_entry_is_written_does_not_stop_the_log():
+    class Held:
+        gate = asyncio.Event()
+
+        async def run(self, work):
+            await self.gate.wait()
+            return work()
+
+    plain = sim_env(1)
+    threads = Held()
+    env = Env(clock=plain.clock, random=plain.random, disk=plain.disk, threads=threads)
+    machine = Recorder()
+    async with running(a_log(env), machine) as log:
+        log._sync_seconds = 1.0  # a slow disk: its syncs go to a thread
+        going = asyncio.ensure_future(log.propose(b"going"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        going.cancel()
+        threads.gate.set()
+        assert await log.propose(b"next")
+    assert machine.entries == [b"going", b"next"]
 
 
 async def test_a_slow_disk_is_synced_in_a_thread_and_a_quick_one_on_the_loop():

@@ -58,11 +58,18 @@ def test_memory_is_taken_by_what_was_placed_before_in_the_same_pass() -> None:
     ]
 
 
-def test_processors_are_limited_too() -> None:
-    rooms = [Room(a_node("a", cpu_millis=1000))]
-    assert where([demand(cpu_millis=1500)], rooms) == [
-        "no node fits (1 node: lacks 0.5 processors)"
+def test_processors_are_shared_but_none_has_more_than_it_has() -> None:
+    rooms = [Room(a_node("a", cpu_millis=2000))]
+    assert where([demand(f"t{i}", cpu_millis=1000) for i in range(5)], rooms) == ["id-a"] * 5
+    assert where([demand(cpu_millis=3000)], rooms) == [
+        "no node fits (1 node: has 2 processors, 3 are asked for)"
     ]
+
+
+def test_the_less_used_node_is_preferred() -> None:
+    rooms = [Room(a_node("a", cpu_millis=2000)), Room(a_node("b", cpu_millis=2000))]
+    busy = Demand("busy", "other", a_spec(cpu_millis=1500), Constraints(node="a"))
+    assert where([busy, demand()], rooms) == ["id-a", "id-b"]
 
 
 def test_a_fixed_port_is_taken_once_on_a_node() -> None:

@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from contextlib import ExitStack
 from dataclasses import dataclass
+from threading import Lock
 
 from orca_common.env import Env
 from orca_common.logs import get_logger
@@ -69,6 +70,8 @@ class SoloLog:
         self._leads = False
         self._failure: LogFailed | None = None
         self._held = ExitStack()
+        # A compaction goes on in its thread when `run` is cancelled: `close` keeps the folder till then.
+        self._compacting = Lock()
         self._stopped = asyncio.Event()
 
     async def start(self, machine: Machine) -> None:
@@ -79,11 +82,12 @@ class SoloLog:
         self._held.callback(folders.lock(disk, self._folder))
         try:
             self._open()
-        except NoSpace as error:
+        except BaseException as error:
             self._held.close()
-            raise StorageFull(f"the log in {self._folder} cannot begin a term: {error}") from error
-        except BaseException:
-            self._held.close()
+            if isinstance(error, NoSpace) or (isinstance(error, OSError) and is_full(error)):
+                raise StorageFull(
+                    f"the log in {self._folder} has no space to begin a term: {error}"
+                ) from error
             raise
 
     async def run(self) -> None:
@@ -132,7 +136,8 @@ class SoloLog:
     async def close(self) -> None:
         """Let go of the folder. Everything acknowledged is durable already."""
         self._stop(None)
-        self._held.close()
+        with self._compacting:
+            self._held.close()
 
     # Starting.
 
@@ -284,8 +289,9 @@ class SoloLog:
         log.info("snapshot was written", index=index, entries=entries)
 
     def _compact(self) -> None:
-        self._segments.drop_up_to(self._snapshots.needed_after())
-        self._snapshots.drop_old()
+        with self._compacting:
+            self._segments.drop_up_to(self._snapshots.needed_after())
+            self._snapshots.drop_old()
 
     # Ending.
 

@@ -7,6 +7,7 @@ and is cut. Damage anywhere else is never repaired by guessing: `DamagedLog`. Us
 """
 
 import errno
+import itertools
 import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class Segments:
         self._drop_unfinished_file()
         needed = [
             first
-            for first, following in zip(self._firsts, [*self._firsts[1:], None], strict=True)
+            for first, following in itertools.zip_longest(self._firsts, self._firsts[1:])
             if following is None or following > after + 1
         ]
         if not needed or needed[0] > after + 1:

@@ -1,0 +1,194 @@
+"""The whole line on a real engine: HTTP in, a container running, its true state back."""
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import aiohttp
+import docker
+import pytest
+
+import engine
+from integration.conftest import RealCluster
+
+pytestmark = pytest.mark.engine
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def docker_client(engine_url: str) -> Any:
+    client = engine.connect(engine_url)
+    yield client
+    client.close()
+
+
+def containers(client: docker.APIClient, cluster: RealCluster) -> dict[str, dict[str, Any]]:
+    """Running containers of this cluster by id, with the engine's whole inspection."""
+    labels = {"label": [f"orca.cluster={cluster.cluster_id()}"]}
+    return {c["Id"]: client.inspect_container(c["Id"]) for c in client.containers(filters=labels)}
+
+
+def documents_payload(image: str) -> dict[str, Any]:
+    """The payload of API document 002 on a local image, without its secret."""
+    return {
+        "name": "my-app",
+        "project": "frontend",
+        "image": image,
+        "replicas": 2,
+        "port": 80,
+        "domain": "app.example.com",
+        "health": "/",
+        "env": {"KEY": "value with spaces"},
+        "resources": {"memory": "512Mi", "cpu": 1.0},
+        "internal": True,
+        "placement": {"node": "worker-1"},
+        "command": ["busybox", "httpd", "-f", "-p", "80", "-h", "/www"],
+    }
+
+
+async def test_the_documents_payload_runs_with_its_limits_and_survives_its_daemons(
+    engine_cluster: RealCluster, engine_image: str, docker_client: docker.APIClient
+) -> None:
+    cluster = engine_cluster
+    async with cluster.client() as client:
+        answer = await client.deploy([documents_payload(engine_image)])
+        assert answer == {"deployed": ["my-app"], "errors": []}
+        running = containers(docker_client, cluster)
+        assert len(running) == 2
+        for inspected in running.values():
+            host = inspected["HostConfig"]
+            assert (host["Memory"], host["NanoCpus"]) == (512 * MIB, 1_000_000_000)
+            assert "KEY=value with spaces" in inspected["Config"]["Env"]
+            labels = inspected["Config"]["Labels"]
+            assert labels["orca.project"] == "frontend"
+            assert labels["orca.service"] == "my-app"
+            assert labels["orca.revision"] == "1"
+            assert {"orca.cluster", "orca.node", "orca.task"} <= labels.keys()
+        await _every_replica_answers(await cluster.service("my-app"))
+        await client.scale("my-app", 5)
+        await cluster.until("my-app", running_replicas=5, status="running")
+    before = containers(docker_client, cluster)
+    assert len(before) == 5
+
+    await cluster.kill("master-1", "worker-1")
+    victim = next(iter(before))
+    docker_client.kill(victim)
+    await cluster.up()
+    shown = await cluster.until("my-app", running_replicas=5, status="running")
+    assert (shown["replicas"], shown["revision"]) == (5, 1)
+    after = containers(docker_client, cluster)
+    assert len(after) == 5
+    untouched = set(before) - {victim}
+    assert untouched < set(after)
+    for kept in untouched:
+        assert after[kept]["State"]["StartedAt"] == before[kept]["State"]["StartedAt"]
+        assert after[kept]["RestartCount"] == 0
+
+
+async def _every_replica_answers(service: dict[str, Any]) -> None:
+    async with aiohttp.ClientSession() as http:
+        for task in service["tasks"]:
+            async with http.get(f"http://{task['address']}/") as response:
+                assert response.status == 200
+                assert await response.read() == engine.PAGE
+
+
+async def test_images_that_do_not_exist_are_named_soon_and_disturb_nothing(
+    engine_cluster: RealCluster,
+    engine_image: str,
+    registry: engine.Registry,
+    docker_client: docker.APIClient,
+) -> None:
+    async with engine_cluster.client() as client:
+        await client.deploy([documents_payload(engine_image)])
+        before = set(containers(docker_client, engine_cluster))
+        started = time.monotonic()
+        answer = await client.deploy(
+            [
+                {"name": "untagged", "image": f"{registry.address}/app:missing"},
+                {"name": "nowhere", "image": "no-such-host.invalid/app:1"},
+            ]
+        )
+        assert time.monotonic() - started < 10
+    assert answer["deployed"] == []
+    missing, nowhere = sorted(answer["errors"], key=lambda error: error.startswith("nowhere"))
+    assert missing.startswith(f"untagged: image {registry.address}/app:missing not found")
+    assert nowhere.startswith("nowhere: registry no-such-host.invalid cannot be reached")
+    assert set(containers(docker_client, engine_cluster)) == before
+    shown = await engine_cluster.service("my-app")
+    assert (shown["status"], shown["running_replicas"]) == ("running", 2)
+
+
+async def test_an_image_is_pulled_from_a_registry(
+    engine_cluster: RealCluster,
+    engine_image: str,
+    registry: engine.Registry,
+    docker_client: docker.APIClient,
+) -> None:
+    remote = f"{registry.address}/{engine_image.replace(':', '-')}:v1"
+    engine.push_image(docker_client, engine_image, remote)
+    async with engine_cluster.client() as client:
+        answer = await client.deploy(
+            [{"name": "pulled", "image": remote, "command": ["sleep", "1000"]}]
+        )
+    assert answer == {"deployed": ["pulled"], "errors": []}
+
+
+async def test_a_container_that_dies_is_replaced_and_its_code_told(
+    engine_cluster: RealCluster, engine_image: str, docker_client: docker.APIClient
+) -> None:
+    async with engine_cluster.client() as client:
+        service = {"name": "job", "image": engine_image, "command": ["sleep", "1000"]}
+        await client.deploy([service])
+        (first,) = containers(docker_client, engine_cluster)
+        docker_client.kill(first)
+        shown = await engine_cluster.until("job", status="failed")
+        assert shown["reason"] == "replica 1: exited with code 137"
+        shown = await engine_cluster.until("job", status="running")
+        assert shown["tasks"][0]["attempt"] == 1
+        assert first not in containers(docker_client, engine_cluster)
+
+
+async def test_a_container_that_was_removed_by_hand_is_replaced(
+    engine_cluster: RealCluster, engine_image: str, docker_client: docker.APIClient
+) -> None:
+    async with engine_cluster.client() as client:
+        service = {"name": "job", "image": engine_image, "command": ["sleep", "1000"]}
+        await client.deploy([service])
+        (first,) = containers(docker_client, engine_cluster)
+        docker_client.remove_container(first, force=True)
+        await engine_cluster.until("job", status="failed")
+        await engine_cluster.until("job", status="running")
+
+
+async def test_logs_come_from_the_containers(
+    engine_cluster: RealCluster, engine_image: str
+) -> None:
+    script = "for i in $(seq 1 50); do echo line $i; done; echo to stderr >&2; sleep 1000"
+    async with engine_cluster.client() as client:
+        await client.deploy(
+            [{"name": "talk", "image": engine_image, "command": ["sh", "-c", script]}]
+        )
+        async with asyncio.timeout(10):
+            while True:
+                text = b"".join([c async for c in client.logs("talk", tail=3)]).decode()
+                if "to stderr" in text:
+                    break
+                await asyncio.sleep(0.05)
+    assert sorted(text.splitlines()) == ["line 49", "line 50", "to stderr"]
+
+
+async def test_down_leaves_no_container_and_up_brings_the_same_state_back(
+    engine_cluster: RealCluster, engine_image: str, docker_client: docker.APIClient
+) -> None:
+    async with engine_cluster.client() as client:
+        await client.deploy([documents_payload(engine_image)])
+    before = await engine_cluster.service("my-app")
+    await engine_cluster.down()
+    assert containers(docker_client, engine_cluster) == {}
+    await engine_cluster.up()
+    after = await engine_cluster.until("my-app", status="running", running_replicas=2)
+    same = ("replicas", "image", "domain", "revision", "project")
+    assert json.dumps([after[key] for key in same]) == json.dumps([before[key] for key in same])
