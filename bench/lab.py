@@ -178,6 +178,10 @@ async def orca_cluster(engine: PrivateEngine) -> AsyncIterator[tuple[Client, loc
         )
         async with Client(cluster.api[0], cluster.token()) as client:
             yield client, cluster
+    except Exception:
+        for log in sorted(folder.glob("*.log")):
+            print(f"--- {log.name}", *log.read_text().splitlines()[-40:], sep="\n", file=sys.stderr)
+        raise
     finally:
         local.down(folder, say=lambda _: None)
         shutil.rmtree(folder, ignore_errors=True)
