@@ -58,13 +58,14 @@ class Agent:
 
     async def inventory(self) -> list[pb.TaskStatus]:
         """Everything that exists on the node: for Hello. Raises RuntimeRefusal."""
+        found = [(runtime, c) for runtime in self._runtimes.values() for c in await runtime.list()]
+        # Nothing is awaited from here on: a status that changed meanwhile would be told by nobody.
         statuses = {id: runner.status for id, runner in self._runners.items()}
         self._unowned.clear()
-        for runtime in self._runtimes.values():
-            for container in await runtime.list():
-                if container.task not in statuses:
-                    self._unowned[container.task] = (runtime, container)
-                    statuses[container.task] = status_of(container)
+        for runtime, container in found:
+            if container.task not in statuses:
+                self._unowned[container.task] = (runtime, container)
+                statuses[container.task] = status_of(container)
         self._dirty.clear()
         return [status for status in statuses.values() if status.state != pb.TASK_STATE_GONE]
 

@@ -3,15 +3,15 @@
 import socket
 from typing import Literal
 
-from pydantic import Field
+from msgspec import field
 
 from orca_common.config import ConfigModel
 
 
-class WorkerConfig(ConfigModel):
-    name: str = Field(default_factory=lambda: socket.gethostname().split(".")[0].lower())
+class WorkerConfig(ConfigModel, frozen=True):
+    name: str = field(default_factory=lambda: socket.gethostname().split(".")[0].lower())
     data_dir: str = "/var/lib/orca/worker"
-    masters: list[str] = Field(default_factory=lambda: ["http://127.0.0.1:6880"])
+    masters: list[str] = field(default_factory=lambda: ["http://127.0.0.1:6880"])
     """API addresses of the masters, for joining."""
     join_token: str = ""
     join_token_file: str = ""
@@ -22,6 +22,6 @@ class WorkerConfig(ConfigModel):
     """Empty: `DOCKER_HOST`, or /var/run/docker.sock."""
     address: str = "127.0.0.1"
     """Where other machines reach what runs on this node."""
-    labels: dict[str, str] = Field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
     log_level: str = "info"
     log_json: bool = True

@@ -1,5 +1,6 @@
 """Joining a cluster: from a one-time token to a certificate of this node's own."""
 
+import asyncio
 import base64
 import json
 import os
@@ -8,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from orca_proto.join import JoinToken
+from orca_worker import http
 
 TIMEOUT_SECONDS = 30.0
 
@@ -57,21 +58,21 @@ def saved(folder: Path) -> Membership | None:
 
 async def join(api: str, token: JoinToken, name: str, folder: Path) -> Membership:
     """Enrol with the master at this API address and keep the result. Raises CannotJoin."""
+    api = api.rstrip("/")
     key = ec.generate_private_key(ec.SECP256R1())
     empty = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     request = empty.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
     try:
-        async with aiohttp.ClientSession(api, timeout=timeout) as client:
-            ca = await _trusted_ca(client, token)
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            ca = await _trusted_ca(api, token)
             body = {
                 "name": name,
                 "token": token.public_key,
                 "request": base64.b64encode(request).decode(),
                 "signature": base64.b64encode(token.sign(name, request)).decode(),
             }
-            answer = await _json(await client.post("/api/v1/cluster/enroll", json=body))
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            answer = await _json("POST", f"{api}/api/v1/cluster/enroll", body)
+    except (TimeoutError, OSError) as error:
         said = str(error) or type(error).__name__
         raise CannotJoin(f"the master at {api} cannot be reached: {said}") from error
     membership = Membership(
@@ -87,27 +88,31 @@ async def join(api: str, token: JoinToken, name: str, folder: Path) -> Membershi
     return membership
 
 
-async def _trusted_ca(client: aiohttp.ClientSession, token: JoinToken) -> x509.Certificate:
-    answer = await _json(await client.get("/api/v1/cluster/ca"))
+async def _trusted_ca(api: str, token: JoinToken) -> x509.Certificate:
+    answer = await _json("GET", f"{api}/api/v1/cluster/ca")
     ca = x509.load_pem_x509_certificate(str(answer["certificate"]).encode())
     if not token.trusts(ca.public_bytes(Encoding.DER)):
         raise CannotJoin("this is not the cluster that the token was made for (another CA)")
     return ca
 
 
-async def _json(response: aiohttp.ClientResponse) -> dict[str, Any]:
-    async with response:
-        try:
-            body = await response.json(content_type=None)
-        except ValueError as error:
-            raise CannotJoin(
-                f"{response.url} is no Orca master (status {response.status})"
-            ) from error
-    if not isinstance(body, Mapping):
-        raise CannotJoin(f"{response.url} is no Orca master (status {response.status})")
-    if response.status >= 400:
-        raise CannotJoin(str(body.get("error", f"the master answered {response.status}")))
-    return dict(body)
+async def _json(method: str, url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    try:
+        raw = None if body is None else json.dumps(body).encode()
+        status, text = await http.request(method, url, body=raw)
+    except http.NotHttp as error:
+        raise CannotJoin(f"{url} is no Orca master: {error}") from error
+    except ValueError as error:
+        raise CannotJoin(str(error)) from error
+    try:
+        answer = json.loads(text)
+    except ValueError as error:
+        raise CannotJoin(f"{url} is no Orca master (status {status})") from error
+    if not isinstance(answer, dict):
+        raise CannotJoin(f"{url} is no Orca master (status {status})")
+    if status >= 400:
+        raise CannotJoin(str(answer.get("error", f"the master answered {status}")))
+    return answer
 
 
 def _check_certificate(

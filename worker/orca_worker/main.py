@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-import psutil
+from msgspec.structs import replace
 
 from orca_common.config import BadConfig, load
 from orca_common.daemon import (
@@ -79,7 +79,7 @@ def main(config: Path | None, masters: tuple[str, ...], clear: bool, **flags: An
     configure_logs(level=settings.log_level, as_json=settings.log_json)
     try:
         data_dir = os.path.abspath(settings.data_dir)
-        settings = settings.model_copy(update={"data_dir": data_dir})
+        settings = replace(settings, data_dir=data_dir)
         asyncio.run(until_signalled(clear_node(settings) if clear else serve(settings)))
     except BaseException as error:
         leaves = causes(error)
@@ -114,7 +114,6 @@ async def serve(settings: WorkerConfig) -> None:
             notify("READY=1", "STATUS=connected")
     finally:
         notify("STOPPING=1")
-        await prober.close()
         for runtime in runtimes.values():
             await runtime.close()
         release()
@@ -210,6 +209,6 @@ def _facts(settings: WorkerConfig) -> Facts:
         os=platform.system().lower(),
         architecture=platform.machine(),
         labels=settings.labels,
-        memory_bytes=psutil.virtual_memory().total,
-        cpu_millis=(psutil.cpu_count() or 1) * 1000,
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        cpu_millis=(os.cpu_count() or 1) * 1000,
     )

@@ -1,38 +1,28 @@
 """Health checks over HTTP, against this node's own ports."""
 
-import aiohttp
+import asyncio
 
 from orca_proto import worker_pb2 as pb
+from orca_worker.http import NotHttp, get_status
+
+HOST = "127.0.0.1"
+CHECKS_AT_ONCE = 64
 
 
 class HttpProber:
     """One per worker. A check succeeds on any status from 200 to 399; redirects are not followed."""
 
     def __init__(self) -> None:
-        self._client: aiohttp.ClientSession | None = None
+        self._slots = asyncio.Semaphore(CHECKS_AT_ONCE)
 
     async def check(self, check: pb.HealthCheck, host_port: int) -> str | None:
-        if self._client is None:
-            connector = aiohttp.TCPConnector(limit=64, force_close=True)
-            self._client = aiohttp.ClientSession(connector=connector, trust_env=False)
-        timeout = aiohttp.ClientTimeout(total=check.timeout_seconds)
-        url = f"http://127.0.0.1:{host_port}{check.path}"
         try:
-            async with self._client.get(url, timeout=timeout, allow_redirects=False) as answer:
-                if 200 <= answer.status < 400:
-                    return None
-                return f"answered {answer.status}"
+            async with asyncio.timeout(check.timeout_seconds), self._slots:
+                status = await get_status(HOST, host_port, check.path)
         except TimeoutError:
             return f"no answer within {check.timeout_seconds:g} s"
-        except (aiohttp.ClientError, OSError) as error:
-            return _in_words(error)
-
-    async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
-
-
-def _in_words(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return "nothing listens on its port"
-    return str(error) or type(error).__name__
+        except ConnectionRefusedError:
+            return "nothing listens on its port"
+        except (NotHttp, OSError) as error:
+            return str(error) or type(error).__name__
+        return None if status < 400 else f"answered {status}"

@@ -2,12 +2,12 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from msgspec import Meta
 
 from orca_common.config import ConfigModel
 
 
-class MasterConfig(ConfigModel):
+class MasterConfig(ConfigModel, frozen=True):
     """Seconds where not said otherwise."""
 
     name: str = "master-1"
@@ -17,10 +17,10 @@ class MasterConfig(ConfigModel):
     """The address that all ports listen on."""
     advertise: str = ""
     """Where others reach this master; empty: `bind`, or this host's name if that is a wildcard."""
-    api_port: Annotated[int, Field(ge=1, le=65535)] = 6880
-    grpc_port: Annotated[int, Field(ge=1, le=65535)] = 6881
-    heartbeat_seconds: Annotated[float, Field(gt=0)] = 1.0
-    node_down_after_seconds: Annotated[float, Field(ge=1)] = 15.0
+    api_port: Annotated[int, Meta(ge=1, le=65535)] = 6880
+    grpc_port: Annotated[int, Meta(ge=1, le=65535)] = 6881
+    heartbeat_seconds: Annotated[float, Meta(gt=0)] = 1.0
+    node_down_after_seconds: Annotated[float, Meta(ge=1)] = 15.0
     """Silence after which a node's work is given to others. Longer than a worker's restart takes."""
     log_level: str = "info"
     log_json: bool = True

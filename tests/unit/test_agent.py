@@ -1,0 +1,50 @@
+"""The agent tells everything that changes, whenever it changes."""
+
+import asyncio
+import builtins
+from typing import Any
+
+from fake_runtime import FakeRuntime
+from orca_common.real import real_env
+from orca_proto import worker_pb2 as pb
+from orca_worker.agent import Agent
+from orca_worker.prober import HttpProber
+from orca_worker.runtime.port import Container
+
+
+class SlowToList(FakeRuntime):
+    """Its list is old when it is given: things go on while it is made."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.listing, self.may_answer = asyncio.Event(), asyncio.Event()
+
+    async def list(self) -> builtins.list[Container]:
+        found = await super().list()
+        self.listing.set()
+        await self.may_answer.wait()
+        return found
+
+
+async def test_what_changes_while_the_inventory_is_made_is_in_it() -> None:
+    env = real_env(threads=1)
+    runtime = SlowToList(env)
+    agent = Agent(env, {"docker": runtime}, HttpProber(), cluster="test", node="n1")
+    running = asyncio.create_task(agent.run())
+    inventory = asyncio.create_task(agent.inventory())
+    try:
+        async with asyncio.timeout(5):
+            await runtime.listing.wait()
+            task = pb.Task(id="t1", service="web", spec_hash="h", wanted=pb.WANTED_RUN)
+            spec = pb.TaskSpec(runtime="docker", image="app:1")
+            await agent.apply(
+                pb.Assignments(revision=pb.Revision(version=1), tasks=[task], specs={"h": spec})
+            )
+            while [status.state for status in await agent.changes()] != [pb.TASK_STATE_RUNNING]:
+                pass
+            runtime.may_answer.set()
+            told = await inventory
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+    assert [(status.id, status.state) for status in told] == [("t1", pb.TASK_STATE_RUNNING)]
