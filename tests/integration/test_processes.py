@@ -129,3 +129,22 @@ async def test_acknowledged_deploys_survive_kill_9_of_the_master_at_random_momen
     for name, number in acknowledged.items():
         kept = int(known[name]["domain"].removeprefix("n").removesuffix(".example.com"))
         assert kept >= number, "what was not acknowledged may be there too, but nothing is lost"
+
+
+async def test_many_readers_share_one_stream_with_reports_and_heartbeats(
+    process_cluster: RealCluster,
+) -> None:
+    command = ["sh", "-c", "seq 1 2000; sleep 1000"]
+    async with process_cluster.client() as client:
+        await client.deploy([{"name": "talk", "command": command, "replicas": 3}])
+
+        async def lines() -> int:
+            return b"".join([c async for c in client.logs("talk", tail=2000)]).count(b"\n")
+
+        async with asyncio.timeout(20):
+            while await lines() < 6000:
+                await asyncio.sleep(0.05)
+            counts = await asyncio.gather(*(lines() for _ in range(4)))
+        await client.scale("talk", 6)
+    assert counts == [6000] * 4
+    await process_cluster.until("talk", running_replicas=6)

@@ -104,6 +104,11 @@ class Agent:
         ids, self._dirty = list(self._dirty), {}
         return [self._runners[id].status for id in ids if id in self._runners]
 
+    def repeat_all(self) -> None:
+        """Have every status reported again: a report that was lost is so made good."""
+        for task_id in self._runners:
+            self._mark_dirty(task_id)
+
     async def used(self) -> pb.Resources:
         """What all tasks of the node use, as far as the runtimes know."""
         total = pb.Resources()

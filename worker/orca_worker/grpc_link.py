@@ -1,5 +1,6 @@
 """The gRPC adapter: a stream to one of the masters, with mutual TLS."""
 
+import asyncio
 import os
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # children of a gRPC process crash with it
@@ -62,17 +63,19 @@ class _GrpcLink:
     ) -> None:
         self._call = call
         self._master = master
+        self._writing = asyncio.Lock()
 
     async def send(self, message: pb.FromWorker) -> None:
         try:
-            await self._call.write(message)
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError) as error:
+            async with self._writing:  # a stream takes one write at a time
+                await self._call.write(message)
+        except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError) as error:
             raise await self._translated() from error
 
     async def receive(self) -> pb.FromMaster | None:
         try:
             message = await self._call.read()
-        except grpc.aio.AioRpcError as error:
+        except (grpc.aio.AioRpcError, grpc.aio.BaseError) as error:
             raise await self._translated() from error
         return None if message is grpc.aio.EOF else message
 

@@ -93,16 +93,18 @@ class WorkerGateway(rpc.WorkersServicer):
 class _GrpcLink:
     def __init__(self, context: "grpc.aio.ServicerContext[pb.FromWorker, pb.FromMaster]") -> None:
         self._context = context
+        self._writing = asyncio.Lock()
 
     async def send(self, message: pb.FromMaster) -> None:
         try:
-            await self._context.write(message)
-        except (grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError) as error:
+            async with self._writing:  # a stream takes one write at a time
+                await self._context.write(message)
+        except (grpc.aio.BaseError, asyncio.InvalidStateError) as error:
             raise ConnectionError("the worker's stream is closed") from error
 
     async def receive(self) -> pb.FromWorker | None:
         try:
             message = await self._context.read()
-        except grpc.aio.AbortError:
+        except grpc.aio.BaseError:
             return None
         return None if message is grpc.aio.EOF else message

@@ -1,55 +1,87 @@
-"""Configuration: precedence, and every mistake at once."""
+"""Settings from a file, the environment and flags."""
 
 from pathlib import Path
 
 import pytest
+from msgspec.structs import asdict
 
 from orca_common.config import BadConfig, load
 from orca_master.app.config import MasterConfig
 from orca_worker.config import WorkerConfig
 
 
+def worker(
+    file: Path | None = None, environ: dict[str, str] | None = None, **flags: object
+) -> WorkerConfig:
+    return load(WorkerConfig, file=file, environ=environ or {}, prefix="ORCA_WORKER_", flags=flags)
+
+
 def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
-    file = tmp_path / "master.toml"
-    file.write_text('name = "from-file"\ncluster_name = "from-file"\nbind = "1.1.1.1"\n')
-    settings = load(
+    file = tmp_path / "worker.toml"
+    file.write_text('name = "of-file"\naddress = "of-file"\ndata_dir = "of-file"\n')
+    environ = {"ORCA_WORKER_NAME": "of-env", "ORCA_WORKER_ADDRESS": "of-env", "OTHER": "1"}
+    settings = worker(file, environ, name="of-flag", address=None)
+    assert (settings.name, settings.address) == ("of-flag", "of-env")
+    assert settings.data_dir == "of-file"
+
+
+def test_what_is_not_given_has_its_default() -> None:
+    settings = worker()
+    assert settings.masters == ["http://127.0.0.1:6880"]
+    assert settings.labels == {}
+    assert settings.name
+
+
+def test_the_environments_text_becomes_the_settings_type() -> None:
+    environ = {
+        "ORCA_WORKER_MASTERS": "http://a:1, http://b:2",
+        "ORCA_WORKER_LOG_JSON": "false",
+    }
+    settings = worker(None, environ)
+    assert settings.masters == ["http://a:1", "http://b:2"]
+    assert settings.log_json is False
+    master = load(
         MasterConfig,
-        file=file,
-        environ={"ORCA_MASTER_CLUSTER_NAME": "from-env", "ORCA_MASTER_BIND": "2.2.2.2"},
-        prefix="ORCA_MASTER_",
-        flags={"bind": "3.3.3.3", "name": None},
-    )
-    assert (settings.name, settings.cluster_name, settings.bind) == (
-        "from-file",
-        "from-env",
-        "3.3.3.3",
-    )
-
-
-def test_every_mistake_is_told_at_once() -> None:
-    environ = {"ORCA_MASTER_API_PORT": "no", "ORCA_MASTER_BOGUS": "1"}
-    with pytest.raises(BadConfig) as caught:
-        load(
-            MasterConfig, file=None, environ=environ, prefix="ORCA_MASTER_", flags={"grpc_port": 0}
-        )
-    said = str(caught.value).splitlines()
-    assert len(said) == 3
-    assert any(
-        line.startswith("bogus: is not a setting (known: name, cluster_name") for line in said
-    )
-
-
-def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
-    with pytest.raises(BadConfig, match="No such file"):
-        load(MasterConfig, file=tmp_path / "x", environ={}, prefix="ORCA_MASTER_", flags={})
-
-
-def test_lists_are_written_with_commas_in_the_environment() -> None:
-    settings = load(
-        WorkerConfig,
         file=None,
-        environ={"ORCA_WORKER_MASTERS": "http://a:6880, http://b:6880"},
-        prefix="ORCA_WORKER_",
+        environ={"ORCA_MASTER_API_PORT": "7000", "ORCA_MASTER_HEARTBEAT_SECONDS": "2"},
+        prefix="ORCA_MASTER_",
         flags={},
     )
-    assert settings.masters == ["http://a:6880", "http://b:6880"]
+    assert (master.api_port, master.heartbeat_seconds) == (7000, 2.0)
+
+
+def test_tables_of_the_file_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "worker.toml"
+    file.write_text('masters = ["http://a:1"]\n[labels]\nzone = "a"\n')
+    assert asdict(worker(file))["labels"] == {"zone": "a"}
+
+
+def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "worker.toml"
+    file.write_text('colour = "red"\nruntime = "magic"\nname = 5\n')
+    with pytest.raises(BadConfig) as raised:
+        worker(file)
+    lines = str(raised.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["colour", "runtime", "name"]
+    assert "known: name, data_dir" in lines[0]
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "http"])
+def test_a_port_outside_its_range_is_refused(port: str) -> None:
+    with pytest.raises(BadConfig, match="api_port"):
+        load(
+            MasterConfig,
+            file=None,
+            environ={"ORCA_MASTER_API_PORT": port},
+            prefix="ORCA_MASTER_",
+            flags={},
+        )
+
+
+def test_a_file_that_cannot_be_read_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=r"missing\.toml"):
+        worker(tmp_path / "missing.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("name = ")
+    with pytest.raises(BadConfig, match=r"broken\.toml"):
+        worker(broken)
