@@ -5,7 +5,7 @@ Four ways in the same run, taking turns, on the same private engine, image and c
 processor limit, which would slow the start itself and hide the rest behind that):
 
 floor         what the engine itself takes: create + start through its API, eight at a time as
-              Orca does. Nobody who uses this engine can be faster at eight.
+              Orca does, each pair in one thread. Another order of calls may beat it a little.
 orca deploy   one POST /api/v1/deploy, which answers when all replicas run.
 orca scale    POST .../scale from 0, then GET /api/v1/status until all replicas run.
 swarm         one service, created through the API, then its tasks polled until all of them run. Its
