@@ -172,7 +172,10 @@ def logs(name: str, tail: int, project: str | None) -> None:
 @_project
 @click.option("--all", "everything", is_flag=True, help="Every service of the cluster.")
 @click.option("--purge", is_flag=True, help="Forget them too.")
-def stop(names: tuple[str, ...], project: str | None, everything: bool, purge: bool) -> None:
+@_output
+def stop(
+    names: tuple[str, ...], project: str | None, everything: bool, purge: bool, output: str
+) -> None:
     """Stop the services NAMES, all of a --project, or --all of them.
 
     A stopped service keeps its definition: deploy or scale it to start it again.
@@ -192,5 +195,9 @@ def stop(names: tuple[str, ...], project: str | None, everything: bool, purge: b
             await client.stop(name, project=project, purge=purge)
         return list(names)
 
-    for name in with_client(run):
+    stopped = with_client(run)
+    if output == "json":
+        show.as_json({"stopped": stopped})
+        return
+    for name in stopped:
         click.echo(f"{show.clean(name)}: stopped")

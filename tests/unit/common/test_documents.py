@@ -1,5 +1,7 @@
 """The documents cannot lie: links lead somewhere, examples load, every route and setting is told."""
 
+import ast
+import graphlib
 import json
 import re
 import subprocess
@@ -7,6 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import grimp
 import pytest
 
 from orca.commands.services import read_services
@@ -97,8 +100,6 @@ def test_the_version_of_pysyncobj_is_exact() -> None:
 
 
 def test_no_module_or_function_is_too_long() -> None:
-    import ast
-
     long = []
     for root in ("proto", "common", "master", "worker", "cli", "tests", "bench"):
         for path in (ROOT / root).rglob("*.py"):
@@ -114,6 +115,13 @@ def test_no_module_or_function_is_too_long() -> None:
                 and (node.end_lineno or 0) - node.lineno > 70
             ]
     assert long == []
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    roots = ("orca_proto", "orca_common", "orca_master", "orca_worker", "orca")
+    graph = grimp.build_graph(*roots, cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    list(graphlib.TopologicalSorter(imports).static_order())  # raises CycleError, which names it
 
 
 def test_the_committed_stubs_are_what_the_protocol_compiles_to(tmp_path: Path) -> None:
