@@ -37,8 +37,8 @@ from table import machine, median, milliseconds, print_table, ratio, spread, ver
 
 from orca.client import Client
 from orca_proto.worker_pb2 import Resources, TaskSpec
-from orca_worker.runtime.docker_engine import CALLS_AT_ONCE
-from orca_worker.runtime.docker_spec import create_config
+from orca_worker.runtime.docker.engine import CALLS_AT_ONCE
+from orca_worker.runtime.docker.spec import create_config
 
 SIZES = (1, 10, 30)
 WAYS = ("floor", "orca deploy", "orca scale", "swarm")

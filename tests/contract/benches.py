@@ -10,9 +10,9 @@ import engine
 from fake_runtime import FakeRuntime, Machine
 from orca_common.env import Env
 from orca_proto.worker_pb2 import Task, TaskSpec
-from orca_worker.runtime.docker import DockerRuntime
+from orca_worker.runtime.docker.runtime import DockerRuntime
 from orca_worker.runtime.port import Container, Runtime
-from orca_worker.runtime.process import ProcessRuntime
+from orca_worker.runtime.process.runtime import ProcessRuntime
 
 STUBBORN = "trap '' TERM; echo ready; while :; do sleep 0.2; done"
 

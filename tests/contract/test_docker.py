@@ -17,9 +17,9 @@ from contract.benches import DockerBench
 from contract.waiting import exited, launch, listens, output, until
 from orca_common.env import Env
 from orca_proto.worker_pb2 import Resources, TaskSpec
-from orca_worker.runtime.docker import DockerRuntime, probe
-from orca_worker.runtime.docker_engine import Engine
-from orca_worker.runtime.docker_pull import Images
+from orca_worker.runtime.docker.engine import Engine
+from orca_worker.runtime.docker.pull import Images
+from orca_worker.runtime.docker.runtime import DockerRuntime, probe
 from orca_worker.runtime.port import Phase, RuntimeRefusal
 
 pytestmark = pytest.mark.engine

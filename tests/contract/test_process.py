@@ -15,13 +15,13 @@ from contract.benches import ProcessBench
 from contract.waiting import exited, launch, next_end, output, until
 from orca_proto.worker_pb2 import Resources
 from orca_worker.runtime.port import Phase, RuntimeRefusal
-from orca_worker.runtime.process import ProcessRuntime
+from orca_worker.runtime.process.runtime import ProcessRuntime
 
 WORKER = """
 import asyncio, sys
 from orca_common.real import real_env
 from orca_proto.worker_pb2 import Task, TaskSpec
-from orca_worker.runtime.process import ProcessRuntime
+from orca_worker.runtime.process.runtime import ProcessRuntime
 
 async def main(folder, cluster):
     runtime = ProcessRuntime(real_env(), folder=folder, cluster=cluster, node="n1")

@@ -31,9 +31,9 @@ from orca_worker.config import WorkerConfig
 from orca_worker.enrol import CannotJoin, Membership, join, saved
 from orca_worker.grpc_link import GrpcConnector
 from orca_worker.prober import HttpProber
-from orca_worker.runtime.docker import DockerRuntime, probe
+from orca_worker.runtime.docker.runtime import DockerRuntime, probe
 from orca_worker.runtime.port import Runtime
-from orca_worker.runtime.process import ProcessRuntime
+from orca_worker.runtime.process.runtime import ProcessRuntime
 from orca_worker.session import Facts, Session
 
 DEFAULT_SOCKET = "/var/run/docker.sock"

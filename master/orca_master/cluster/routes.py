@@ -3,6 +3,7 @@
 import base64
 import binascii
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -55,39 +56,32 @@ class ClusterRoutes:
     me: Me
 
     def table(self) -> list[Route]:
+        route = partial(Route.of, dialect=CLUSTER)
         return [
-            Route(
-                method="GET",
-                path="/api/v1/cluster/info",
-                permission=Permission.CLUSTER_READ,
-                dialect=CLUSTER,
-                handle=self.info,
-                summary="Masters and nodes",
+            route(
+                "GET /api/v1/cluster/info",
+                Permission.CLUSTER_READ,
+                self.info,
+                "Masters and nodes",
             ),
-            Route(
-                method="POST",
-                path="/api/v1/cluster/join-tokens",
-                permission=Permission.NODES_WRITE,
-                dialect=CLUSTER,
-                handle=self.grant,
-                summary="Make a token with which a worker can join",
+            route(
+                "POST /api/v1/cluster/join-tokens",
+                Permission.NODES_WRITE,
+                self.grant,
+                "Make a token with which a worker can join",
                 body=GrantIn,
             ),
-            Route(
-                method="GET",
-                path="/api/v1/cluster/ca",
-                permission=Open.PUBLIC,
-                dialect=CLUSTER,
-                handle=self.ca,
-                summary="The cluster's CA certificate",
+            route(
+                "GET /api/v1/cluster/ca",
+                Open.PUBLIC,
+                self.ca,
+                "The cluster's CA certificate",
             ),
-            Route(
-                method="POST",
-                path="/api/v1/cluster/enroll",
-                permission=Open.SIGNED,
-                dialect=CLUSTER,
-                handle=self.enrol,
-                summary="Join as a worker",
+            route(
+                "POST /api/v1/cluster/enroll",
+                Open.SIGNED,
+                self.enrol,
+                "Join as a worker",
                 body=EnrolIn,
             ),
         ]

@@ -87,3 +87,28 @@ class Route:
     summary: str
     body: type[BaseModel] | None = None
     query: type[BaseModel] = NoQuery
+
+    @classmethod
+    def of(
+        cls,
+        line: str,
+        permission: StrEnum | Open,
+        handle: Callable[[Call[Any, Any]], Awaitable[object]],
+        summary: str,
+        *,
+        dialect: Dialect,
+        body: type[BaseModel] | None = None,
+        query: type[BaseModel] = NoQuery,
+    ) -> "Route":
+        """`line` is the method and the path: `POST /api/v1/deploy`."""
+        method, path = line.split()
+        return cls(
+            method=method,
+            path=path,
+            permission=permission,
+            dialect=dialect,
+            handle=handle,
+            summary=summary,
+            body=body,
+            query=query,
+        )

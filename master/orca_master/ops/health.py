@@ -3,6 +3,7 @@
 from collections import Counter as Counts
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -76,23 +77,15 @@ class OpsRoutes:
 
             return Text(once(), CONTENT_TYPE)
 
+        route = partial(Route.of, dialect=CLUSTER)
         return [
-            Route(
-                method="GET",
-                path="/api/v1/health",
-                permission=Open.PUBLIC,
-                dialect=CLUSTER,
-                handle=self.health,
-                summary="Whether this cluster can do its work",
+            route(
+                "GET /api/v1/health",
+                Open.PUBLIC,
+                self.health,
+                "Whether this cluster can do its work",
             ),
-            Route(
-                method="GET",
-                path="/metrics",
-                permission=Open.PUBLIC,
-                dialect=CLUSTER,
-                handle=metrics,
-                summary="Prometheus metrics",
-            ),
+            route("GET /metrics", Open.PUBLIC, metrics, "Prometheus metrics"),
         ]
 
     async def health(self, call: Call[NoQuery, None]) -> object:

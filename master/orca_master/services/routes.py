@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from orca_common.env import Env
 from orca_master.errors import NotFound, NotReady
@@ -27,35 +27,60 @@ class ServiceRoutes:
     dispatcher: Dispatcher
 
     def table(self) -> list[Route]:
-        base = "/api/v1/services/{name}"
-        rows: list[tuple[str, str, Permission, Any, str, Any, Any]] = [
-            ("POST", "/api/v1/deploy", Permission.SERVICES_DEPLOY, self.deploy,
-             "Deploy services", payload.DeployIn, payload.DeployQuery),
-            ("GET", "/api/v1/status", Permission.SERVICES_READ, self.status,
-             "Status of services", None, payload.ProjectQuery),
-            ("POST", f"{base}/scale", Permission.SERVICES_SCALE, self.scale,
-             "Scale a service", payload.ScaleIn, payload.ProjectQuery),
-            ("DELETE", base, Permission.SERVICES_STOP, self.stop,
-             "Stop a service", None, payload.StopQuery),
-            ("DELETE", "/api/v1/projects/{name}", Permission.SERVICES_STOP, self.stop_project,
-             "Stop all services of a project", None, payload.PurgeQuery),
-            ("POST", "/api/v1/stop", Permission.SERVICES_STOP, self.stop_all,
-             "Stop all services", None, payload.PurgeQuery),
-            ("GET", f"{base}/logs", Permission.LOGS_READ, self.logs,
-             "Output of a service's replicas", None, payload.LogsQuery),
-        ]  # fmt: skip
+        route = partial(Route.of, dialect=CLUSTER)
+        service = "/api/v1/services/{name}"
         return [
-            Route(
-                method=method,
-                path=path,
-                permission=permission,
-                dialect=CLUSTER,
-                handle=handle,
-                summary=summary,
-                body=body,
-                query=query,
-            )
-            for method, path, permission, handle, summary, body, query in rows
+            route(
+                "POST /api/v1/deploy",
+                Permission.SERVICES_DEPLOY,
+                self.deploy,
+                "Deploy services",
+                body=payload.DeployIn,
+                query=payload.DeployQuery,
+            ),
+            route(
+                "GET /api/v1/status",
+                Permission.SERVICES_READ,
+                self.status,
+                "Status of services",
+                query=payload.ProjectQuery,
+            ),
+            route(
+                f"POST {service}/scale",
+                Permission.SERVICES_SCALE,
+                self.scale,
+                "Scale a service",
+                body=payload.ScaleIn,
+                query=payload.ProjectQuery,
+            ),
+            route(
+                f"DELETE {service}",
+                Permission.SERVICES_STOP,
+                self.stop,
+                "Stop a service",
+                query=payload.StopQuery,
+            ),
+            route(
+                "DELETE /api/v1/projects/{name}",
+                Permission.SERVICES_STOP,
+                self.stop_project,
+                "Stop all services of a project",
+                query=payload.PurgeQuery,
+            ),
+            route(
+                "POST /api/v1/stop",
+                Permission.SERVICES_STOP,
+                self.stop_all,
+                "Stop all services",
+                query=payload.PurgeQuery,
+            ),
+            route(
+                f"GET {service}/logs",
+                Permission.LOGS_READ,
+                self.logs,
+                "Output of a service's replicas",
+                query=payload.LogsQuery,
+            ),
         ]
 
     async def deploy(self, call: Call[payload.DeployQuery, payload.DeployIn]) -> Reply:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from orca_proto.worker_pb2 import Resources, Task, TaskSpec
-from orca_worker.runtime import docker_spec
-from orca_worker.runtime.docker_errors import pull_refusal, registry_of
+from orca_worker.runtime.docker import spec as docker_spec
+from orca_worker.runtime.docker.errors import pull_refusal, registry_of
 from orca_worker.runtime.port import Phase
 
 

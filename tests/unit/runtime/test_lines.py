@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orca_worker.runtime import lines
-from orca_worker.runtime.docker_streams import frames
+from orca_worker.runtime.docker.streams import frames
 
 texts = st.lists(st.sampled_from([b"", b"a", b"bc", b"d" * 50]), max_size=30).map(b"\n".join)
 

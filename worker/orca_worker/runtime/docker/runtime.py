@@ -18,11 +18,12 @@ import docker
 
 from orca_common.env import Env
 from orca_proto.worker_pb2 import Resources, Task, TaskSpec
-from orca_worker.runtime import cgroups, docker_spec
-from orca_worker.runtime.docker_engine import Engine, probe
-from orca_worker.runtime.docker_errors import Conflict, NotFound
-from orca_worker.runtime.docker_pull import Images
-from orca_worker.runtime.docker_streams import Closable, EndedFeed, frames, open_stream
+from orca_worker.runtime import cgroups
+from orca_worker.runtime.docker import spec as specs
+from orca_worker.runtime.docker.engine import Engine, probe
+from orca_worker.runtime.docker.errors import Conflict, NotFound
+from orca_worker.runtime.docker.pull import Images
+from orca_worker.runtime.docker.streams import Closable, EndedFeed, frames, open_stream
 from orca_worker.runtime.lines import whole_lines
 from orca_worker.runtime.meter import Meter
 from orca_worker.runtime.port import Container, Phase, RuntimeRefusal
@@ -83,7 +84,7 @@ class DockerRuntime:
         """Make the container without starting it. If it exists already, return it as it is."""
         if task.id in self._ids and (known := await self.inspect(task.id)) is not None:
             return known
-        for name in docker_spec.container_names(task):
+        for name in specs.container_names(task):
             try:
                 answer = await self._engine.call(partial(self._create, name, spec, labels))
             except Conflict:
@@ -96,7 +97,7 @@ class DockerRuntime:
                 raise RuntimeRefusal(f"image {spec.image} not found: {missing.reason}") from missing
             self._ids[task.id] = answer["Id"]
             self._unstarted.add(task.id)
-            return docker_spec.created(answer["Id"], task.id, labels)
+            return specs.created(answer["Id"], task.id, labels)
         raise RuntimeRefusal(f"the engine has containers with every name of task {task.id} already")
 
     async def start(self, task_id: str) -> Container:
@@ -112,7 +113,7 @@ class DockerRuntime:
         connection for the whole grace of every container of a node that drains.
         """
         answer = await self._look(task_id)
-        if answer is None or docker_spec.from_inspect(answer).phase is not Phase.RUNNING:
+        if answer is None or specs.from_inspect(answer).phase is not Phase.RUNNING:
             return
         engine_id = answer["Id"]
         await self._signal(engine_id, answer["Config"].get("StopSignal") or "SIGTERM")
@@ -138,7 +139,7 @@ class DockerRuntime:
     async def inspect(self, task_id: str) -> Container | None:
         """The container of one task, or None."""
         answer = await self._look(task_id)
-        return None if answer is None else docker_spec.from_inspect(answer)
+        return None if answer is None else specs.from_inspect(answer)
 
     async def list(self) -> list[Container]:
         """Everything of this node in this cluster: one call, and one inspect per news."""
@@ -222,14 +223,14 @@ class DockerRuntime:
             answer: dict[str, Any] = client.inspect_container(engine_id)
             return answer
 
-        started = docker_spec.from_inspect(await self._engine.call(start_and_look))
+        started = specs.from_inspect(await self._engine.call(start_and_look))
         self._facts[engine_id] = started
         return started
 
     def _create(
         self, name: str, spec: TaskSpec, labels: Mapping[str, str], client: docker.APIClient
     ) -> dict[str, Any]:
-        config = docker_spec.create_config(
+        config = specs.create_config(
             spec, labels, init=self._engine.has_init, publish_address=self._publish_address
         )
         answer: dict[str, Any] = client.create_container_from_config(config, name)  # type: ignore[no-untyped-call]
@@ -242,7 +243,7 @@ class DockerRuntime:
             if self._env.monotonic() > deadline:
                 raise RuntimeRefusal(f"the container {name} is just being made or removed")
             await asyncio.sleep(FIRST_LOOK_SECONDS)
-        return docker_spec.from_inspect(answer)
+        return specs.from_inspect(answer)
 
     def _is_of(self, task_id: str, container: Container) -> bool:
         return container.task == task_id and self._identity.items() <= container.labels.items()
@@ -277,12 +278,12 @@ class DockerRuntime:
     async def _complete(self, entry: Mapping[str, Any]) -> Container | None:
         """A list entry as a Container, with an inspect only if its phase is news."""
         fact = self._facts.get(entry["Id"])
-        if fact is not None and fact.phase is docker_spec.phase_of(entry["State"]):
+        if fact is not None and fact.phase is specs.phase_of(entry["State"]):
             if fact.phase is Phase.RUNNING:
-                return replace(fact, host_port=docker_spec.listed_port(entry))
+                return replace(fact, host_port=specs.listed_port(entry))
             return fact
         answer = await self._inspect_id(entry["Id"])
-        return None if answer is None else docker_spec.from_inspect(answer)
+        return None if answer is None else specs.from_inspect(answer)
 
     async def _signal(self, engine_id: str, signal: str) -> None:
         with suppress(NotFound, Conflict):  # it has ended meanwhile
@@ -293,7 +294,7 @@ class DockerRuntime:
         pause = FIRST_LOOK_SECONDS
         while True:
             answer = await self._inspect_id(engine_id)
-            if answer is None or docker_spec.from_inspect(answer).phase is not Phase.RUNNING:
+            if answer is None or specs.from_inspect(answer).phase is not Phase.RUNNING:
                 return True
             left = deadline - self._env.monotonic()
             if left <= 0:

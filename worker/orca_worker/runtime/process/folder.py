@@ -18,8 +18,8 @@ from typing import TypeVar
 
 import msgspec
 
-from orca_worker.runtime import process_table
 from orca_worker.runtime.port import Container, Phase, RuntimeRefusal
+from orca_worker.runtime.process import table
 
 # Below the range from which the kernel gives out ports for outgoing connections.
 LOWEST_PORT, HIGHEST_PORT = 20_000, 32_000
@@ -181,9 +181,7 @@ class Tasks:
 
 def shim_lives(state: State) -> bool:
     """Whether the shim that wrote this state still runs."""
-    return state.boot == process_table.boot_id() and process_table.lives(
-        state.shim, state.shim_start
-    )
+    return state.boot == table.boot_id() and table.lives(state.shim, state.shim_start)
 
 
 def port_is_free(port: int) -> bool:

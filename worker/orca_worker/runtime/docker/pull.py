@@ -14,9 +14,9 @@ from docker.errors import APIError
 from docker.utils import parse_repository_tag
 
 from orca_proto.worker_pb2 import TaskSpec
-from orca_worker.runtime.docker_engine import Engine
-from orca_worker.runtime.docker_errors import NotFound, engine_reason, pull_refusal, registry_of
-from orca_worker.runtime.docker_streams import Closable, json_lines, open_stream
+from orca_worker.runtime.docker.engine import Engine
+from orca_worker.runtime.docker.errors import NotFound, engine_reason, pull_refusal, registry_of
+from orca_worker.runtime.docker.streams import Closable, json_lines, open_stream
 from orca_worker.runtime.port import RuntimeRefusal
 
 PULLS_AT_ONCE = 3

@@ -17,7 +17,7 @@ import docker
 import requests
 from docker.errors import create_api_error_from_http_exception
 
-from orca_worker.runtime.docker_engine import CALL_SECONDS, Engine
+from orca_worker.runtime.docker.engine import CALL_SECONDS, Engine
 from orca_worker.runtime.port import RuntimeRefusal
 
 _FRAME_HEADER = struct.Struct(">BxxxI")

@@ -16,7 +16,7 @@ import requests
 from docker.errors import DockerException
 
 from orca_common.env import Env
-from orca_worker.runtime.docker_errors import in_words
+from orca_worker.runtime.docker.errors import in_words
 
 DEFAULT_URL = "unix:///var/run/docker.sock"
 CALLS_AT_ONCE = 8

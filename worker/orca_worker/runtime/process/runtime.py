@@ -21,12 +21,13 @@ import msgspec
 
 from orca_common.env import Env
 from orca_proto.worker_pb2 import Resources, Task, TaskSpec
-from orca_worker.runtime import cgroups, process_table, shim
+from orca_worker.runtime import cgroups
 from orca_worker.runtime.lines import CHUNK_BYTES, tail_offset, whole_lines
 from orca_worker.runtime.meter import Meter
 from orca_worker.runtime.port import Container, Phase, RuntimeRefusal
-from orca_worker.runtime.process_ends import Watch, ended_within
-from orca_worker.runtime.process_folder import (
+from orca_worker.runtime.process import shim, table
+from orca_worker.runtime.process.ends import Watch, ended_within
+from orca_worker.runtime.process.folder import (
     HIGHEST_PORT,
     LOWEST_PORT,
     Observed,
@@ -255,16 +256,16 @@ class ProcessRuntime:
     def _kill_all(self, record: Record, state: State | None) -> bool:
         """SIGKILL to all that belongs to the task but its shim. True: there was something."""
         found = cgroups.members(record.cgroups)
-        if state is not None and state.boot == process_table.boot_id():
-            session = process_table.session_members(state.pid, state.pid_start)
+        if state is not None and state.boot == table.boot_id():
+            session = table.session_members(state.pid, state.pid_start)
             found.update(process.pid for process in session)
         home = self._tasks.path(record.task, "work")
         if not record.cgroups and record.env.get("HOME") == home:
-            found.update(process_table.with_environment(f"HOME={home}"))
+            found.update(table.with_environment(f"HOME={home}"))
         # The dead that nobody has reaped are listed too, and stay listed where nobody reaps.
-        living = [pid for pid in found if (one := process_table.read(pid)) and not one.is_dead]
+        living = [pid for pid in found if (one := table.read(pid)) and not one.is_dead]
         for pid in living:
-            process_table.send(pid, signal.SIGKILL)
+            table.send(pid, signal.SIGKILL)
         return bool(living)
 
     def _usages(self) -> dict[str, cgroups.Usage]:
@@ -275,7 +276,7 @@ class ProcessRuntime:
             if found.record.cgroups:
                 usages[found.record.task] = cgroups.usage(found.record.cgroups)
                 continue
-            session = process_table.session_members(found.state.pid, found.state.pid_start)
+            session = table.session_members(found.state.pid, found.state.pid_start)
             usages[found.record.task] = sum(
                 (process.usage for process in session), start=cgroups.Usage(0, 0.0)
             )
@@ -283,9 +284,9 @@ class ProcessRuntime:
 
 
 def _signal_group(state: State, number: signal.Signals) -> None:
-    leader = process_table.read(state.pid)
+    leader = table.read(state.pid)
     if leader is not None and leader.start == state.pid_start:
-        process_table.send_group(state.pid, number)
+        table.send_group(state.pid, number)
 
 
 def _spawn_shim(folder: str) -> str:
@@ -321,7 +322,7 @@ def _spawn_shim(folder: str) -> str:
     if word != "started":
         # It has nothing more to do; one that said nothing must not begin later.
         if not word:
-            process_table.send(pid, signal.SIGKILL)
+            table.send(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     return word
 

@@ -5,8 +5,8 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
 
-from orca_worker.runtime import process_table
-from orca_worker.runtime.process_folder import State
+from orca_worker.runtime.process import table
+from orca_worker.runtime.process.folder import State
 
 POLL_SECONDS = 0.2
 
@@ -20,7 +20,7 @@ def on_end(pid: int, start: int, call: Callable[[], None]) -> Callable[[], None]
         return loop.call_soon(call).cancel
     except OSError:  # an older kernel, or no descriptor left
         return _poll(pid, start, call)
-    if not process_table.lives(pid, start):
+    if not table.lives(pid, start):
         os.close(fd)
         return loop.call_soon(call).cancel
     is_open = True
@@ -34,7 +34,7 @@ def on_end(pid: int, start: int, call: Callable[[], None]) -> Callable[[], None]
 
     def ended() -> None:
         stop()
-        process_table.lives(pid, start)  # reaps it, if it was our child
+        table.lives(pid, start)  # reaps it, if it was our child
         call()
 
     loop.add_reader(fd, ended)
@@ -45,7 +45,7 @@ def _poll(pid: int, start: int, call: Callable[[], None]) -> Callable[[], None]:
     loop = asyncio.get_running_loop()
 
     def look() -> None:
-        if process_table.lives(pid, start):
+        if table.lives(pid, start):
             timers.append(loop.call_later(POLL_SECONDS, look))
             del timers[0]
         else:

@@ -1,0 +1,1 @@
+"""Tasks as plain processes, for nodes without an engine."""
