@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from orca_master.state.newer import keep_unknown
+
 R = TypeVar("R", bound=msgspec.Struct)
 
 Key = tuple[str, ...]
@@ -37,6 +39,15 @@ class Table(Generic[R]):
 
     def decode(self, raw: bytes) -> R:
         return self._decoder.decode(raw)
+
+    def kept_over(self, before: bytes, after: bytes) -> bytes:
+        """`after`, with what `before` has that this table's rows do not know (see `newer`)."""
+        try:
+            if _encoder.encode(self._decoder.decode(before)) == before:
+                return after  # nothing unknown: the usual case, and the quick one
+        except msgspec.MsgspecError:
+            return after  # not readable here at all: the new row replaces it
+        return keep_unknown(self.row_type, before, after)
 
     def __repr__(self) -> str:
         return f"Table({self.name})"

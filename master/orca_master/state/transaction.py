@@ -51,11 +51,16 @@ class Transaction:
         return self.state.find(table, index, value)
 
     def put(self, table: Table[R], row: R) -> None:
-        """Write a row. Writing what is there already changes nothing."""
+        """Write a row. Writing what is there already changes nothing; fields that a newer master
+        wrote and this one does not know stay as they are."""
         raw = table.encode(row)
         key = table.key(row)
-        if self.state.raw(table.name, key) != raw:
-            self._write(table.name, key, raw, row)
+        before = self.state.raw(table.name, key)
+        if before == raw:
+            return
+        kept = raw if before is None else table.kept_over(before, raw)
+        if before != kept:
+            self._write(table.name, key, kept, row)
 
     def delete(self, table: Table[Any], *key: str) -> None:
         if self.state.raw(table.name, key) is not None:
