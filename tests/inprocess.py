@@ -5,12 +5,13 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from orca_common.env import Disk
 from orca_common.real import real_env
 from orca_master.app.config import MasterConfig
 from orca_master.app.core import MasterCore
@@ -127,8 +128,13 @@ class InProcess:
 
 
 @asynccontextmanager
-async def in_process(folder: Path, *, with_node: bool = True) -> AsyncIterator[InProcess]:
+async def in_process(
+    folder: Path, *, with_node: bool = True, disk: Disk | None = None
+) -> AsyncIterator[InProcess]:
+    """`disk` holds the log, if it is not to be the real one."""
     env = real_env(threads=2)
+    if disk is not None:
+        env = replace(env, disk=disk)
     settings = MasterConfig(data_dir=str(folder), bind=HOST, api_port=free_port())
     kept = open_folder(env, folder)
     backing = SoloLog(env, kept.log, cluster_id=kept.cluster_id, member_name="m")

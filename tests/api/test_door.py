@@ -1,11 +1,16 @@
 """Who gets in, and how errors look."""
 
+import asyncio
 import io
+from pathlib import Path
 
 import pytest
 
-from inprocess import InProcess
+from inprocess import InProcess, eventually, in_process
 from orca_master.identity.model import Role
+from orca_master.services.model import SERVICES, Service, ServiceSpec
+from orca_master.state.transaction import Transaction
+from sim.disk import SimDisk
 
 PUBLIC = ["/api/v1/health", "/metrics", "/api/v1/cluster/ca"]
 READS = ["/api/v1/status", "/api/v1/cluster/info"]
@@ -106,3 +111,40 @@ async def test_metrics_have_the_three_documented_names(cluster: InProcess) -> No
     assert "orca_services_total 1.0" in text
     assert 'orca_instances_total{project="default",service="web",status="running"} 2.0' in text
     assert 'orca_nodes_total{state="ready"} 1.0' in text
+
+
+async def test_a_full_disk_is_a_507_reads_go_on_and_writes_resume_by_themselves(
+    tmp_path: Path,
+) -> None:
+    disk = SimDisk()
+    async with in_process(tmp_path / "m", disk=disk) as cluster:
+        await cluster.deploy({"name": "before"})
+        disk.capacity = sum(map(len, disk.image().values()))
+        answer = await cluster.deploy({"name": "web"}, wait="false")
+        assert (answer.status, answer.json["code"]) == (507, "STORAGE_FULL")
+        assert (await cluster.status("before"))["status"] == "running"
+        disk.capacity = None
+        assert (await cluster.deploy({"name": "web"})).json["deployed"] == ["web"]
+
+
+async def test_a_service_that_cannot_be_reconciled_is_put_aside_and_shown(
+    cluster: InProcess,
+) -> None:
+    """A row that breaks the rules' code stops its own service only."""
+    await cluster.deploy({"name": "good"})
+    broken = Service("default", "default", "broken", ServiceSpec(image="app:1"), 1, 1, 0.0, 0.0)
+    raw = SERVICES.encode(broken).replace(b"\xa8replicas\x01", b"\xa8replicas\xa1x")
+    key = ("default", "default", "broken")
+
+    def plant(tx: Transaction) -> None:
+        tx.state = tx.state.changed(SERVICES.name, key, raw)
+        tx.changes[SERVICES.name, key] = raw
+
+    await cluster.core.store.update(plant)
+    async with asyncio.timeout(10):
+        while (await cluster.call("GET", "/api/v1/health")).json["status"] == "ok":
+            await asyncio.sleep(0.02)
+    (reason,) = (await cluster.call("GET", "/api/v1/health")).json["reasons"]
+    assert reason.startswith("service service:default/default/broken is put aside after")
+    await cluster.call("POST", "/api/v1/services/good/scale?project=default", {"replicas": 2})
+    await eventually(lambda: len(cluster.worker.machine.things) == 2)

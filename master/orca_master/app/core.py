@@ -23,8 +23,9 @@ class MasterCore:
         self.dispatcher = Dispatcher(
             env, self.store, self.presence, heartbeat_seconds=heartbeat_seconds
         )
+        self._services = ServicesController(env, self.store)
         self._controllers: list[Controller] = [
-            ServicesController(env, self.store),
+            self._services,
             Liveness(env, self.store, self.presence, down_after=node_down_after_seconds),
         ]
 
@@ -33,6 +34,10 @@ class MasterCore:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.store.run())
             group.create_task(run_while_leader(self.store, self._controllers))
+
+    def put_aside(self) -> list[str]:
+        """Objects that a controller fails on, and why."""
+        return self._services.aside.reasons()
 
     async def found(self, *, cluster_id: str, cluster_name: str) -> None:
         """Make the cluster's first row, once; needs `run` to be running."""

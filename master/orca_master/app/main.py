@@ -135,7 +135,7 @@ def http_server(core: MasterCore, settings: MasterConfig, signer: pki.Signer) ->
         version=orca_version(),
     )
     routes = [
-        *OpsRoutes(core.store, me.version).table(),
+        *OpsRoutes(core.store, me.version, core.put_aside).table(),
         *ServiceRoutes(core.env, core.store, core.dispatcher).table(),
         *ClusterRoutes(core.env, core.store, core.presence, signer, me).table(),
     ]

@@ -47,6 +47,13 @@ class Aside:
     def succeeded(self, name: str) -> None:
         self.failures.pop(name, None)
 
+    def reasons(self) -> list[str]:
+        """What is aside and why, for people."""
+        return [
+            f"{self._kind} {name} is put aside after {failure.times} failures: {failure.error}"
+            for name, failure in sorted(self.failures.items())
+        ]
+
     def is_aside(self, name: str) -> bool:
         failure = self.failures.get(name)
         return failure is not None and self._env.now() < failure.until

@@ -1,7 +1,7 @@
 """`GET /api/v1/health` and `GET /metrics`: open to everybody, and cheap."""
 
 from collections import Counter as Counts
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -64,8 +64,11 @@ def _nodes(state: State) -> GaugeMetricFamily:
 
 @dataclass(frozen=True, slots=True)
 class OpsRoutes:
+    """`put_aside` says which objects controllers have put aside, and why."""
+
     store: Store
     version: str
+    put_aside: Callable[[], Sequence[str]] = tuple
 
     def table(self) -> list[Route]:
         registry = CollectorRegistry()
@@ -91,6 +94,5 @@ class OpsRoutes:
     async def health(self, call: Call[NoQuery, None]) -> object:
         """`ok`, or `degraded` with the reasons."""
         down = [n.name for n in self.store.state.scan(NODES) if n.state is NodeState.DOWN]
-        if not down:
-            return {"status": "ok"}
-        return {"status": "degraded", "reasons": [f"node {name} is down" for name in sorted(down)]}
+        reasons = [f"node {name} is down" for name in sorted(down)] + list(self.put_aside())
+        return {"status": "degraded", "reasons": reasons} if reasons else {"status": "ok"}

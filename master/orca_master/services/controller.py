@@ -26,7 +26,7 @@ class ServicesController:
     def __init__(self, env: Env, store: Store) -> None:
         self._env = env
         self._store = store
-        self._aside = Aside(env, "service")
+        self.aside = Aside(env, "service")
         self._look_at: dict[str, float] = {}
 
     async def run(self) -> None:
@@ -46,13 +46,13 @@ class ServicesController:
             raise
         except Exception as error:
             if len(owners) == 1:
-                self._look_at[owners[0]] = self._aside.failed(owners[0], error)
+                self._look_at[owners[0]] = self.aside.failed(owners[0], error)
                 return
             for owner in owners:
                 await self._look([owner])
         else:
             for owner in owners:
-                self._aside.succeeded(owner)
+                self.aside.succeeded(owner)
 
     def _reconcile(self, tx: Transaction, owners: list[str]) -> None:
         now = self._env.now()
@@ -73,7 +73,7 @@ class ServicesController:
             owners |= {t.owner for t in state.scan(TASKS) if t.owner.startswith(OWNER_PREFIX)}
         owners |= {owner_of(*key) for key in changed.of(SERVICES.name)}
         owners |= {key[0] for key in changed.of(TASKS.name) if key[0].startswith(OWNER_PREFIX)}
-        return {owner for owner in owners if not self._aside.is_aside(owner)}
+        return {owner for owner in owners if not self.aside.is_aside(owner)}
 
     def _seconds_to_next_look(self) -> float | None:
         if not self._look_at:
