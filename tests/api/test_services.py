@@ -6,6 +6,7 @@ import pytest
 
 from inprocess import InProcess, eventually, in_process
 from orca_master.services.model import SERVICES
+from orca_master.services.routes import SETTLE_SECONDS
 
 
 async def test_a_deploy_answers_when_the_service_runs(cluster: InProcess) -> None:
@@ -68,6 +69,18 @@ async def test_after_the_timeout_it_says_so_and_the_work_goes_on(cluster: InProc
         "web: still in progress after 0.3 s (0 of 1 replicas"
     )
     await cluster.until("web", status="running")
+
+
+async def test_a_program_that_fails_at_once_is_no_success(cluster: InProcess) -> None:
+    answer = await cluster.deploy({"name": "web", "command": ["exit", "3", "0.1"]})
+    assert (answer.status, answer.json["errors"]) == (500, ["web: exited with code 3"])
+
+
+async def test_what_runs_already_is_answered_at_once(cluster: InProcess) -> None:
+    await cluster.deploy({"name": "web"})
+    started = cluster.core.env.monotonic()
+    await cluster.deploy({"name": "web"})
+    assert cluster.core.env.monotonic() - started < SETTLE_SECONDS / 2
 
 
 async def test_a_failed_deploy_is_tried_again_at_once_by_the_next_one(cluster: InProcess) -> None:

@@ -11,9 +11,10 @@ from orca_master.tasks.model import TASKS, Task, TaskState, Wanted
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`error` is empty when the revision runs with all its replicas."""
+    """`error` is empty when the revision runs with all its replicas: the tasks `ready`."""
 
     error: str = ""
+    ready: frozenset[str] = frozenset()
 
 
 def outcome(view: View, service: Service) -> Outcome | None:
@@ -26,8 +27,9 @@ def outcome(view: View, service: Service) -> Outcome | None:
     if now.stopped:
         return Outcome("it was stopped while the deploy was in progress")
     tasks = _current(view, now)
-    if _ready(view, tasks) >= now.wanted_replicas and not _others_live(view, now):
-        return Outcome()
+    ready = _ready(view, tasks)
+    if len(ready) >= now.wanted_replicas and not _others_live(view, now):
+        return Outcome(ready=ready)
     for task in sorted(tasks, key=lambda task: task.slot):
         if task.observed.state.is_over:
             return Outcome(f"{_replica(now, task)}{describe_end(task)}")
@@ -39,7 +41,7 @@ def outcome(view: View, service: Service) -> Outcome | None:
 def progress(view: View, service: Service) -> str:
     """How far an open deploy has come, in words."""
     tasks = _current(view, service)
-    parts = [f"{_ready(view, tasks)} of {service.wanted_replicas} replicas ready"]
+    parts = [f"{len(_ready(view, tasks))} of {service.wanted_replicas} replicas ready"]
     parts += [
         f"replica {task.slot} {_DOING[task.observed.state]}"
         for task in sorted(tasks, key=lambda task: task.slot)
@@ -77,9 +79,9 @@ def _current(view: View, service: Service) -> Sequence[Task]:
     ]
 
 
-def _ready(view: View, tasks: Sequence[Task]) -> int:
+def _ready(view: View, tasks: Sequence[Task]) -> frozenset[str]:
     down = down_nodes(view)
-    return sum(task.is_ready and task.node not in down for task in tasks)
+    return frozenset(task.id for task in tasks if task.is_ready and task.node not in down)
 
 
 def _others_live(view: View, service: Service) -> bool:

@@ -19,6 +19,9 @@ from orca_master.state.transaction import Transaction
 from orca_master.tasks.dispatcher import Dispatcher
 from orca_master.tasks.model import TASKS, Task
 
+SETTLE_SECONDS = 0.5
+"""How long a replica without a health check must run before a deploy calls it running."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceRoutes:
@@ -132,15 +135,31 @@ class ServiceRoutes:
         """Empty when it runs; else why not."""
         try:
             async with asyncio.timeout(timeout):
-                with self.store.follow(SERVICES, TASKS) as follower:
-                    while True:
-                        await follower.next()
-                        found = outcome(self.store.state, service)
-                        if found is not None:
-                            return found.error
+                return await self._settled(service)
         except TimeoutError:
             so_far = progress(self.store.state, service)
             return f"still in progress after {timeout:g} s ({so_far}); the work goes on"
+
+    async def _settled(self, service: Service) -> str:
+        """Without a health check a replica runs once it has not ended for a moment: a program that
+        fails at once is no success. What ran already when the deploy came has nothing to prove."""
+        steady: frozenset[str] | None = None
+        until: float | None = None
+        is_first = True
+        with self.store.follow(SERVICES, TASKS) as follower:
+            while True:
+                left = None if until is None else max(0.0, until - self.env.monotonic())
+                await follower.next(left)
+                found = outcome(self.store.state, service)
+                if found is not None and (found.error or is_first or service.spec.health):
+                    return found.error
+                is_first = False
+                if found is None:
+                    steady = until = None
+                elif found.ready != steady:
+                    steady, until = found.ready, self.env.monotonic() + SETTLE_SECONDS
+                elif until is not None and self.env.monotonic() >= until:
+                    return ""
 
     async def status(self, call: Call[payload.ProjectQuery, None]) -> object:
         state = await self.store.fresh()
