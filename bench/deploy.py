@@ -6,7 +6,7 @@ processor limit, which would slow the start itself and hide the rest behind that
 
 floor         what the engine itself takes: create + start through its API, eight at a time as
               Orca does, each pair in one thread. Another order of calls may beat it a little.
-orca deploy   one POST /api/v1/deploy, which answers when all replicas run.
+orca deploy   POST /api/v1/deploy?wait=false, then GET /api/v1/status until all replicas run.
 orca scale    POST .../scale from 0, then GET /api/v1/status until all replicas run.
 swarm         one service, created through the API, then its tasks polled until all of them run. Its
               image is named so that the registry's refusal comes at once.
@@ -88,11 +88,13 @@ class Orca:
         self._client = client
 
     async def deploy(self, replicas: int) -> float:
+        """From the request to all replicas running, not to the answer: a service without a health
+        check is called deployed only after it has run for a moment."""
         started = time.monotonic()
-        answer = await self._client.deploy([self._service(replicas)])
-        took = time.monotonic() - started
+        answer = await self._client.deploy([self._service(replicas)], wait=False)
         if answer["errors"]:
             raise RuntimeError(answer["errors"])
+        took = await self._until_running(replicas, started)
         await self._remove()
         return took
 
@@ -100,11 +102,16 @@ class Orca:
         await self._client.deploy([self._service(0)])
         started = time.monotonic()
         await self._client.scale("web", replicas)
-        while (await self._client.status())[0]["running_replicas"] < replicas:
-            await asyncio.sleep(POLL_SECONDS)
-        took = time.monotonic() - started
+        took = await self._until_running(replicas, started)
         await self._remove()
         return took
+
+    async def _until_running(self, replicas: int, started: float) -> float:
+        while (service := (await self._client.status())[0])["running_replicas"] < replicas:
+            if service["status"] == "failed":
+                raise RuntimeError(service["reason"])
+            await asyncio.sleep(POLL_SECONDS)
+        return time.monotonic() - started
 
     async def _remove(self) -> None:
         await self._client.stop("web", purge=True)
