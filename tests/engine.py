@@ -20,6 +20,8 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, NotFound
 
+from orca_worker.runtime.docker.engine import knock
+
 SOCKET = "/var/run/docker.sock"
 APPLETS = ("cat", "dd", "echo", "env", "httpd", "id", "ls", "nc", "printf", "seq", "sh", "sleep")
 PAGE = b"hello from orca\n"
@@ -30,6 +32,7 @@ def find_engine() -> str | None:
     """The URL of an engine that answers, or None."""
     url = os.environ.get("DOCKER_HOST") or f"unix://{SOCKET}"
     try:
+        knock(url)  # the client would leave a socket open
         client = docker.APIClient(base_url=url, version="auto", timeout=5)
     except (DockerException, requests.RequestException, OSError):
         return None

@@ -83,7 +83,7 @@ inners = st.builds(NewInner, a=st.integers(0, 9), later=st.text(max_size=3))
         count=st.integers(0, 9),
         inner=inners,
         maybe=st.none() | inners,
-        added=st.lists(st.integers(), max_size=2),
+        added=st.lists(st.integers(0, 9), max_size=2),
     ),
     count=st.integers(0, 9),
     a=st.integers(0, 9),
