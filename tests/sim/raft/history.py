@@ -19,7 +19,15 @@ from hashlib import sha256
 
 from orca_master.errors import NotLeader, OutcomeUnknown, Refusal, StorageFull
 from orca_master.state.log import DamagedLog, LogFailed
-from orca_master.state.raft.codec import Append, Message, Piece
+from orca_master.state.raft.codec import (
+    Append,
+    AppendReply,
+    Message,
+    Piece,
+    PieceReply,
+    RequestVote,
+    VoteReply,
+)
 from orca_master.state.rows import State
 from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction
@@ -46,13 +54,17 @@ class NotAsExpected(Refusal):
 class History:
     seed: int
     masters: int = 3
+    duplicates: bool = False
+    """Some messages arrive twice, at once or much later. No connection of ours does that."""
     counts: Counter[str] = field(default_factory=Counter)
     story: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
         self.wires = Wires(self.chance)
-        self.wires.on_send = self._check_one_leader
+        self.wires.on_send = self._watch
+        if self.duplicates:
+            self.wires.repeat = 0.1
         names = [f"m{number}" for number in range(1, self.masters + 1)]
         self.nodes = [
             SimNode(name, [n for n in names if n != name], self.wires, self.chance)
@@ -68,6 +80,7 @@ class History:
         self._numbers = itertools.count(1)
         self._quiet = False
         self._down: set[str] = set()
+        self._fatal: dict[str, type[Message]] = {}
         self.last_leader: str | None = None
         self.violation: Violation | None = None
 
@@ -226,6 +239,19 @@ class History:
         await asyncio.sleep(self.chance.uniform(0.05, 0.6))
         await self._take_down(node, power_loss=True)
 
+    async def crash_after_a_promise(self) -> None:
+        """The machine stops at the very moment in which a vote or an acknowledgement has left it."""
+        node = self.chance.choice(self.nodes)
+        if not node.is_up or node.name in self._down:
+            return
+        kind = self.chance.choice(_PROMISES)
+        self._tell(f"{node.name}: stops after a {kind.__name__}")
+        self._fatal[node.name] = kind
+        await asyncio.sleep(self.chance.uniform(0.05, 1.0))
+        self._fatal.pop(node.name, None)
+        if not node.is_up:
+            await self._take_down(node, power_loss=True, seconds=self.chance.uniform(0, 0.2))
+
     async def pause(self) -> None:
         node, seconds = self._leader_or_any(), self.chance.uniform(0.05, 2.5)
         if node.port is None:
@@ -292,13 +318,15 @@ class History:
         self._tell("the network is healed")
         self.wires.heal()
 
-    async def _take_down(self, node: SimNode, *, power_loss: bool) -> None:
+    async def _take_down(
+        self, node: SimNode, *, power_loss: bool, seconds: float | None = None
+    ) -> None:
         if node.name in self._down:
             return
         self._down.add(node.name)
         self._tell(f"{node.name}: {'power loss' if power_loss else 'kill'}")
         await node.stop(power_loss=power_loss)
-        await asyncio.sleep(self.chance.uniform(0.0, 1.5))
+        await asyncio.sleep(self.chance.uniform(0.0, 1.5) if seconds is None else seconds)
         await self._start(node)
         self._down.discard(node.name)
 
@@ -334,12 +362,16 @@ class History:
 
     # What must stay true.
 
-    def _check_one_leader(self, sender: str, receiver: str, message: Message) -> None:
+    def _watch(self, sender: str, receiver: str, message: Message) -> None:
         if isinstance(message, Append | Piece):
             leader = self._leaders.setdefault(message.term, sender)
             if leader != sender:
                 self._violated(f"{leader} and {sender} both lead in term {message.term}")
             self.last_leader = sender
+        if isinstance(message, self._fatal.get(sender, ())) and _promises(message):
+            del self._fatal[sender]
+            next(node for node in self.nodes if node.name == sender).vanish()
+            raise Crash
 
     def _check_state(self, node: SimNode, state: State, entry: bytes | None) -> None:
         self.counts["snapshots restored" if entry is None else "entries applied"] += 1
@@ -420,11 +452,24 @@ class History:
         raise self.violation
 
 
+def _promises(message: Message) -> bool:
+    match message:
+        case VoteReply(is_granted=answer) | AppendReply(matches=answer):
+            return answer
+        case PieceReply(is_installed=answer):
+            return answer
+    return True
+
+
+_PROMISES: tuple[type[Message], ...] = (VoteReply, AppendReply, PieceReply, RequestVote, Append)
+
 FAULTS = (
     History.kill,
     History.power_loss,
     History.power_loss_of_all,
     History.crash_in_a_write,
+    History.crash_after_a_promise,
+    History.crash_after_a_promise,
     History.pause,
     History.partition,
     History.isolate_leader,

@@ -81,6 +81,8 @@ class _Line:
     def __init__(self, ends: tuple[Port, Port]) -> None:
         self.ends = ends
         self.is_open = True
+        self.drains_from: str | None = None
+        """The end that is gone, if what it had sent still arrives."""
         self.knows: set[str] = set()
         self.free_at: dict[str, float] = {}
         self.held: dict[str, list[Callable[[], None]]] = {}
@@ -95,8 +97,9 @@ class Wires:
         self._held: set[tuple[str, str]] = set()
         self.seconds: dict[tuple[str, str], float] = {}
         self.on_send: Callable[[str, str, Message], None] = lambda *_: None
-        self.alter: Callable[[bytes], list[bytes]] = lambda raw: [raw]
-        """For planted faults: what of a message arrives, and how often."""
+        """Called when a message is under way; may raise what stops its sender."""
+        self.repeat = 0.0
+        """The chance that a message arrives a second time, up to seconds later."""
         self.sent = 0
 
     # What goes wrong.
@@ -119,16 +122,19 @@ class Wires:
         for one, other in itertools.combinations(sorted(self._ports), 2):
             self._connect_soon(one, other)
 
-    def breaks(self, one: str, other: str) -> None:
+    def breaks(self, one: str, other: str, *, drains_from: str | None = None) -> None:
         """The connection is lost; it comes again at once if nothing keeps it from that."""
         line = self._lines.pop(_pair(one, other), None)
         if line is None:
             return
         line.is_open = False
+        line.drains_from = drains_from
+        now = asyncio.get_running_loop().time()
         for end, peer in (line.ends, line.ends[::-1]):
-            self._later(
-                self._chance.uniform(0, 0.03), lambda e=end, p=peer: self._tell_lost(line, e, p)
-            )
+            delay = self._chance.uniform(0, 0.03)
+            if peer.name == drains_from:
+                delay += max(0.0, line.free_at.get(end.name, now) - now)
+            self._later(delay, lambda e=end, p=peer: self._tell_lost(line, e, p))
         self._connect_soon(one, other)
 
     # For the ports.
@@ -142,38 +148,56 @@ class Wires:
     def detach(self, port: Port) -> None:
         if self._ports.get(port.name) is port:
             del self._ports[port.name]
+            # A process that dies has often handed to the system what it sent last.
+            drains_from = port.name if self._chance.random() < 0.7 else None
             for name in sorted(self._ports):
-                self.breaks(name, port.name)
+                self.breaks(name, port.name, drains_from=drains_from)
 
     def send(self, sender: str, receiver: str, message: Message) -> None:
         line = self._lines.get(_pair(sender, receiver))
-        self.on_send(sender, receiver, message)
         if line is None or sender not in line.knows:
             return
         self.sent += 1
         usual = self.seconds.get((sender, receiver), NORMAL_SECONDS)
-        for raw in self.alter(encode_message(message)):
-            self._carry(line, sender, receiver, raw, usual * self._chance.uniform(0.5, 1.5))
+        raw = encode_message(message)
+        self._carry(line, sender, receiver, raw, usual * self._chance.uniform(0.5, 1.5))
+        if self.repeat and self._chance.random() < self.repeat:
+            self._later(self._chance.uniform(0, 3), lambda: self._repeat(sender, receiver, raw))
+        self.on_send(sender, receiver, message)
 
     def _carry(self, line: _Line, sender: str, receiver: str, raw: bytes, delay: float) -> None:
         at = max(line.free_at.get(receiver, 0.0), asyncio.get_running_loop().time() + delay)
         line.free_at[receiver] = at + 1e-6
 
         def deliver() -> None:
-            if not line.is_open:
-                return
             if (sender, receiver) in self._held or line.held.get(receiver):
                 line.held.setdefault(receiver, []).append(deliver_now)
             else:
                 deliver_now()
 
         def deliver_now() -> None:
-            if line.is_open:
-                self._tell_connected(line, receiver, sender)
-                port = next(end for end in line.ends if end.name == receiver)
-                port.put(Received(sender, decode_message(raw)))
+            if not self._still_arrives(line, sender, receiver):
+                return
+            self._tell_connected(line, receiver, sender)
+            port = next(end for end in line.ends if end.name == receiver)
+            port.put(Received(sender, decode_message(raw)))
 
         asyncio.get_running_loop().call_at(at, deliver)
+
+    def _still_arrives(self, line: _Line, sender: str, receiver: str) -> bool:
+        if line.is_open:
+            return True
+        newer = self._lines.get(_pair(sender, receiver))
+        return (
+            line.drains_from == sender
+            and receiver in line.knows
+            and (newer is None or receiver not in newer.knows)
+        )
+
+    def _repeat(self, sender: str, receiver: str, raw: bytes) -> None:
+        port = self._ports.get(receiver)
+        if port is not None:
+            port.put(Received(sender, decode_message(raw)))
 
     def _connect_soon(self, one: str, other: str) -> None:
         self._later(self._chance.uniform(0.002, 0.06), lambda: self._connect(one, other))
@@ -200,6 +224,8 @@ class Wires:
 
     def _tell_lost(self, line: _Line, end: Port, peer: Port) -> None:
         newer = self._lines.get(_pair(end.name, peer.name))
+        if peer.name == line.drains_from:
+            line.drains_from = None
         if end.name in line.knows and (newer is None or end.name not in newer.knows):
             end.put(Disconnected(peer.name))
 

@@ -154,7 +154,7 @@ class SimNode:
         self._wires = wires
         self._chance = chance
         self.disk = NodeDisk()
-        self.disk.on_crash = self._stopped_by_disk
+        self.disk.on_crash = self.vanish
         self.threads = SlowThreads()
         self.clock = Quartz(chance.uniform(0.98, 1.02))
         self.disk.clock = self.clock
@@ -162,6 +162,7 @@ class SimNode:
             "segment_bytes": chance.choice((600, 3000, 20000)),
             "snapshot_every_entries": chance.choice((7, 25, 100)),
             "kept_entries": chance.choice((0, 3, 30)),
+            "max_append_bytes": chance.choice((1, 300, 1 << 20)),
         }
         self.store: Store | None = None
         self.log: RaftLog | None = None
@@ -216,7 +217,8 @@ class SimNode:
         else:
             self.disk.kill()
 
-    def _stopped_by_disk(self) -> None:
+    def vanish(self) -> None:
+        """The machine stops in the middle of something; the caller raises Crash."""
         assert self.port is not None
         self.port.unplug()
         self.store = None

@@ -23,7 +23,6 @@ from orca_master.state.raft.codec import (
 from orca_master.state.raft.journal import Journal
 from orca_master.state.solo.snapshots import Snapshot
 
-MAX_APPEND_BYTES = 1 << 20
 WINDOW_MESSAGES = 64
 WINDOW_BYTES = 16 << 20
 PIECE_BYTES = 256 << 10
@@ -123,10 +122,13 @@ class Follower:
 class Followers:
     """One leader's view in one term; `begin` starts the next."""
 
-    def __init__(self, env: Env, journal: Journal, *, heartbeat_seconds: float) -> None:
+    def __init__(
+        self, env: Env, journal: Journal, *, heartbeat_seconds: float, max_append_bytes: int
+    ) -> None:
         self._env = env
         self._journal = journal
         self._heartbeat_seconds = heartbeat_seconds
+        self._max_append_bytes = max_append_bytes
         self._followers: dict[str, Follower] = {}
         self._term = 0
         self.round = 0
@@ -269,7 +271,7 @@ class Followers:
             yield self._heartbeat_for(follower, commit, now, at=self._journal.first_index)
 
     def _append_for(self, follower: Follower, commit: int, now: float) -> Append:
-        entries = self._journal.entries_from(follower.next_index, max_bytes=MAX_APPEND_BYTES)
+        entries = self._journal.entries_from(follower.next_index, max_bytes=self._max_append_bytes)
         packed = pack_entries(entries)
         previous = follower.next_index - 1
         follower.next_index = entries[-1][1] + 1

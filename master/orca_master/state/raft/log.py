@@ -53,6 +53,7 @@ class RaftLog:
         snapshot_bytes: int = 64 << 20,
         kept_entries: int = 10_000,
         kept_bytes: int = 32 << 20,
+        max_append_bytes: int = 1 << 20,
     ) -> None:
         self._peers = sorted(peers)
         if not self._peers or node in self._peers or len(set(self._peers)) < len(self._peers):
@@ -68,6 +69,7 @@ class RaftLog:
         self._snapshot_bytes = snapshot_bytes
         self._kept_entries = kept_entries
         self._kept_bytes = kept_bytes
+        self._max_append_bytes = max_append_bytes
         self._held = ExitStack()
         self._failure: LogFailed | None = None
         self._is_running = False
@@ -188,6 +190,7 @@ class RaftLog:
             self._driver,
             applied_index=applied_index,
             timing=self._timing,
+            max_append_bytes=self._max_append_bytes,
         )
 
     def _create(self) -> None:

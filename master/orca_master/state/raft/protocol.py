@@ -85,6 +85,7 @@ class Engine(SyncObj):  # type: ignore[misc]
         *,
         applied_index: int,
         timing: Timing,
+        max_append_bytes: int,
     ) -> None:
         # Before the library's own beginning, which looks at every attribute (syncobj.py, __init__).
         self._env = env
@@ -101,7 +102,12 @@ class Engine(SyncObj):  # type: ignore[misc]
         self._was_asked_to_stand = False
         self._heard_leader_at = NEVER
         self._promises: list[tuple[str, Message]] = []
-        self.followers = Followers(env, journal, heartbeat_seconds=timing.heartbeat)
+        self.followers = Followers(
+            env,
+            journal,
+            heartbeat_seconds=timing.heartbeat,
+            max_append_bytes=max_append_bytes,
+        )
         self.arrival = Arrival()
         configuration = SyncObjConf(
             autoTick=False,

@@ -153,9 +153,11 @@ class Segments:
             self._make_durable()
             self._begin(entries[0].index)
         data = self._encode(entries)
+        # Also when it fails: what was begun is cut off again, and that must be durable before a next
+        # file is begun, or a power loss leaves half a record in the middle of the log.
+        self._is_durable = False
         self._write(self._file, data, size_before=self._size)
         self._size += len(data)
-        self._is_durable = False
 
     def _make_durable(self) -> None:
         if self._file is None:
