@@ -89,6 +89,7 @@ class History:
             await self._start(node)
         async with asyncio.TaskGroup() as group:
             clients = [group.create_task(self._client()) for _ in range(4)]
+            clients += [group.create_task(self._reader()) for _ in range(2)]
             breaking = [group.create_task(self._break()) for _ in range(2)]
             for task in breaking:
                 await task
@@ -132,6 +133,19 @@ class History:
                 node = self.chance.choice(self.nodes)
             else:
                 self.counts["acknowledged"] += 1
+
+    async def _reader(self) -> None:
+        """Asks whoever says that he leads, of whom there may be two; no write of its own delays it."""
+        while not self._quiet:
+            await asyncio.sleep(self.chance.uniform(0.0, 0.1))
+            leading = [n for n in self.nodes if n.store and n.store.leadership.is_leader]
+            store = self.chance.choice(leading).store if leading else None
+            if store is None:
+                continue
+            try:
+                await self._read(store)
+            except (NotLeader, OutcomeUnknown, LogFailed, TimeoutError):
+                self.counts["reads refused"] += 1
 
     def _choose(self, before: SimNode) -> SimNode:
         if before.log is not None and before.is_up and self.chance.random() < 0.95:

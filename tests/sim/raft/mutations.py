@@ -8,38 +8,26 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-from orca_master.state.raft import followers
-from orca_master.state.raft.codec import Append, PieceReply, RequestVote, VoteReply, unpack_entries
+from orca_master.state.raft.codec import Append, RequestVote, VoteReply
 from orca_master.state.raft.driver import Driver
 from orca_master.state.raft.journal import Journal
 from orca_master.state.raft.log import RaftLog
 from orca_master.state.raft.protocol import Engine
-from orca_master.state.raft.reads import Reads
 from orca_master.state.solo import snapshots
 from orca_master.state.solo.snapshots import Snapshot
-
-Mutation = Callable[[], Iterator[None]]
-
-
-@contextmanager
-def nothing_broken() -> Iterator[None]:
-    yield
 
 
 @contextmanager
 def the_vote_is_not_written() -> Iterator[None]:
-    def forget(self: Journal, term: int, votedForNodeId: str | None) -> None:
-        del votedForNodeId
-        keep(self, term, None)
+    def record(self: Journal) -> bytes:
+        vote, self._vote = self._vote, None
+        try:
+            return usual(self)
+        finally:
+            self._vote = vote
 
-    def vote_in_memory(self: Engine, peer: str, message: RequestVote) -> None:
-        on_vote(self, peer, message)
-
-    keep, on_vote = Journal.setCurrentTerm, Engine._on_request_vote
-    with (
-        mock.patch.object(Journal, "setCurrentTerm", forget),
-        mock.patch.object(Engine, "_on_request_vote", vote_in_memory),
-    ):
+    usual = Journal._vote_record
+    with mock.patch.object(Journal, "_vote_record", record):
         yield
 
 
@@ -98,7 +86,7 @@ def entries_of_older_terms_are_committed_by_counting() -> Iterator[None]:
 
 @contextmanager
 def snapshots_are_published_before_they_are_synced() -> Iterator[None]:
-    with mock.patch.object(snapshots._Writing, "sync", lambda self: None):
+    with mock.patch.object(snapshots._Writing, "sync"):
         yield
 
 
@@ -113,24 +101,10 @@ def reads_are_local() -> Iterator[None]:
 
 
 @contextmanager
-def reads_join_the_round_under_way() -> Iterator[None]:
-    def add(self: Reads) -> Any:
-        read = usual(self)
-        if self._under_way is not None:
-            self._under_way.reads.append(self._waiting.pop())
-        return read
-
-    def begin(self: Reads, engine: Engine) -> None:
-        # A round that is confirmed stays good for whoever comes later in this term.
-        current = self._under_way
-        usual_begin(self, engine)
-        if current is None and self._under_way is not None:
-            engine.followers.round = self._under_way.number
-
-    usual, usual_begin = Reads.add, Reads.begin_round
+def a_leader_decides_before_its_first_entry_is_committed() -> Iterator[None]:
     with (
-        mock.patch.object(Reads, "add", add),
-        mock.patch.object(Reads, "begin_round", begin),
+        mock.patch.object(Engine, "may_confirm_reads", property(lambda self: self.leads)),
+        mock.patch.object(Engine, "leads_settled", property(lambda self: self.leads)),
     ):
         yield
 
@@ -207,13 +181,16 @@ def a_vote_is_given_to_everybody() -> Iterator[None]:
 
 @contextmanager
 def shorter_logs_may_win() -> Iterator[None]:
-    with mock.patch.object(Engine, "_is_up_to_date", lambda self, message: True):
+    def always(self: Engine, message: object) -> bool:
+        return True
+
+    with mock.patch.object(Engine, "_is_up_to_date", always):
         yield
 
 
 @contextmanager
 def a_refused_proposal_stays_in_the_log() -> Iterator[None]:
-    with mock.patch.object(Journal, "take_back", lambda self, mark: None):
+    with mock.patch.object(Journal, "take_back"):
         yield
 
 
@@ -273,7 +250,7 @@ ALL: list[Callable[[], Any]] = [
     entries_of_older_terms_are_committed_by_counting,
     snapshots_are_published_before_they_are_synced,
     reads_are_local,
-    reads_join_the_round_under_way,
+    a_leader_decides_before_its_first_entry_is_committed,
     a_start_drops_the_entries_after_the_snapshot,
     an_installed_snapshot_keeps_a_log_that_conflicts,
     the_commit_index_moves_over_entries_that_were_not_compared,
@@ -287,5 +264,3 @@ ALL: list[Callable[[], Any]] = [
     a_lost_leadership_is_answered_as_a_refusal,
     files_are_dropped_up_to_the_newest_snapshot_too_early,
 ]
-
-__all__ = ["ALL", "Mutation", "PieceReply", "followers", "unpack_entries"]
