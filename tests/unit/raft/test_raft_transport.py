@@ -11,6 +11,13 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+
+from orca_common.real import real_env
+from orca_master.state.raft import codec
+from orca_master.state.raft.codec import Hello, PreVote, TimeoutNow
+from orca_master.state.raft.port import Connected, Disconnected, Event, Received
+from orca_master.state.raft.transport import TlsNetwork, master_of
+from orca_proto.identity import MASTER_NAME
 from raft_tls import (
     CLUSTER,
     an_authority,
@@ -19,13 +26,6 @@ from raft_tls import (
     server_context,
     worker_files,
 )
-
-from orca_common.real import real_env
-from orca_master.state.raft import codec
-from orca_master.state.raft.codec import Hello, PreVote, TimeoutNow
-from orca_master.state.raft.port import Connected, Disconnected, Event, Received
-from orca_master.state.raft.transport import TlsNetwork, master_of
-from orca_proto.identity import MASTER_NAME
 
 Events = Callable[[TlsNetwork, int], "asyncio.Future[list[Event]]"]
 

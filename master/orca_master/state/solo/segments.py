@@ -133,12 +133,15 @@ class Segments:
         return self._size > HEADER_BYTES and self._size + size > self._segment_bytes
 
     def drop_up_to(self, index: int) -> None:
-        """Remove the files that hold nothing after this index. The last one always stays."""
+        """Remove the files that hold nothing after this index. The last one always stays.
+
+        The oldest first, and each for good before the next: a power loss leaves no gap.
+        """
         with self._lock:
             while len(self._firsts) > 1 and self._firsts[1] <= index + 1:
                 self._disk.remove(self._path(self._firsts[0]))
                 del self._firsts[0]
-            self._disk.sync_folder(self._folder)
+                self._disk.sync_folder(self._folder)
 
     def close(self) -> None:
         with self._lock:
