@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+from orca_master.state.raft import journal
 from orca_master.state.raft.codec import Append, RequestVote, VoteReply
 from orca_master.state.raft.driver import Driver
 from orca_master.state.raft.journal import Journal
@@ -19,15 +20,11 @@ from orca_master.state.solo.snapshots import Snapshot
 
 @contextmanager
 def the_vote_is_not_written() -> Iterator[None]:
-    def record(self: Journal) -> bytes:
-        vote, self._vote = self._vote, None
-        try:
-            return usual(self)
-        finally:
-            self._vote = vote
+    def record(term: int, vote: str | None) -> bytes:
+        return usual(term, None)
 
-    usual = Journal._vote_record
-    with mock.patch.object(Journal, "_vote_record", record):
+    usual = journal._vote_record
+    with mock.patch.object(journal, "_vote_record", record):
         yield
 
 

@@ -335,7 +335,7 @@ class Driver:
         now = Leadership(engine.term, engine.leads_settled, engine.leader)
         if now != self.leadership:
             self._announce(now)
-        if not now.is_leader:
+        if not now.is_leader or self._is_handing_over:
             while self._waiting:
                 self._waiting.popleft().refuse(NotLeader(self._who_leads()))
 

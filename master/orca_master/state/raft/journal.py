@@ -52,6 +52,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         self._arriving: tuple[int, int] | None = None
         self._term = 0
         self._vote: str | None = None
+        self._written_vote: tuple[int, str | None] = (0, None)
         self._pending: list[bytes] = []
         self._sequence = 0
         self._last_index_in: dict[int, int] = {}
@@ -139,6 +140,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         elif kind == b"V":
             (self._term,) = _number.unpack_from(body)
             self._vote = body[_number.size :].decode() or None
+            self._written_vote = self._term, self._vote
         elif kind == b"A":
             self._arriving = _place.unpack(body)
         elif kind == b"B":
@@ -187,8 +189,10 @@ class Journal(LibraryJournal):  # type: ignore[misc]
             return
         records = self._numbered(self._pending)
         if self._segments.is_full_for(records):
-            records = self._numbered([self._vote_record(), *self._pending])
+            # As it was before these records: each of them is worth something only after the last.
+            records = self._numbered([_vote_record(*self._written_vote), *self._pending])
         self._segments.write(records)
+        self._written_vote = self._term, self._vote
         self._sequence = records[-1].index
         current = self._segments.firsts[-1]
         last = self._entries[-1][1] if self._entries else 0
@@ -218,9 +222,6 @@ class Journal(LibraryJournal):  # type: ignore[misc]
             segments.Entry(self._sequence + number, self._term, payload)
             for number, payload in enumerate(payloads, 1)
         ]
-
-    def _vote_record(self) -> bytes:
-        return b"V" + _number.pack(self._term) + (self._vote or "").encode()
 
     # What the engine asks.
 
@@ -310,7 +311,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
 
     def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
         self._term, self._vote = term, votedForNodeId
-        self._pending.append(self._vote_record())
+        self._pending.append(_vote_record(term, votedForNodeId))
 
     def getCurrentTerm(self) -> int:
         return self._term
@@ -323,3 +324,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
 
     def _damaged(self, what: str) -> DamagedLog:
         return DamagedLog(f"the log in {self._folder} is damaged: {what}. {WHAT_TO_DO}")
+
+
+def _vote_record(term: int, vote: str | None) -> bytes:
+    return b"V" + _number.pack(term) + (vote or "").encode()
