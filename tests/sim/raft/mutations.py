@@ -3,7 +3,7 @@
 A mutation replaces a method of ours for the length of a `with`. The name says what is broken.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -15,7 +15,6 @@ from orca_master.state.raft.journal import Journal
 from orca_master.state.raft.log import RaftLog
 from orca_master.state.raft.protocol import Engine
 from orca_master.state.solo import snapshots
-from orca_master.state.solo.snapshots import Snapshot
 
 
 @contextmanager
@@ -98,33 +97,12 @@ def reads_are_local() -> Iterator[None]:
 
 
 @contextmanager
-def a_leader_decides_before_its_first_entry_is_committed() -> Iterator[None]:
-    with (
-        mock.patch.object(Engine, "may_confirm_reads", property(lambda self: self.leads)),
-        mock.patch.object(Engine, "leads_settled", property(lambda self: self.leads)),
-    ):
-        yield
-
-
-@contextmanager
 def a_start_drops_the_entries_after_the_snapshot() -> Iterator[None]:
     def begin_after(self: Journal, index: int, term: int, *, keep: int) -> None:
         if index:
             self.reset(index, term)
 
     with mock.patch.object(Journal, "begin_after", begin_after):
-        yield
-
-
-@contextmanager
-def an_installed_snapshot_keeps_a_log_that_conflicts() -> Iterator[None]:
-    def installed(self: Any, snapshot: Snapshot) -> None:
-        if self._journal.last_index < snapshot.index:
-            self._journal.reset(snapshot.index, snapshot.term)
-        self._SyncObj__raftLastApplied = snapshot.index
-        self._SyncObj__raftCommitIndex = max(snapshot.index, self.commit_index)
-
-    with mock.patch.object(Engine, "installed", installed):
         yield
 
 
@@ -226,38 +204,3 @@ def a_lost_leadership_is_answered_as_a_refusal() -> Iterator[None]:
 
     with mock.patch.object(driver, "_refuse_unknown", refuse):
         yield
-
-
-@contextmanager
-def files_are_dropped_up_to_the_newest_snapshot_too_early() -> Iterator[None]:
-    def drop(self: Journal, needless: int) -> None:
-        usual(self, needless + 50)
-
-    usual = Journal.drop_files
-    with mock.patch.object(Journal, "drop_files", drop):
-        yield
-
-
-ALL: list[Callable[[], Any]] = [
-    the_vote_is_not_written,
-    the_term_is_not_written,
-    answers_leave_before_the_sync,
-    answers_of_other_terms_count,
-    entries_that_agree_are_removed_too,
-    entries_of_older_terms_are_committed_by_counting,
-    snapshots_are_published_before_they_are_synced,
-    reads_are_local,
-    a_leader_decides_before_its_first_entry_is_committed,
-    a_start_drops_the_entries_after_the_snapshot,
-    an_installed_snapshot_keeps_a_log_that_conflicts,
-    the_commit_index_moves_over_entries_that_were_not_compared,
-    a_follower_claims_more_than_it_compared,
-    a_vote_that_comes_twice_counts_twice,
-    a_vote_is_given_to_everybody,
-    shorter_logs_may_win,
-    a_refused_proposal_stays_in_the_log,
-    truncations_are_not_written,
-    proposals_are_acknowledged_when_appended,
-    a_lost_leadership_is_answered_as_a_refusal,
-    files_are_dropped_up_to_the_newest_snapshot_too_early,
-]

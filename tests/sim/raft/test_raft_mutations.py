@@ -6,11 +6,13 @@ from contextlib import AbstractContextManager
 import pytest
 
 from sim.raft import mutations, scenarios
-from sim.raft.history import History, Violation
+from sim.raft.history import History
 from sim.raft.virtual import outcome_of
 
 Mutation = Callable[[], AbstractContextManager[None]]
 Scenario = Callable[[], None]
+
+MOST_SEEDS = 80
 
 
 @pytest.mark.parametrize("scenario", scenarios.ALL, ids=lambda s: s.__name__)
@@ -45,18 +47,36 @@ def test_a_broken_rule_is_noticed(mutation: Mutation, scenario: Scenario) -> Non
         scenario()
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("mutation", "seeds", "duplicates"),
+    ("mutation", "first_seed", "duplicates"),
     [
-PINS
+        (mutations.the_term_is_not_written, 3, False),
+        (mutations.answers_leave_before_the_sync, 12, False),
+        (mutations.entries_that_agree_are_removed_too, 2, True),
+        (mutations.snapshots_are_published_before_they_are_synced, 1, False),
+        (mutations.reads_are_local, 22, False),
+        (mutations.a_start_drops_the_entries_after_the_snapshot, 1, False),
+        (mutations.the_commit_index_moves_over_entries_that_were_not_compared, 5, False),
+        (mutations.shorter_logs_may_win, 1, False),
+        (mutations.a_refused_proposal_stays_in_the_log, 11, False),
+        (mutations.truncations_are_not_written, 39, False),
+        (mutations.proposals_are_acknowledged_when_appended, 1, False),
+        (mutations.a_lost_leadership_is_answered_as_a_refusal, 1, False),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_histories_find_what_is_broken(
-    mutation: Mutation, seeds: tuple[int, ...], duplicates: bool
+    mutation: Mutation, first_seed: int, duplicates: bool
 ) -> None:
-    """The same seeds find nothing when nothing is broken, so it is the fault that they find."""
-    for seed in seeds:
-        assert outcome_of(History(seed, duplicates=duplicates)) is None
+    """The same seed finds nothing when nothing is broken, so it is the fault that it finds.
+
+    The first seed is one that found it when this was written; a change of the log may move that.
+    """
+    for seed in range(first_seed, first_seed + MOST_SEEDS):
         with mutation():
-            assert isinstance(outcome_of(History(seed, duplicates=duplicates)), Violation)
+            violation = outcome_of(History(seed, duplicates=duplicates))
+        if violation is not None:
+            assert outcome_of(History(seed, duplicates=duplicates)) is None
+            return
+    pytest.fail(f"not found in {MOST_SEEDS} histories")
