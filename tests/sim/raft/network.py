@@ -10,10 +10,12 @@ import itertools
 import random
 from collections.abc import Callable
 
+from orca_master.state.log import LogFailed
 from orca_master.state.raft.codec import Message, decode_message, encode_message
 from orca_master.state.raft.port import Connected, Disconnected, Event, Received
 
 NORMAL_SECONDS = 0.001
+MOST_TURNS = 1000
 
 
 class Port:
@@ -26,6 +28,8 @@ class Port:
         self._something = asyncio.Event()
         self._may_run = asyncio.Event()
         self._may_run.set()
+        self._turns = 0
+        self._last_turn = -1.0
         self.is_up = True
 
     async def run(self) -> None:
@@ -33,6 +37,12 @@ class Port:
         await asyncio.get_running_loop().create_future()
 
     async def wait(self, seconds: float) -> None:
+        """As the real one. Turns without end at one moment are a failure, not a hang of the test."""
+        now = asyncio.get_running_loop().time()
+        self._turns = self._turns + 1 if now == self._last_turn else 0
+        self._last_turn = now
+        if self._turns > MOST_TURNS:
+            raise LogFailed(f"{self.name} turns and turns, and nothing comes of it")
         timer = asyncio.get_running_loop().call_later(seconds, self._something.set)
         await self._something.wait()
         timer.cancel()

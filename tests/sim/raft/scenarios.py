@@ -174,10 +174,28 @@ def entries_that_agree_stay_when_an_old_message_comes_late() -> None:
         raise Broken("more was acknowledged than was compared")
 
 
+def a_silent_follower_is_asked_again_and_not_sent_a_snapshot() -> None:
+    """Its log is unknown, and ours holds everything: there is nothing that only a snapshot has."""
+    leader = Played(SimDisk())
+    term = leader.lead()
+    asked = 0
+    for number in range(1, 40):
+        leader.clock.seconds += 0.1
+        leader.engine.receive("m2", AppendReply(term, number, 0, matches=True, next_index=3))
+        asked += sum(
+            isinstance(m, Append) and bool(m.entries) for to, m in leader.turn() if to == "m3"
+        )
+        if leader.engine.lagging():
+            raise Broken("a follower that only says nothing was taken for one that lags")
+    if not 2 <= asked <= 5:
+        raise Broken(f"it was asked {asked} times in 4 s")
+
+
 ALL: list[Callable[[], None]] = [
     a_vote_survives_a_power_loss,
     an_older_terms_entry_is_not_committed_by_counting,
     an_answer_of_another_term_is_ignored,
     a_repeated_vote_counts_once,
     entries_that_agree_stay_when_an_old_message_comes_late,
+    a_silent_follower_is_asked_again_and_not_sent_a_snapshot,
 ]

@@ -97,7 +97,8 @@ class Follower:
     sent_at: float = float("-inf")
     told_round: int = 0
     confirmed_round: int = 0
-    unanswered: deque[tuple[int, int]] = field(default_factory=deque)
+    unanswered: deque[tuple[int, int, int]] = field(default_factory=deque)
+    """(number, bytes, index of the first entry) of each message with entries."""
     unanswered_bytes: int = 0
     stream: Stream | None = None
 
@@ -246,7 +247,7 @@ class Followers:
         now = self._env.monotonic()
         waited_from = max(follower.heard_at, follower.probed_at)
         if follower.unanswered and now - waited_from > ANSWER_SECONDS:
-            follower.probe(follower.match_index + 1)
+            follower.probe(follower.unanswered[0][2])
             follower.probed_at = now
         if follower.stream is not None or follower.next_index <= self._journal.first_index:
             yield from self._pieces_for(follower, commit, now)
@@ -275,7 +276,7 @@ class Followers:
         packed = pack_entries(entries)
         previous = follower.next_index - 1
         follower.next_index = entries[-1][1] + 1
-        follower.unanswered.append((follower.sent_number + 1, len(packed)))
+        follower.unanswered.append((follower.sent_number + 1, len(packed), entries[0][1]))
         follower.unanswered_bytes += len(packed)
         return self._message(follower, now, previous=previous, commit=commit, packed=packed)
 

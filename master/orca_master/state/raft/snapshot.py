@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 MAX_SNAPSHOT_BYTES = 8 << 30
 RETRY_SECONDS = 30.0
+SOON_SECONDS = 1.0
 
 log = get_logger("state.raft")
 
@@ -173,8 +174,11 @@ class Keeper:
                 self._machine.capture(),
             )
         )
-        if index > 1:  # else nothing was ever applied
-            await self._snapshots.write(index=index, term=term, parts=parts)
+        if index <= 1:  # nothing was ever applied
+            self._is_wanted = False
+            self._retry_at = self._env.monotonic() + SOON_SECONDS
+            return
+        await self._snapshots.write(index=index, term=term, parts=parts)
         self._entries -= entries
         self._bytes -= size
         self._is_wanted = False
