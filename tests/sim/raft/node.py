@@ -10,7 +10,7 @@ import msgspec
 from orca_common.env import Env
 from orca_master.state.log import DamagedLog, Leadership, LogFailed, Machine
 from orca_master.state.raft import RaftLog
-from orca_master.state.raft.protocol import Timing
+from orca_master.state.raft.elections import Timing
 from orca_master.state.rows import State
 from orca_master.state.store import Store
 from orca_master.state.table import Schema, Table

@@ -19,8 +19,9 @@ from orca_master.state.raft.codec import (
     encode_batch,
     pack_entries,
 )
+from orca_master.state.raft.elections import Timing
 from orca_master.state.raft.journal import Journal
-from orca_master.state.raft.protocol import Engine, Timing
+from orca_master.state.raft.protocol import Engine
 from sim.disk import SimDisk
 from sim.env import InlineThreads, SimRandom
 

@@ -16,9 +16,10 @@ from orca_master.errors import NotLeader, StorageFull
 from orca_master.state.log import DamagedLog, Leadership, LogFailed, Machine
 from orca_master.state.raft.codec import MAX_ENTRY_BYTES
 from orca_master.state.raft.driver import Driver
+from orca_master.state.raft.elections import Timing
 from orca_master.state.raft.journal import Journal
 from orca_master.state.raft.port import Network
-from orca_master.state.raft.protocol import Engine, Timing
+from orca_master.state.raft.protocol import Engine
 from orca_master.state.raft.snapshot import Keeper
 from orca_master.state.solo import folder as folders
 from orca_master.state.solo.segments import WHAT_TO_DO, NoSpace, is_full
