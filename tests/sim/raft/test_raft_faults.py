@@ -56,8 +56,10 @@ class Three:
 
 
 @asynccontextmanager
-async def three() -> AsyncIterator[Three]:
+async def three(*, segment_bytes: int = 1 << 20) -> AsyncIterator[Three]:
     cluster = Three()
+    for node in cluster.nodes:
+        node.options["segment_bytes"] = segment_bytes
     for node in cluster.nodes:
         await node.start()
     yield cluster
