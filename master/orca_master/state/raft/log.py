@@ -6,7 +6,6 @@ it is said in `protocol` and `driver`.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Iterable
 from contextlib import ExitStack
 
@@ -180,6 +179,7 @@ class RaftLog:
             kept_entries=self._kept_entries,
             kept_bytes=self._kept_bytes,
         )
+        self._held.callback(self._keeper.close)
         self._driver = Driver(
             self._env, self._node, self._journal, self._network, machine, self._keeper
         )
@@ -237,5 +237,5 @@ class RaftLog:
     def _stop(self, failure: LogFailed | None) -> None:
         self._failure = self._failure or failure
         self._is_running = False
-        with contextlib.suppress(AttributeError):  # `start` may have failed before there was one
+        if hasattr(self, "_driver"):  # else `start` has failed
             self._driver.stop(failure)

@@ -8,6 +8,7 @@ point leaves the old state or the new one.
 
 import asyncio
 from collections.abc import Callable
+from threading import Lock
 from typing import Protocol, TypeVar
 
 from orca_common.env import Env
@@ -116,6 +117,9 @@ class Keeper:
         self._retry_at = float("-inf")
         self._shared: Snapshot | None = None
         self._wake = asyncio.Event()
+        # A compaction goes on in its thread when `run` is cancelled; the folder is held until then.
+        self._compacting = Lock()
+        self._is_closed = False
 
     def count(self, command: bytes) -> None:
         """An entry was applied."""
@@ -190,9 +194,16 @@ class Keeper:
         await self._env.threads.run(self._compact)
         log.info("snapshot was written", index=index, entries=entries)
 
+    def close(self) -> None:
+        """Nothing in the folder is touched after this."""
+        with self._compacting:
+            self._is_closed = True
+
     def _compact(self) -> None:
-        self._journal.drop_files(self._snapshots.needed_after())
-        self._snapshots.drop_old()
+        with self._compacting:
+            if not self._is_closed:
+                self._journal.drop_files(self._snapshots.needed_after())
+                self._snapshots.drop_old()
 
     async def _install(self, engine: Standing, snapshot: Snapshot, in_turn: InTurn) -> None:
         await in_turn(lambda: self._journal.announce(snapshot.index, snapshot.term))
