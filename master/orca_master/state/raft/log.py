@@ -100,6 +100,10 @@ class RaftLog:
                 group.create_task(self._network.run(), name="raft network")
                 group.create_task(self._driver.drive(self._engine), name="raft driver")
                 group.create_task(
+                    self._driver.show_life(self._engine, every_seconds=self._timing.heartbeat / 2),
+                    name="raft heartbeats",
+                )
+                group.create_task(
                     self._keeper.run(self._engine, self._driver.in_turn), name="raft snapshots"
                 )
         except BaseExceptionGroup as failures:
