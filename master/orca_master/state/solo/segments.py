@@ -3,7 +3,10 @@
 A group of records is one write and one fdatasync. A file that has reached its limit is followed by
 a new one; whole old ones are removed when snapshots make them needless. Nothing is ever rewritten,
 so after a crash only the end of the last file can be incomplete: that end was never acknowledged
-and is cut. Damage anywhere else is never repaired by guessing: `DamagedLog`. Used by `log`.
+and is cut. Damage anywhere else is never repaired by guessing: `DamagedLog`.
+
+Used by `log`, where a record is an entry, and by the journal of the Raft log, where a record is a
+step of that journal, numbered by its place in it.
 """
 
 import errno
@@ -51,12 +54,18 @@ class Segments:
         self._file: AppendFile | None = None
         self._seed = 0
         self._size = 0
+        self._is_durable = True
         # Also held by `close`: a sync that goes on in a thread must not lose its file to another.
         self._lock = Lock()
 
     @property
     def exist(self) -> bool:
         return bool(self._firsts)
+
+    @property
+    def firsts(self) -> tuple[int, ...]:
+        """The index that each file begins with, in order."""
+        return tuple(self._firsts)
 
     def hold_records(self) -> bool:
         return any(len(self._disk.read(self._path(first))) > HEADER_BYTES for first in self._firsts)
@@ -105,29 +114,60 @@ class Segments:
     def append(self, entries: Sequence[Entry]) -> None:
         """Make the entries durable: all, or (NoSpace) none. LogFailed: nobody knows; stop."""
         with self._lock:
-            if self._file is None:
-                raise LogFailed("the log is closed")
-            data = self._encode(entries)
-            if self._size > HEADER_BYTES and self._size + len(data) > self._segment_bytes:
-                self._begin(entries[0].index)
-                data = self._encode(entries)
-            self._write(self._file, data, size_before=self._size)
-            _sync(self._file)
-            self._size += len(data)
+            self._take(entries)
+            self._make_durable()
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Hand the entries to the system: all, or (NoSpace) none. They are durable after `sync`."""
+        with self._lock:
+            self._take(entries)
+
+    def sync(self) -> None:
+        """Make durable what was written. LogFailed: nobody knows; stop."""
+        with self._lock:
+            self._make_durable()
+
+    def is_full_for(self, entries: Sequence[Entry]) -> bool:
+        """Whether a new file will be begun for these entries."""
+        size = sum(records.RECORD_BYTES + len(entry.payload) for entry in entries)
+        return self._size > HEADER_BYTES and self._size + size > self._segment_bytes
 
     def drop_up_to(self, index: int) -> None:
-        """Remove the files that hold nothing after this index. The last one always stays."""
+        """Remove the files that hold nothing after this index. The last one always stays.
+
+        The oldest first, and each for good before the next: a power loss leaves no gap.
+        """
         with self._lock:
             while len(self._firsts) > 1 and self._firsts[1] <= index + 1:
                 self._disk.remove(self._path(self._firsts[0]))
                 del self._firsts[0]
-            self._disk.sync_folder(self._folder)
+                self._disk.sync_folder(self._folder)
 
     def close(self) -> None:
         with self._lock:
             if self._file is not None:
                 self._file.close()
                 self._file = None
+
+    def _take(self, entries: Sequence[Entry]) -> None:
+        if self._file is None:
+            raise LogFailed("the log is closed")
+        if self.is_full_for(entries):
+            self._make_durable()
+            self._begin(entries[0].index)
+        data = self._encode(entries)
+        # Also when it fails: what was begun is cut off again, and that must be durable before a next
+        # file is begun, or a power loss leaves half a record in the middle of the log.
+        self._is_durable = False
+        self._write(self._file, data, size_before=self._size)
+        self._size += len(data)
+
+    def _make_durable(self) -> None:
+        if self._file is None:
+            raise LogFailed("the log is closed")
+        if not self._is_durable:
+            _sync(self._file)
+            self._is_durable = True
 
     def _encode(self, entries: Sequence[Entry]) -> bytes:
         return b"".join(

@@ -1,0 +1,393 @@
+"""The turns of a master: what is read, decided, written, made durable and sent, in which order.
+
+    1  what has come is given to the engine            4  the leader's entries leave
+    2  errands, then a tick: elect, commit, apply,      5  the journal is made durable
+       append everything that waits                     6  answers and votes leave
+    3  the journal is handed to the system              7  callers, reads and leadership are settled
+
+That the entries leave before our own disk has them is safe and overlaps both: the leader counts
+itself only in the next tick. Everything that waited during a turn shares the next one's fdatasync.
+A full disk shows in step 3, before anybody was told: then proposals are taken back. If what cannot
+be written is more than that, the master falls silent until there is space.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from orca_common.env import Env
+from orca_common.logs import get_logger
+from orca_master.errors import NotLeader, OutcomeUnknown, StorageFull
+from orca_master.state.log import Leadership, LogFailed, Machine
+from orca_master.state.raft import codec
+from orca_master.state.raft.journal import Journal
+from orca_master.state.raft.port import Connected, Disconnected, Network, Received
+from orca_master.state.raft.protocol import Engine
+from orca_master.state.raft.reads import Reads
+from orca_master.state.raft.snapshot import Keeper
+from orca_master.state.solo.segments import NoSpace
+
+T = TypeVar("T")
+
+BATCH_BYTES = 1 << 20
+TURN_BYTES = 4 << 20
+"""How much is proposed in one turn; more waits for the next."""
+SLOW_SYNC_SECONDS = 0.0005
+"""Above this average a sync goes to a thread: it would stop the loop for longer than that costs."""
+SYNCS_IN_AVERAGE = 16
+LONGEST_WAIT_SECONDS = 0.05
+SHORTEST_WAIT_SECONDS = 0.001
+FULL_DISK_RETRY_SECONDS = 0.25
+NOTHING_CHANGED = "nothing was changed"
+
+log = get_logger("state.raft")
+
+
+@dataclass(slots=True)
+class Proposal:
+    entry: bytes
+    answer: "asyncio.Future[bool]"
+
+    def refuse(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+@dataclass(slots=True)
+class _Errand:
+    work: Callable[[], Any]
+    done: "asyncio.Future[Any]"
+    result: tuple[Any] | None = None
+    """Set once it has run; its caller hears of it when the journal is durable."""
+
+
+class Driver:
+    """Drives one engine, which is given to it by `drive`. Everything runs on its one task."""
+
+    def __init__(
+        self,
+        env: Env,
+        node: str,
+        journal: Journal,
+        network: Network,
+        machine: Machine,
+        keeper: Keeper,
+    ) -> None:
+        self._env = env
+        self._node = node
+        self._journal = journal
+        self._network = network
+        self._machine = machine
+        self._keeper = keeper
+        self._reads = Reads()
+        self._waiting: deque[Proposal] = deque()
+        self._under_way: dict[int, list[Proposal]] = {}
+        self._term_under_way = 0
+        self._appended: list[int] = []
+        self._errands: list[_Errand] = []
+        self._sync_seconds = 0.0
+        self._is_stalled = False
+        self._is_syncing = False
+        self._is_handing_over = False
+        self._asked_to_take_over = False
+        self.leadership = Leadership(0, False, None)
+        self._changed = asyncio.Event()
+        self._engine: Engine
+
+    # For callers.
+
+    def propose(self, entry: bytes) -> "asyncio.Future[bool]":
+        """Raises NotLeader and StorageFull at once where it is known."""
+        if self._is_stalled:
+            raise StorageFull(f"this master's disk is full; {NOTHING_CHANGED}")
+        self._check_leads()
+        proposal = Proposal(entry, asyncio.get_running_loop().create_future())
+        self._waiting.append(proposal)
+        self._network.wake()
+        return proposal.answer
+
+    def read(self) -> "asyncio.Future[None]":
+        self._check_leads()
+        self._network.wake()
+        return self._reads.add()
+
+    def _check_leads(self) -> None:
+        if not self.leadership.is_leader or self._is_handing_over:
+            raise NotLeader(self._who_leads())
+
+    def _who_leads(self) -> str:
+        leader = self.leadership.leader
+        others = (
+            f"{leader} leads" if leader not in (None, self._node) else "nobody is known to lead"
+        )
+        return f"this master does not lead ({others}); {NOTHING_CHANGED}"
+
+    async def change(self, seen: Leadership) -> Leadership:
+        while self.leadership == seen:
+            await self._changed.wait()
+        return self.leadership
+
+    async def transfer(self, seconds: float) -> bool:
+        """Give leadership to another master; False if none took it in time."""
+        if not self.leadership.is_leader:
+            return True
+        self._is_handing_over, self._asked_to_take_over = True, False
+        self._network.wake()
+        try:
+            async with asyncio.timeout(seconds):
+                while (now := self.leadership).is_leader:
+                    await self.change(now)
+        except TimeoutError:
+            return False
+        finally:
+            self._is_handing_over = False
+        return True
+
+    async def in_turn(self, errand: Callable[[], T]) -> T:
+        """Run this between two ticks; return once what it put into the journal is durable."""
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._errands.append(_Errand(errand, done))
+        self._network.wake()
+        return await done
+
+    # The turns.
+
+    async def drive(self, engine: Engine) -> None:
+        self._engine = engine
+        while True:
+            await self._network.wait(self._seconds_to_wait())
+            if self._is_stalled and not self._try_to_resume():
+                await asyncio.sleep(FULL_DISK_RETRY_SECONDS)
+                continue
+            await self._turn(engine)
+
+    async def show_life(self, engine: Engine, *, every_seconds: float) -> None:
+        """A leader whose disk is slow is heard all the same: only what may leave early leaves."""
+        while True:
+            await asyncio.sleep(every_seconds)
+            if self._is_syncing:
+                for peer, message in engine.take_appends():
+                    self._network.send(peer, message)
+
+    def _seconds_to_wait(self) -> float:
+        engine = self._engine
+        if self._waiting or self._errands or engine.applied_index < engine.commit_index:
+            return 0.0
+        return min(LONGEST_WAIT_SECONDS, max(SHORTEST_WAIT_SECONDS, engine.seconds_to_deadline()))
+
+    async def _turn(self, engine: Engine) -> None:
+        self._give_what_came(engine)
+        errands = self._run_errands()
+        self._appended = []
+        engine.tick()
+        self._reads.begin_round(engine)
+        if not self._write(engine):
+            self._errands[:0] = errands
+            self._settle(engine)
+            return
+        for peer, message in engine.take_appends():
+            self._network.send(peer, message)
+        await self._sync()
+        for peer, message in engine.take_promises():
+            self._network.send(peer, message)
+        for errand in errands:
+            if not errand.done.done() and errand.result is not None:
+                errand.done.set_result(errand.result[0])
+        self._settle(engine)
+        self._hand_over(engine)
+        self._keeper.look(engine)
+
+    def _give_what_came(self, engine: Engine) -> None:
+        for event in self._network.take():
+            match event:
+                case Connected(peer):
+                    engine.connected(peer)
+                case Disconnected(peer):
+                    engine.disconnected(peer)
+                case Received(peer, message):
+                    try:
+                        engine.receive(peer, message)
+                    except ValueError as error:
+                        self._network.drop(peer, reason=str(error))
+
+    def _run_errands(self) -> list[_Errand]:
+        errands, self._errands = self._errands, []
+        ran: list[_Errand] = []
+        for errand in errands:
+            if errand.done.done():
+                continue
+            try:
+                if errand.result is None:  # else it was run in a turn that could not be written
+                    errand.result = (errand.work(),)
+            except LogFailed as failure:
+                errand.done.set_exception(failure)
+            else:
+                ran.append(errand)
+        return ran
+
+    def _write(self, engine: Engine) -> bool:
+        """Step 3. False: the master falls silent, and nothing of this turn may leave."""
+        try:
+            self._journal.write()
+        except NoSpace as error:
+            self._take_back(error)
+            try:
+                self._journal.write()
+            except NoSpace:
+                self._stall(engine, error)
+                return False
+        return True
+
+    def _take_back(self, error: NoSpace) -> None:
+        if not self._appended:
+            return
+        log.warning("the disk is full; proposals were taken back", reason=str(error))
+        self._journal.take_back(self._mark)
+        for index in self._appended:
+            for proposal in self._under_way.pop(index):
+                proposal.refuse(
+                    StorageFull(f"this master's disk is full ({error}); {NOTHING_CHANGED}")
+                )
+        self._appended = []
+
+    def _stall(self, engine: Engine, error: NoSpace) -> None:
+        if not self._is_stalled:
+            log.error("the disk is full; this master is silent until it is not", reason=str(error))
+        self._is_stalled = True
+        engine.step_down()
+        engine.take_promises()
+
+    def _try_to_resume(self) -> bool:
+        """What comes meanwhile is lost, as if the network had lost it; connections are kept track of."""
+        try:
+            self._journal.write()
+        except NoSpace:
+            for event in self._network.take():
+                if isinstance(event, Connected):
+                    self._engine.connected(event.peer)
+                elif isinstance(event, Disconnected):
+                    self._engine.disconnected(event.peer)
+            return False
+        log.info("there is space on the disk again")
+        self._is_stalled = False
+        return True
+
+    async def _sync(self) -> None:
+        started = self._env.monotonic()
+        if self._sync_seconds < SLOW_SYNC_SECONDS:
+            self._journal.sync()
+        else:
+            self._is_syncing = True
+            try:
+                await self._env.threads.run(self._journal.sync)
+            finally:
+                self._is_syncing = False
+        took = self._env.monotonic() - started
+        self._sync_seconds += (took - self._sync_seconds) / SYNCS_IN_AVERAGE
+
+    # What the engine asks in its tick.
+
+    def append_waiting(self) -> None:
+        engine = self._engine
+        if not engine.leads_settled or self._is_handing_over:
+            return
+        self._mark = self._journal.mark()
+        size = 0
+        while self._waiting and size < TURN_BYTES:
+            batch, batch_size = self._next_batch()
+            if batch:
+                index = engine.append(codec.encode_batch([p.entry for p in batch]))
+                self._under_way[index] = batch
+                self._appended.append(index)
+            size += batch_size
+        self._term_under_way = engine.term
+
+    def _next_batch(self) -> tuple[list[Proposal], int]:
+        batch: list[Proposal] = []
+        size = 0
+        while self._waiting:
+            proposal = self._waiting[0]
+            if batch and size + len(proposal.entry) > BATCH_BYTES:
+                break
+            self._waiting.popleft()
+            if not proposal.answer.done():  # else its caller has gone away
+                batch.append(proposal)
+                size += len(proposal.entry)
+        return batch, size
+
+    def apply(self, command: bytes, index: int, term: int) -> None:
+        proposals = self._under_way.pop(index, [])
+        if term != self._term_under_way:
+            _refuse_unknown(proposals)
+            proposals = []
+        kind = command[0]
+        self._keeper.count(command)
+        if kind == codec.NO_OP:
+            return
+        if kind != codec.REGULAR:
+            raise LogFailed(f"entry {index} is of kind {kind}, which this version does not know")
+        try:
+            answers = [self._machine.apply(entry) for entry in codec.decode_batch(command)]
+        except Exception as error:
+            raise LogFailed(f"entry {index} cannot be applied: {error}") from error
+        for proposal, answer in zip(proposals, answers, strict=False):
+            if not proposal.answer.done():
+                proposal.answer.set_result(answer)
+
+    # Settling.
+
+    def _settle(self, engine: Engine) -> None:
+        if not engine.leads or engine.term != self._term_under_way:
+            for proposals in self._under_way.values():
+                _refuse_unknown(proposals)
+            self._under_way.clear()
+        if self._reads.settle(engine):
+            self._network.wake()
+        now = Leadership(engine.term, engine.leads_settled, engine.leader)
+        if now != self.leadership:
+            self._announce(now)
+        if not now.is_leader or self._is_handing_over:
+            while self._waiting:
+                self._waiting.popleft().refuse(NotLeader(self._who_leads()))
+
+    def _hand_over(self, engine: Engine) -> None:
+        if self._is_handing_over and not self._asked_to_take_over and not self._under_way:
+            self._asked_to_take_over = engine.hand_over()
+            for peer, message in engine.take_promises():
+                self._network.send(peer, message)
+
+    def _announce(self, now: Leadership) -> None:
+        if (now.term, now.leader) != (self.leadership.term, self.leadership.leader):
+            log.info("leadership changed", term=now.term, leader=now.leader)
+        self.leadership = now
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def stop(self, failure: LogFailed | None) -> None:
+        """Answer everybody who waits; those whose entry may be committed are told just that."""
+        for proposals in self._under_way.values():
+            for proposal in proposals:
+                proposal.refuse(
+                    LogFailed(str(failure))
+                    if failure is not None
+                    else OutcomeUnknown("this master stopped while it was writing the change")
+                )
+        self._under_way.clear()
+        for proposal in self._waiting:
+            proposal.refuse(NotLeader(f"this master is stopping; {NOTHING_CHANGED}"))
+        self._waiting.clear()
+        self._reads.refuse("this master is stopping")
+        for errand in self._errands:
+            errand.done.cancel()
+        self._announce(Leadership(self.leadership.term, False, None))
+
+
+def _refuse_unknown(proposals: list[Proposal]) -> None:
+    for proposal in proposals:
+        proposal.refuse(
+            OutcomeUnknown(
+                "leadership was lost while the change was under way; look, then ask again"
+            )
+        )

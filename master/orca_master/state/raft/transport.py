@@ -1,0 +1,307 @@
+"""The masters' network over TCP: `Network` with one mutually authenticated connection per pair.
+
+The master with the greater id dials. Both ends present certificates (TLS 1.3, contexts given from
+outside); then each says in a hello which protocol, cluster and node it is, and the node must be the
+one that its certificate names. Nothing of a message is decoded before that. Frames are a length (u32,
+big-endian, capped before anything is kept for it) and so many bytes; nothing is ever inflated; an
+empty frame only shows life. Whatever is wrong closes the connection, and the dialler tries again.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Mapping
+
+from orca_common.env import Env
+from orca_common.logs import get_logger
+from orca_master.state.raft import codec
+from orca_master.state.raft.codec import MAX_FRAME_BYTES, PROTOCOL_VERSION, Hello, Message
+from orca_master.state.raft.port import Connected, Disconnected, Event, Received
+from orca_proto.identity import MASTER_NAME, NodeRole, NotABearer, bearer_of_client
+
+MAX_HELLO_BYTES = 1024
+MAX_OUTBOX_BYTES = 64 << 20
+"""More than that unsent, and the peer does not read: the connection is closed."""
+MAX_STRANGERS = 32
+"""Accepted connections that have not said who they are."""
+HELLO_SECONDS = 5.0
+ALIVE_SECONDS = 1.0
+SILENCE_SECONDS = 4.0
+DIAL_SECONDS = 5.0
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 2.0
+LENGTH_BYTES = 4
+
+Address = tuple[str, int]
+Verify = Callable[[bytes], str]
+"""From a peer's certificate (DER, its chain verified already) to the node id; raises NotABearer."""
+
+log = get_logger("state.raft")
+
+
+def master_of(cluster_id: str) -> Verify:
+    """Accepts the certificates of this cluster's masters."""
+
+    def verify(certificate: bytes) -> str:
+        bearer = bearer_of_client(ssl.DER_cert_to_PEM_cert(certificate).encode())
+        if bearer.cluster != cluster_id or bearer.role is not NodeRole.MASTER:
+            raise NotABearer(f"{bearer.uri} is no master of cluster {cluster_id}")
+        return bearer.id
+
+    return verify
+
+
+class TlsNetwork:
+    """`Network`. `peers` are the addresses of the other masters by their ids."""
+
+    def __init__(
+        self,
+        env: Env,
+        *,
+        cluster_id: str,
+        node: str,
+        listen: Address,
+        peers: Mapping[str, Address],
+        server_tls: ssl.SSLContext,
+        client_tls: ssl.SSLContext,
+        verify: Verify,
+    ) -> None:
+        self._env = env
+        self.hello = Hello(PROTOCOL_VERSION, cluster_id, node)
+        self._listen = listen
+        self.peers = dict(peers)
+        self._server_tls = server_tls
+        self._client_tls = client_tls
+        self.verify = verify
+        self._connections: dict[str, _Connection] = {}
+        self.strangers: set[_Connection] = set()
+        self._events: list[Event] = []
+        self._something = asyncio.Event()
+
+    async def run(self) -> None:
+        """See `Network.run`. Raises OSError if the address cannot be listened on."""
+        server = await asyncio.get_running_loop().create_server(
+            lambda: _Connection(self, None),
+            *self._listen,
+            ssl=self._server_tls,
+            ssl_handshake_timeout=HELLO_SECONDS,
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                for peer in sorted(self.peers):
+                    if self.hello.node > peer:
+                        group.create_task(self._keep_dialling(peer), name=f"raft dial {peer}")
+                group.create_task(self._show_life(), name="raft keep alive")
+        finally:
+            server.close()
+            self._abort_all()
+
+    async def wait(self, seconds: float) -> None:
+        if not self._something.is_set():
+            timer = asyncio.get_running_loop().call_later(seconds, self._something.set)
+            await self._something.wait()
+            timer.cancel()
+        else:
+            await asyncio.sleep(0)  # the others' turn, however busy this master is
+        self._something.clear()
+
+    def wake(self) -> None:
+        self._something.set()
+
+    def take(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+    def send(self, peer: str, message: Message) -> None:
+        connection = self._connections.get(peer)
+        if connection is not None:
+            connection.send(codec.encode_message(message))
+
+    def drop(self, peer: str, *, reason: str) -> None:
+        connection = self._connections.get(peer)
+        if connection is not None:
+            connection.refuse(reason)
+
+    async def close(self) -> None:
+        self._abort_all()
+
+    # For the connections.
+
+    def opened(self, connection: "_Connection", peer: str) -> None:
+        """It is known who is at the other end. An older connection to the same master is dead."""
+        older = self._connections.pop(peer, None)
+        if older is not None:
+            self._put(Disconnected(peer))
+            older.abort()
+        self._connections[peer] = connection
+        self._put(Connected(peer))
+
+    def received(self, peer: str, message: Message) -> None:
+        self._put(Received(peer, message))
+
+    def lost(self, connection: "_Connection", peer: str) -> None:
+        if self._connections.get(peer) is connection:
+            del self._connections[peer]
+            self._put(Disconnected(peer))
+
+    def seconds(self) -> float:
+        return self._env.monotonic()
+
+    def _put(self, event: Event) -> None:
+        self._events.append(event)
+        self._something.set()
+
+    def _abort_all(self) -> None:
+        for connection in [*self._connections.values(), *self.strangers]:
+            connection.abort()
+
+    async def _keep_dialling(self, peer: str) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            connection = await self._dial(peer)
+            if connection is not None:
+                await connection.closed
+                if connection.peer is not None:
+                    pause = FIRST_PAUSE_SECONDS
+            await asyncio.sleep(pause * self._env.random.uniform(0.5, 1.0))
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    async def _dial(self, peer: str) -> "_Connection | None":
+        try:
+            async with asyncio.timeout(DIAL_SECONDS):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: _Connection(self, peer),
+                    *self.peers[peer],
+                    ssl=self._client_tls,
+                    server_hostname=MASTER_NAME,
+                )
+        except (OSError, ssl.SSLError, TimeoutError) as error:
+            log.debug("a master cannot be reached", peer=peer, reason=str(error))
+            return None
+        return connection
+
+    async def _show_life(self) -> None:
+        while True:
+            await asyncio.sleep(ALIVE_SECONDS)
+            for connection in list(self._connections.values()):
+                if self.seconds() - connection.heard_at > SILENCE_SECONDS:
+                    connection.refuse(f"nothing came for {SILENCE_SECONDS} s")
+                else:
+                    connection.send(b"")
+
+
+class _Connection(asyncio.Protocol):
+    """One end. `dialled`: whom we called; None if somebody called us."""
+
+    def __init__(self, network: TlsNetwork, dialled: str | None) -> None:
+        self._network = network
+        self._dialled = dialled
+        self._buffer = bytearray()
+        self._certified = ""
+        self._transport: asyncio.Transport
+        self.peer: str | None = None
+        self.heard_at = network.seconds()
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    # asyncio.Protocol.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._network.strangers.add(self)
+        self._deadline = asyncio.get_running_loop().call_later(
+            HELLO_SECONDS, self.refuse, f"no hello within {HELLO_SECONDS} s"
+        )
+        if len(self._network.strangers) > MAX_STRANGERS:
+            self.refuse("too many connections at once that have not said who they are")
+            return
+        try:
+            self._certified = self._network.verify(self._certificate())
+        except NotABearer as error:
+            self.refuse(str(error))
+            return
+        if self._certified not in self._network.peers:
+            self.refuse(f"{self._certified} is no peer of this master")
+        elif self._dialled is not None and self._certified != self._dialled:
+            self.refuse(f"{self._certified} answers at the address of {self._dialled}")
+        elif self._dialled is not None:
+            self.send(codec.encode_hello(self._network.hello))
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = self._network.seconds()
+        self._buffer += data
+        offset = 0
+        while not self._transport.is_closing() and len(self._buffer) - offset >= LENGTH_BYTES:
+            size = int.from_bytes(self._buffer[offset : offset + LENGTH_BYTES], "big")
+            limit = MAX_HELLO_BYTES if self.peer is None else MAX_FRAME_BYTES
+            if size > limit:
+                self.refuse(f"a frame of {size} bytes; at most {limit} are taken")
+                return
+            start = offset + LENGTH_BYTES
+            if len(self._buffer) < start + size:
+                break
+            offset = start + size
+            if size:
+                self._take(bytes(self._buffer[start:offset]))
+        del self._buffer[:offset]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._deadline.cancel()
+        self._network.strangers.discard(self)
+        if self.peer is not None:
+            self._network.lost(self, self.peer)
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    # For the network.
+
+    def send(self, frame: bytes) -> None:
+        if self._transport.is_closing():
+            return
+        self._transport.write(len(frame).to_bytes(LENGTH_BYTES, "big") + frame)
+        if self._transport.get_write_buffer_size() > MAX_OUTBOX_BYTES:
+            self.refuse("it does not read what it is sent")
+
+    def refuse(self, reason: str) -> None:
+        log.warning(
+            "a connection between masters was closed",
+            peer=self.peer or self._certified or self._dialled,
+            address=self._transport.get_extra_info("peername"),
+            reason=reason,
+        )
+        self.abort()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    # Frames.
+
+    def _certificate(self) -> bytes:
+        tls = self._transport.get_extra_info("ssl_object")
+        certificate: bytes | None = tls.getpeercert(binary_form=True)
+        if certificate is None:
+            raise NotABearer("no certificate was presented")
+        return certificate
+
+    def _take(self, frame: bytes) -> None:
+        try:
+            if self.peer is None:
+                self._greet(codec.decode_hello(frame))
+            else:
+                self._network.received(self.peer, codec.decode_message(frame))
+        except ValueError as error:
+            self.refuse(str(error))
+
+    def _greet(self, theirs: Hello) -> None:
+        ours = self._network.hello
+        if theirs.version != ours.version:
+            raise ValueError(f"protocol {theirs.version} is spoken there, {ours.version} here")
+        if theirs.cluster != ours.cluster:
+            raise ValueError(f"it belongs to cluster {theirs.cluster}, not to {ours.cluster}")
+        if theirs.node != self._certified:
+            raise ValueError(f"it says it is {theirs.node}; its certificate says {self._certified}")
+        if self._dialled is None:
+            self.send(codec.encode_hello(ours))
+        self._deadline.cancel()
+        self._network.strangers.discard(self)
+        self.peer = theirs.node
+        self._network.opened(self, theirs.node)
