@@ -65,8 +65,9 @@ bench: setup ## Measure against peers and floors in the same run (needs a contai
 	$(BIN)/python bench/deploy.py
 	$(BIN)/python bench/idle.py
 	$(BIN)/python bench/state.py
+	$(BIN)/python bench/raft.py
 
-chaos: setup ## The long search: 2,000 simulated histories
+chaos: setup ## The long search: 2,000 simulated histories of clusters and of replicated logs
 	$(BIN)/python -m pytest -q tests/sim --seeds 2000 -o timeout=3600
 
 clean: ## Remove the virtual environment and all caches (not the cluster in .orca)
