@@ -99,8 +99,9 @@ async def test_health_names_what_is_wrong(cluster: InProcess) -> None:
     await cluster.deploy({"name": "web"})
     assert (await cluster.call("GET", "/api/v1/health")).json == {"status": "ok"}
     await cluster.worker.kill()
-    shown = await cluster.until("web", running_replicas=0)
-    assert shown["reason"] == "replica 1: no node fits (1 node: is down)"
+    await cluster.until(
+        "web", running_replicas=0, reason="replica 1: no node fits (1 node: is down)"
+    )
     health = (await cluster.call("GET", "/api/v1/health")).json
     assert health == {"status": "degraded", "reasons": ["node node-1 is down"]}
 

@@ -7,7 +7,7 @@ power loss, what its disk had not synced); a worker's kill leaves its machine's 
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
@@ -19,6 +19,8 @@ from orca_common.env import Env
 from orca_master.app.core import MasterCore
 from orca_master.cluster.model import NODES, Node
 from orca_master.errors import Forbidden, Trouble
+from orca_master.state.log import Log
+from orca_master.state.raft import RaftLog
 from orca_master.state.solo.log import SoloLog
 from orca_proto import worker_pb2 as pb
 from orca_worker.agent import Agent
@@ -26,6 +28,7 @@ from orca_worker.ports import Link, Refused
 from orca_worker.session import Facts, Session
 from sim.disk import SimDisk
 from sim.env import sim_env
+from sim.raft.network import Port, Wires
 
 CLUSTER = "simcluster"
 DOWN_AFTER_SECONDS = 10.0
@@ -118,10 +121,16 @@ class MasterEnd:
 
 
 class SimMaster:
-    """One master on one disk, which outlives it."""
+    """One master on one disk, which outlives it. With `peers`, one of several by Raft."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(
+        self, seed: int, name: str = "m1", peers: Sequence[str] = (), wires: Wires | None = None
+    ) -> None:
+        self.name = name
         self.disk = SimDisk()
+        self._peers = peers
+        self._wires = wires
+        self._port: Port | None = None
         self._seed = seed
         self._boots = 0
         self._task: asyncio.Task[None] | None = None
@@ -144,6 +153,8 @@ class SimMaster:
     async def kill(self, power_loss: random.Random | None = None) -> None:
         assert self._task is not None
         self.core = None
+        if self._port is not None:
+            self._port.unplug()
         self._task.cancel()
         await asyncio.wait({self._task})
         if not self._task.cancelled() and (error := self._task.exception()) is not None:
@@ -182,11 +193,11 @@ class SimMaster:
 
     async def _run(self, ready: "asyncio.Future[None]") -> None:
         env = sim_env(self._seed * 1000 + self._boots, self.disk)
-        backing = SoloLog(
-            env, "/log", cluster_id=CLUSTER, member_name="m", snapshot_every_entries=200
-        )
         core = MasterCore(
-            env, backing, heartbeat_seconds=1.0, node_down_after_seconds=DOWN_AFTER_SECONDS
+            env,
+            self._log(env),
+            heartbeat_seconds=1.0,
+            node_down_after_seconds=DOWN_AFTER_SECONDS,
         )
         await core.store.start()
         async with asyncio.TaskGroup() as group:
@@ -194,9 +205,57 @@ class SimMaster:
             group.create_task(core.run())
             for watcher in self.watchers:
                 group.create_task(watcher(core))  # type: ignore[arg-type]
-            await core.found(cluster_id=CLUSTER, cluster_name="sim")
             self.core = core
             ready.set_result(None)
+
+    def _log(self, env: Env) -> Log:
+        if self._wires is None:
+            return SoloLog(
+                env, "/log", cluster_id=CLUSTER, member_name=self.name, snapshot_every_entries=200
+            )
+        self._port = Port(self._wires, self.name)
+        return RaftLog(
+            env,
+            "/log",
+            cluster_id=CLUSTER,
+            node=self.name,
+            peers=self._peers,
+            network=self._port,
+            snapshot_every_entries=200,
+        )
+
+
+class SimMasters:
+    """All masters; a worker that connects is given the next one that is up."""
+
+    def __init__(self, seed: int, count: int, chance: random.Random) -> None:
+        names = [f"m{number}" for number in range(1, count + 1)]
+        self.wires = Wires(chance) if count > 1 else None
+        self.all = [
+            SimMaster(seed * 10 + number, name, [n for n in names if n != name], self.wires)
+            for number, name in enumerate(names)
+        ]
+        self._turn = 0
+
+    @property
+    def is_up(self) -> bool:
+        return any(master.is_up for master in self.all)
+
+    def accept(self, node_id: str, stream: Stream, refusal: list[str]) -> None:
+        up = [master for master in self.all if master.is_up]
+        self._turn += 1
+        up[self._turn % len(up)].accept(node_id, stream, refusal)
+
+    @property
+    def leader(self) -> MasterCore | None:
+        """A master that takes itself for the leader: usually there is one, and one is right."""
+        leading = [m.core for m in self.all if m.core and m.core.store.leadership.is_leader]
+        return max(leading, key=lambda core: core.store.leadership.term, default=None)
+
+    async def found_leader(self) -> MasterCore:
+        while (leader := self.leader) is None:
+            await asyncio.sleep(0.1)
+        return leader
 
 
 class AcceptsWorkers(Protocol):
@@ -310,23 +369,25 @@ class SimCluster:
     """`workers` are enrolled at the start, as if by join tokens."""
 
     seed: int
-    chance: random.Random = field(init=False)
-    master: SimMaster = field(init=False)
-    workers: list[SimWorker] = field(init=False)
+    master_count: int = 1
     worker_count: int = 3
+    chance: random.Random = field(init=False)
+    masters: SimMasters = field(init=False)
+    workers: list[SimWorker] = field(init=False)
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
-        self.master = SimMaster(self.seed)
+        self.masters = SimMasters(self.seed, self.master_count, self.chance)
         self.workers = [
-            SimWorker(index, self.seed, self.master, self.chance)
+            SimWorker(index, self.seed, self.masters, self.chance)
             for index in range(1, self.worker_count + 1)
         ]
 
     async def start(self) -> None:
-        await self.master.start()
-        core = self.master.core
-        assert core is not None
+        for master in self.masters.all:
+            await master.start()
+        core = await self.masters.found_leader()
+        await core.found(cluster_id=CLUSTER, cluster_name="sim")
         for worker in self.workers:
             node = Node(id=worker.id, name=worker.name, joined_at=core.env.now())
             await core.store.update(lambda tx, node=node: tx.put(NODES, node))  # type: ignore[misc]
@@ -335,5 +396,6 @@ class SimCluster:
     async def stop(self) -> None:
         for worker in self.workers:
             await worker.kill()
-        if self.master.is_up:
-            await self.master.kill()
+        for master in self.masters.all:
+            if master.is_up:
+                await master.kill()

@@ -19,6 +19,7 @@ from orca_master.tasks.model import TASKS, Constraints, Task, Wanted
 from orca_proto import worker_pb2 as pb
 from orca_worker.runtime.port import Phase
 from sim.cluster import CLUSTER, DOWN_AFTER_SECONDS, SimCluster, SimWorker
+from sim.env import EPOCH
 
 CHAOS_SECONDS = 60.0
 CONVERGE_SECONDS = 600.0
@@ -42,6 +43,7 @@ class Want:
 @dataclass
 class History:
     seed: int
+    masters: int = 1
     cluster: SimCluster = field(init=False)
     wants: dict[str, set[Want | None]] = field(default_factory=dict)
     """Per service: the states that are possible; one unless an outcome is unknown."""
@@ -50,16 +52,18 @@ class History:
     story: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.cluster = SimCluster(self.seed)
+        self.cluster = SimCluster(self.seed, self.masters)
 
     async def run(self) -> None:
         cluster = self.cluster
-        cluster.master.watchers.append(self._check_commits)
+        for master in cluster.masters.all:
+            master.watchers.append(self._check_commits)
         await cluster.start()
         async with asyncio.TaskGroup() as group:
             checking = group.create_task(self._check_machines())
             until = self._now() + CHAOS_SECONDS
-            faults = [fault for fault in _FAULTS if cluster.chance.random() < 0.6]
+            possible = _FAULTS if self.masters == 1 else (*_FAULTS, History.cut_masters)
+            faults = [fault for fault in possible if cluster.chance.random() < 0.6]
             while self._now() < until:
                 await asyncio.sleep(cluster.chance.uniform(0.0, 2.0))
                 pool = [*_REQUESTS, *faults]
@@ -128,7 +132,7 @@ class History:
         await self._ask(f"stop {name}", name, request, *after)
 
     async def _ask(self, what: str, name: str, request: object, *after: Want | None) -> None:
-        core = self.cluster.master.core
+        core = self.cluster.masters.leader
         before = self.wants.get(name, {None})
         if core is None:
             return
@@ -156,17 +160,27 @@ class History:
 
     async def kill_master(self) -> None:
         chance = self.cluster.chance
-        if not self.cluster.master.is_up:
-            return
+        master = chance.choice(self.cluster.masters.all)
         power = chance.random() < 0.5
-        self._tell("master: " + ("power loss" if power else "kill"))
+        self._tell(f"{master.name}: " + ("power loss" if power else "kill"))
         asking = asyncio.create_task(self.deploy()) if chance.random() < 0.5 else None
         await asyncio.sleep(chance.uniform(0, 0.001))
-        await self.cluster.master.kill(chance if power else None)
+        await master.kill(chance if power else None)
         if asking is not None:
             await asking
         await asyncio.sleep(chance.uniform(0.1, 8.0))
-        await self.cluster.master.start()
+        await master.start()
+
+    async def cut_masters(self) -> None:
+        """One master is cut off from the others for a while, the leader as likely as any."""
+        wires = self.cluster.masters.wires
+        assert wires is not None
+        alone, *others = self.cluster.chance.sample(self.cluster.masters.all, self.masters)
+        self._tell(f"{alone.name}: cut off")
+        for other in others:
+            wires.cut(alone.name, other.name)
+        await asyncio.sleep(self.cluster.chance.uniform(0.5, 6.0))
+        wires.heal()
 
     async def kill_worker(self) -> None:
         worker = self.cluster.chance.choice(self.cluster.workers)
@@ -247,9 +261,10 @@ class History:
     async def _check_machines(self) -> None:
         while True:
             await asyncio.sleep(0.5)
-            self.cluster.master.raise_if_ended()
+            for master in self.cluster.masters.all:
+                master.raise_if_ended()
             self._check_no_task_twice()
-            self._check_nothing_lost()
+            await self._check_nothing_lost()
 
     def _check_no_task_twice(self) -> None:
         everywhere = Counter(id for w in self.cluster.workers for id in w.machine.things)
@@ -257,12 +272,20 @@ class History:
         if twice:
             self._violated(f"tasks on two machines: {twice}")
 
-    def _check_nothing_lost(self) -> None:
-        core = self.cluster.master.core
+    async def _check_nothing_lost(self) -> None:
+        core = self.cluster.masters.leader
         if core is None:
             return
-        for name, possible in self.wants.items():
-            row = core.store.state.get(SERVICES, DEFAULT_TENANT, "default", name)
+        asked = dict(self.wants)
+        try:
+            async with asyncio.timeout(5.0):
+                state = await core.store.fresh()
+        except (Trouble, TimeoutError):
+            return
+        for name, possible in asked.items():
+            if self.wants[name] is not possible:
+                continue  # it was asked for something else meanwhile
+            row = state.get(SERVICES, DEFAULT_TENANT, "default", name)
             if _want_of(row) not in possible:
                 self._violated(f"{name} is {_want_of(row)}, acknowledged was {possible}")
             self.counts["rows compared"] += 1
@@ -273,8 +296,11 @@ class History:
             worker.set_cut(False)
             if not worker.is_up:
                 worker.start()
-        if not self.cluster.master.is_up:
-            await self.cluster.master.start()
+        if self.cluster.masters.wires is not None:
+            self.cluster.masters.wires.heal()
+        for master in self.cluster.masters.all:
+            if not master.is_up:
+                await master.start()
 
     async def _converge(self) -> None:
         until = self._now() + CONVERGE_SECONDS
@@ -285,8 +311,9 @@ class History:
 
     def _missing(self) -> str | None:
         """What keeps the cluster from being as wanted; None if nothing does."""
-        core = self.cluster.master.core
-        assert core is not None
+        core = self.cluster.masters.leader
+        if core is None:
+            return "nobody leads"
         state = core.store.state
         expected: Counter[tuple[str, str]] = Counter()
         for service in state.scan(SERVICES):
@@ -311,9 +338,7 @@ class History:
         return None if +actual == +expected else f"{dict(actual)} exist, wanted {dict(expected)}"
 
     def now_wall(self) -> float:
-        core = self.cluster.master.core
-        assert core is not None
-        return core.env.now()
+        return EPOCH + self._now()
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

@@ -148,6 +148,7 @@ class Dispatcher:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._send_assignments(session))
                 group.create_task(self._end_when_superseded(session))
+                group.create_task(self._end_when_deposed())
                 await self._receive(session)
                 raise _Ended
         except* (_Ended, ConnectionError):
@@ -157,6 +158,13 @@ class Dispatcher:
 
     async def _end_when_superseded(self, session: _Session) -> None:
         await session.superseded.wait()
+        raise _Ended
+
+    async def _end_when_deposed(self) -> None:
+        """Only a leader can take reports; the worker then finds the new one."""
+        seen = self._store.leadership
+        while seen.is_leader:
+            seen = await self._store.leadership_change(seen)
         raise _Ended
 
     async def _receive(self, session: _Session) -> None:
