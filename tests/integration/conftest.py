@@ -125,6 +125,12 @@ async def process_cluster(tmp_path: Path) -> AsyncIterator[RealCluster]:
 
 
 @pytest.fixture
+async def two_workers(tmp_path: Path) -> AsyncIterator[RealCluster]:
+    async with _running(tmp_path / "orca", "process", 2) as cluster:
+        yield cluster
+
+
+@pytest.fixture
 async def engine_cluster(
     tmp_path: Path, engine_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[RealCluster]:

@@ -148,3 +148,28 @@ async def test_many_readers_share_one_stream_with_reports_and_heartbeats(
         await client.scale("talk", 6)
     assert counts == [6000] * 4
     await process_cluster.until("talk", running_replicas=6)
+
+
+async def test_what_ran_on_a_node_that_died_runs_elsewhere_and_its_return_brings_no_second(
+    two_workers: RealCluster,
+) -> None:
+    cluster = two_workers
+    async with cluster.client() as client:
+        await client.deploy([a_server(4)])
+    tasks = (await cluster.service("web"))["tasks"]
+    assert {task["node"] for task in tasks} == {"worker-1", "worker-2"}
+    kept = {task["id"] for task in tasks if task["node"] == "worker-2"}
+    await cluster.kill("worker-1")
+    async with asyncio.timeout(60):
+        while await _healthy_nodes(cluster) != ["worker-2"] * 4:
+            await asyncio.sleep(0.1)
+    await cluster.up()
+    async with asyncio.timeout(30):
+        while len(tasks := (await cluster.service("web"))["tasks"]) != 4:
+            await asyncio.sleep(0.1)
+    assert {task["node"] for task in tasks} == {"worker-2"}
+    assert kept < {task["id"] for task in tasks}
+
+
+async def _healthy_nodes(cluster: RealCluster) -> list[str]:
+    return [task["node"] for task in (await cluster.service("web"))["tasks"] if task["healthy"]]
