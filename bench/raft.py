@@ -1,4 +1,4 @@
-"""Commits per second and their latency on three masters, each a process, with mTLS and fdatasync.
+"""Commits per second and their latency on three masters and on one, each a process, with mTLS and fdatasync.
 
     python bench/raft.py [--seconds 5] [--callers 1 64 512] [--bytes 200] [--folder DIR]
 
@@ -23,8 +23,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from orca_common.logs import configure_logs
 from orca_common.real import real_env
-from orca_master.state.raft import RaftLog
+from orca_master.state.raft import Member, RaftLog
+from orca_master.state.raft.founding import lay
+from orca_master.state.raft.members import Configuration, parse_address
 from orca_master.state.raft.transport import TlsNetwork, master_of
+from orca_master.state.solo.folder import Identity
 from raft_tls import CLUSTER, an_authority, client_context, master_files, server_context
 
 NAMES = ("m1", "m2", "m3")
@@ -63,25 +66,27 @@ class Counter:
 async def serve(configuration: dict[str, Any]) -> None:
     configure_logs(level="error", as_json=False)
     env, name = real_env(), configuration["name"]
-    addresses = {n: (host, port) for n, (host, port) in configuration["addresses"].items()}
+    addresses: dict[str, str] = configuration["addresses"]
     network = TlsNetwork(
         env,
         cluster_id=CLUSTER,
         node=name,
-        listen=addresses[name],
-        peers={n: a for n, a in addresses.items() if n != name},
+        listen=parse_address(addresses[name]),
         server_tls=server_context(*configuration["tls"]),
         client_tls=client_context(*configuration["tls"]),
         verify=master_of(CLUSTER),
     )
-    log = RaftLog(
+    await lay(
         env,
         configuration["folder"],
-        cluster_id=CLUSTER,
-        node=name,
-        peers=[n for n in addresses if n != name],
-        network=network,
+        identity=Identity(cluster=CLUSTER, member=name),
+        configuration=Configuration(
+            members=tuple(Member(n, address, is_voter=True) for n, address in addresses.items())
+        ),
+        capture=(),
+        first_term=0,
     )
+    log = RaftLog(env, configuration["folder"], cluster_id=CLUSTER, node=name, network=network)
     await log.start(Counter())
     async with asyncio.TaskGroup() as group:
         running = group.create_task(log.run())
@@ -125,9 +130,18 @@ async def load(log: RaftLog, callers: int, seconds: float, size: int) -> dict[st
 # The measurement.
 
 
-async def measure_ours(options: argparse.Namespace, folder: Path) -> list[Row]:
+async def measure_three(options: argparse.Namespace, folder: Path) -> list[Row]:
+    return await measure_ours(options, folder, count=3)
+
+
+async def measure_one(options: argparse.Namespace, folder: Path) -> list[Row]:
+    return await measure_ours(options, folder, count=1)
+
+
+async def measure_ours(options: argparse.Namespace, folder: Path, *, count: int) -> list[Row]:
     signer = an_authority()
-    addresses = {name: ("127.0.0.1", FIRST_PORT + n) for n, name in enumerate(NAMES)}
+    names = NAMES[:count]
+    addresses = {name: f"127.0.0.1:{FIRST_PORT + n}" for n, name in enumerate(names)}
     masters = [
         await asyncio.create_subprocess_exec(
             sys.executable,
@@ -144,14 +158,16 @@ async def measure_ours(options: argparse.Namespace, folder: Path) -> list[Row]:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
-        for name in NAMES
+        for name in names
     ]
     rows: list[Row] = []
     try:
         for callers in options.callers:
             leader = await find_leader(masters)
             found = await ask(leader, f"load {callers} {options.seconds} {options.bytes}")
-            rows.append(Row("orca", callers, found["commits"], found["p50"], found["p99"]))
+            rows.append(
+                Row(f"orca x{count}", callers, found["commits"], found["p50"], found["p99"])
+            )
     finally:
         for master in masters:
             master.kill()
@@ -177,7 +193,7 @@ async def find_leader(masters: list[asyncio.subprocess.Process]) -> asyncio.subp
 
 Measure = Callable[[argparse.Namespace, Path], Awaitable[list[Row]]]
 
-MEASURES: list[Measure] = [measure_ours]
+MEASURES: list[Measure] = [measure_three, measure_one]
 
 
 def main() -> None:

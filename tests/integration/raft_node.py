@@ -2,9 +2,11 @@
 
     python raft_node.py '<json configuration>'
 
-It answers lines on a local port: `add <token>` writes a row, `all` reads every row (linearizable),
-`who` names the leader that it knows. An answer is one line: `ok ...`, or `no` (nothing was changed)
-or `unknown`.
+With `found` in the configuration it founds the cluster unless its folder is there; else it joins, and
+knows `peers`. It answers lines on a local port: `add <token>` writes a row, `all` reads every row
+(linearizable), `who` names the leader that it knows; `learner <id> <address>`, `promote <id>` and
+`remove <id>` change the members, `members` lists them. An answer is one line: `ok ...`, or `no`
+(nothing was changed) or `unknown`. Removed, it says why and ends with status 3.
 """
 
 import asyncio
@@ -12,6 +14,7 @@ import contextlib
 import json
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from orca_common.logs import configure_logs
 from orca_common.real import real_env
-from orca_master.errors import NotLeader, OrcaError, StorageFull
-from orca_master.state.raft import RaftLog
+from orca_master.errors import Conflict, NotLeader, OrcaError, StorageFull
+from orca_master.state.raft import RaftLog, Removed, found
+from orca_master.state.raft.members import parse_address
 from orca_master.state.raft.transport import TlsNetwork, master_of
 from orca_master.state.store import Store
 from orca_master.state.table import Schema, Table
@@ -36,7 +40,7 @@ class Token(msgspec.Struct, frozen=True):
 TOKENS = Table("tokens", Token, key=lambda row: (row.token,))
 
 
-async def answer(store: Store, line: str) -> str:
+async def answer(store: Store, log: RaftLog, line: str) -> str:
     verb, _, rest = line.strip().partition(" ")
     try:
         if verb == "add":
@@ -44,36 +48,57 @@ async def answer(store: Store, line: str) -> str:
             return "ok"
         if verb == "all":
             return "ok " + " ".join(row.token for row in (await store.fresh()).scan(TOKENS))
+        if verb == "members":
+            return "ok " + " ".join(f"{m.id}:{m.is_voter:d}" for m in log.members)
+        if verb in ("learner", "promote", "remove"):
+            change = {"learner": log.add_learner, "promote": log.promote, "remove": log.remove}
+            await change[verb](*rest.split())  # type: ignore[operator]
+            return "ok"
         leadership = store.leadership
         return f"ok {leadership.leader} {leadership.is_leader}"
-    except (NotLeader, StorageFull):
+    except (NotLeader, StorageFull, Conflict):
         return "no"
     except OrcaError:
         return "unknown"
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _leaves(part)
+    else:
+        yield error
 
 
 async def main(configuration: dict[str, Any]) -> None:
     configure_logs(level="error", as_json=False)
     env = real_env()
     name, cluster = configuration["name"], configuration["cluster"]
-    addresses = {n: (host, port) for n, (host, port) in configuration["addresses"].items()}
+    peers: dict[str, str] = dict(configuration["peers"])
     network = TlsNetwork(
         env,
         cluster_id=cluster,
         node=name,
-        listen=addresses[name],
-        peers={n: address for n, address in addresses.items() if n != name},
+        listen=parse_address(configuration["address"]),
         server_tls=server_context(*configuration["tls"]),
         client_tls=client_context(*configuration["tls"]),
         verify=master_of(cluster),
     )
+    if configuration["found"] and not Path(configuration["folder"]).exists():
+        await found(
+            env,
+            configuration["folder"],
+            cluster_id=cluster,
+            node=name,
+            address=configuration["address"],
+        )
     log = RaftLog(
         env,
         configuration["folder"],
         cluster_id=cluster,
         node=name,
-        peers=[n for n in addresses if n != name],
         network=network,
+        first_peers=peers,
         segment_bytes=256 << 10,
         snapshot_every_entries=1000,
         kept_entries=200,
@@ -84,7 +109,7 @@ async def main(configuration: dict[str, Any]) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.CancelledError):  # of a caller whose writer has stopped
             while line := await reader.readline():
-                writer.write((await answer(store, line.decode()) + "\n").encode())
+                writer.write((await answer(store, log, line.decode()) + "\n").encode())
         writer.close()
 
     stopping = asyncio.Event()
@@ -98,4 +123,8 @@ async def main(configuration: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(json.loads(sys.argv[1])))
+    try:
+        asyncio.run(main(json.loads(sys.argv[1])))
+    except* Removed as ends:
+        print(next(_leaves(ends)), flush=True)
+        sys.exit(3)

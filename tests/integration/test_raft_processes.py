@@ -37,13 +37,15 @@ class Processes:
     def __init__(self, folder: Path) -> None:
         ports = free_ports(6)
         signer = an_authority()
-        addresses = {name: ("127.0.0.1", ports[n]) for n, name in enumerate(NAMES)}
+        self.addresses = {name: f"127.0.0.1:{ports[n]}" for n, name in enumerate(NAMES)}
         self.ports = dict(zip(NAMES, ports[3:], strict=True))
         self._configurations: dict[str, dict[str, Any]] = {
             name: {
                 "name": name,
                 "cluster": CLUSTER,
-                "addresses": addresses,
+                "address": self.addresses[name],
+                "found": name == "m1",
+                "peers": {n: a for n, a in self.addresses.items() if n != name},
                 "tls": master_files(signer, name, folder),
                 "folder": str(folder / name),
                 "port": self.ports[name],
@@ -54,8 +56,17 @@ class Processes:
 
     async def start(self, name: str) -> None:
         self.running[name] = await asyncio.create_subprocess_exec(
-            sys.executable, str(PROGRAM), json.dumps(self._configurations[name])
+            sys.executable,
+            str(PROGRAM),
+            json.dumps(self._configurations[name]),
+            stdout=asyncio.subprocess.PIPE,
         )
+
+    async def add(self, name: str) -> None:
+        """Start one that joins, and make it a voter."""
+        await self.start(name)
+        await self.ask_any(f"learner {name} {self.addresses[name]}")
+        await self.ask_any(f"promote {name}")
 
     async def stop(self, name: str, how: signal.Signals = signal.SIGKILL) -> int:
         process = self.running.pop(name)
@@ -91,9 +102,12 @@ class Processes:
 
 @pytest.fixture
 async def processes(tmp_path: Path) -> AsyncIterator[Processes]:
+    """One is founded, the others join it."""
     cluster = Processes(tmp_path)
-    for name in NAMES:
-        await cluster.start(name)
+    await cluster.start("m1")
+    await cluster.ask_any("add founded")
+    for name in NAMES[1:]:
+        await cluster.add(name)
     yield cluster
     for name in list(cluster.running):
         await cluster.stop(name)
@@ -172,3 +186,33 @@ async def test_after_a_kill_of_the_leader_writes_go_on(
         )
     assert killed < 3.0
     assert handed_over < 1.0
+
+
+@pytest.mark.timeout(60)
+async def test_members_join_over_the_network_and_a_removed_one_ends_by_itself(
+    processes: Processes,
+) -> None:
+    """The fixture has founded one and let two join and be promoted."""
+    _, members = await processes.ask_any("members")
+    assert sorted(members.split()) == ["m1:1", "m2:1", "m3:1"]
+    leader, _ = await processes.ask_any("add before")
+    await processes.stop(leader)
+    second, _ = await processes.ask_any("add after")
+    assert second != leader
+    await processes.start(leader)
+    await processes.ask_any(f"remove {leader}")
+    ended = processes.running.pop(leader)
+    async with asyncio.timeout(20):
+        out, _ = await ended.communicate()
+    assert ended.returncode == 3
+    assert "was removed from the cluster by" in out.decode()
+    await processes.ask_any(f"remove {second}")  # it leads, or did a moment ago
+    ended = processes.running.pop(second)
+    async with asyncio.timeout(20):
+        await ended.communicate()
+    assert ended.returncode == 3
+    (last,) = processes.running
+    await processes.ask_any("add alone")
+    who, found = await processes.ask_any("all")
+    assert who == last
+    assert {"founded", "before", "after", "alone"} <= set(found.split())

@@ -29,6 +29,7 @@ from orca_worker.session import Facts, Session
 from sim.disk import SimDisk
 from sim.env import sim_env
 from sim.raft.network import Port, Wires
+from sim.raft.node import lay_folder
 
 CLUSTER = "simcluster"
 DOWN_AFTER_SECONDS = 10.0
@@ -144,6 +145,8 @@ class SimMaster:
 
     async def start(self) -> None:
         ready = asyncio.get_running_loop().create_future()
+        if self._wires is not None and not self._boots:
+            await lay_folder(self.disk, self.name, [self.name, *self._peers], "/log")
         self._boots += 1
         self._task = asyncio.create_task(self._run(ready))
         await asyncio.wait({ready, self._task}, return_when=asyncio.FIRST_COMPLETED)
@@ -219,7 +222,6 @@ class SimMaster:
             "/log",
             cluster_id=CLUSTER,
             node=self.name,
-            peers=self._peers,
             network=self._port,
             snapshot_every_entries=200,
         )

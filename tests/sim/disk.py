@@ -74,6 +74,19 @@ class _NameChange:
             names[self.new] = self.file
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _FolderMove:
+    """All names inside at once: that is what makes the renaming of a folder atomic."""
+
+    folder: str
+    old: str
+    new: str
+
+    def apply(self, names: dict[str, _File]) -> None:
+        for path in [p for p in names if p.startswith(f"{self.old}/")]:
+            names[self.new + path.removeprefix(self.old)] = names.pop(path)
+
+
 class SimDisk:
     """`Disk` in memory. `capacity` (bytes, all files together) may be set and changed at any time.
 
@@ -85,7 +98,7 @@ class SimDisk:
         self.before_change: Callable[[], None] = lambda: None
         self._names = {path: _File(raw, raw) for path, raw in (image or {}).items()}
         self._durable_names = dict(self._names)
-        self._name_changes: list[_NameChange] = []
+        self._name_changes: list[_NameChange | _FolderMove] = []
         self._folders = {"/"}
         for path in self._names:
             self.make_folders(posixpath.dirname(path))
@@ -174,6 +187,9 @@ class SimDisk:
         folder = posixpath.dirname(source)
         if posixpath.dirname(target) != folder:
             raise _error(errno.EXDEV, target)
+        if source in self._folders:
+            self._rename_folder(source, target)
+            return
         self._change_name(_NameChange(folder, source, target, self._file(source)))
 
     def remove(self, path: str) -> None:
@@ -234,7 +250,8 @@ class SimDisk:
             raise _error(errno.EBADF, "a file of a process that is dead")
 
     def _left(self) -> Mapping[_File, Sequence[bytes]]:
-        files = {*self._durable_names.values(), *(c.file for c in self._name_changes if c.file)}
+        changed = [c.file for c in self._name_changes if isinstance(c, _NameChange) and c.file]
+        files = {*self._durable_names.values(), *changed}
         return {file: [*file.after_power_loss()] for file in files}
 
     def _names_after(self, keep: Iterable[bool]) -> dict[str, _File]:
@@ -264,6 +281,16 @@ class SimDisk:
         self.before_change()
         change.apply(self._names)
         self._name_changes.append(change)
+
+    def _rename_folder(self, source: str, target: str) -> None:
+        if any(posixpath.dirname(name) == target for name in self._names):
+            raise _error(errno.ENOTEMPTY, target)
+        self.before_change()
+        move = _FolderMove(posixpath.dirname(source), source, target)
+        move.apply(self._names)
+        self._name_changes.append(move)
+        self._folders.discard(source)
+        self.make_folders(target)
 
     def _become(self, image: Image) -> None:
         self.kill()

@@ -66,10 +66,7 @@ class History:
         if self.duplicates:
             self.wires.repeat = 0.1
         names = [f"m{number}" for number in range(1, self.masters + 1)]
-        self.nodes = [
-            SimNode(name, [n for n in names if n != name], self.wires, self.chance)
-            for name in names
-        ]
+        self.nodes = [SimNode(name, self.wires, self.chance) for name in names]
         for node in self.nodes:
             node.on_state = self._check_state
         self._leaders: dict[int, str] = {}
@@ -86,6 +83,7 @@ class History:
 
     async def run(self) -> None:
         for node in self.nodes:
+            await node.lay([n.name for n in self.nodes])
             await self._start(node)
         async with asyncio.TaskGroup() as group:
             clients = [group.create_task(self._client()) for _ in range(4)]

@@ -8,7 +8,7 @@ held keeps its messages back, as a stalled TCP connection does, until it is rele
 import asyncio
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from orca_master.state.log import LogFailed
 from orca_master.state.raft.codec import Message, decode_message, encode_message
@@ -24,6 +24,7 @@ class Port:
     def __init__(self, wires: "Wires", name: str) -> None:
         self._wires = wires
         self.name = name
+        self.peers: dict[str, str] = {}
         self._events: list[Event] = []
         self._something = asyncio.Event()
         self._may_run = asyncio.Event()
@@ -35,6 +36,11 @@ class Port:
     async def run(self) -> None:
         self._wires.attach(self)
         await asyncio.get_running_loop().create_future()
+
+    def set_peers(self, peers: Mapping[str, str]) -> None:
+        self.peers = dict(peers)
+        if self.is_up:
+            self._wires.look_for_peers(self)
 
     async def wait(self, seconds: float) -> None:
         """As the real one. Turns without end at one moment are a failure, not a hang of the test."""
@@ -155,6 +161,11 @@ class Wires:
             if name != port.name:
                 self._connect_soon(name, port.name)
 
+    def look_for_peers(self, port: Port) -> None:
+        if self._ports.get(port.name) is port:
+            for name in sorted(port.peers):
+                self._connect_soon(name, port.name)
+
     def detach(self, port: Port) -> None:
         if self._ports.get(port.name) is port:
             del self._ports[port.name]
@@ -218,6 +229,8 @@ class Wires:
             return
         ends = self._ports.get(pair[0]), self._ports.get(pair[1])
         if ends[0] is None or ends[1] is None:
+            return
+        if pair[1] not in ends[0].peers and pair[0] not in ends[1].peers:
             return
         line = self._lines[pair] = _Line((ends[0], ends[1]))
         for end, peer in (line.ends, line.ends[::-1]):

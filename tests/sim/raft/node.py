@@ -9,16 +9,20 @@ import msgspec
 
 from orca_common.env import Env
 from orca_master.state.log import DamagedLog, Leadership, LogFailed, Machine
-from orca_master.state.raft import RaftLog
+from orca_master.state.raft import Member, RaftLog, Removed
 from orca_master.state.raft.elections import Timing
+from orca_master.state.raft.founding import lay
+from orca_master.state.raft.members import Configuration
 from orca_master.state.rows import State
+from orca_master.state.solo.folder import Identity
 from orca_master.state.store import Store
 from orca_master.state.table import Schema, Table
 from sim.disk import SimDisk
-from sim.env import SimClock, SimRandom
+from sim.env import SimClock, SimRandom, sim_env
 from sim.raft.network import Port, Wires
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 
 CLUSTER = "simcluster"
 FOLDER = "/raft"
@@ -147,10 +151,31 @@ class _SpiedLog:
         await self._log.close()
 
 
+def address_of(name: str) -> str:
+    return f"{name}.example:6882"
+
+
+async def lay_folder(disk: SimDisk, name: str, voters: Iterable[str], folder: str = FOLDER) -> None:
+    """What a master has that was given the first snapshot of a cluster with these voters."""
+    members = tuple(Member(voter, address_of(voter), is_voter=True) for voter in sorted(voters))
+    await lay(
+        sim_env(1, disk),
+        folder,
+        identity=Identity(cluster=CLUSTER, member=name),
+        configuration=Configuration(members=members),
+        capture=(),
+        first_term=0,
+    )
+
+
 class SimNode:
-    def __init__(self, name: str, peers: list[str], wires: Wires, chance: random.Random) -> None:
+    """`peers`: whom one that joins knows; a first member is given its folder with `lay`."""
+
+    def __init__(
+        self, name: str, wires: Wires, chance: random.Random, *, peers: Iterable[str] = ()
+    ) -> None:
         self.name = name
-        self._peers = peers
+        self._peers = list(peers)
         self._wires = wires
         self._chance = chance
         self.disk = NodeDisk()
@@ -169,12 +194,16 @@ class SimNode:
         self.port: Port | None = None
         self._task: asyncio.Task[None] | None = None
         self.failure: LogFailed | DamagedLog | None = None
+        self.removed: Removed | None = None
         self.on_state: Callable[[SimNode, State, bytes | None], None] = lambda *_: None
         self.boots = 0
 
     @property
     def is_up(self) -> bool:
         return self.store is not None
+
+    async def lay(self, voters: Iterable[str]) -> None:
+        await lay_folder(self.disk, self.name, voters)
 
     async def start(self) -> None:
         """Raises DamagedLog, which no fault that is simulated here may lead to."""
@@ -191,8 +220,8 @@ class SimNode:
             FOLDER,
             cluster_id=CLUSTER,
             node=self.name,
-            peers=self._peers,
             network=self.port,
+            first_peers={peer: address_of(peer) for peer in self._peers},
             timing=Timing(),
             **self.options,  # type: ignore[arg-type]
         )
@@ -230,14 +259,15 @@ class SimNode:
             pass
         except* LogFailed as failures:
             self.failure = _first(failures)
-            assert self.port is not None
-            self.port.unplug()
-            self.store = None
+            self.vanish()
+        except* Removed as ends:
+            self.removed = _first(ends)
+            self.vanish()
 
     def _report(self, entry: bytes | None) -> None:
         self.on_state(self, self._starting.state, entry)
 
 
-def _first(group: BaseExceptionGroup[LogFailed]) -> LogFailed:
+def _first(group: BaseExceptionGroup[E]) -> E:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -21,6 +21,8 @@ from orca_master.state.raft.codec import (
 )
 from orca_master.state.raft.elections import Timing
 from orca_master.state.raft.journal import Journal
+from orca_master.state.raft.members import Configuration, Member
+from orca_master.state.raft.meters import Meters
 from orca_master.state.raft.protocol import Engine
 from sim.disk import SimDisk
 from sim.env import InlineThreads, SimRandom
@@ -30,6 +32,10 @@ FOLDER = "/raft"
 
 class Broken(AssertionError):
     """A rule of the protocol does not hold."""
+
+
+def of_voters(*names: str) -> Configuration:
+    return Configuration(members=tuple(Member(n, f"{n}:1", is_voter=True) for n in names))
 
 
 class HandClock:
@@ -47,6 +53,7 @@ class Played:
     """The master `m1`. Start another on the same disk to see what a restart has left."""
 
     def __init__(self, disk: SimDisk, *, peers: tuple[str, ...] = ("m2", "m3")) -> None:
+        configuration = of_voters("m1", *peers)
         self.clock = HandClock()
         self.applied: list[bytes] = []
         env = Env(self.clock, SimRandom(1), disk, InlineThreads())
@@ -56,22 +63,26 @@ class Played:
             self.journal.replay()
         else:
             self.journal.create()
-        self.journal.begin_after(0, 0, keep=0)
+            self.journal.reset(1, 0, configuration)
+        self.journal.begin_after(1, 0, configuration, keep=0)
         self.engine = Engine(
             env,
             "m1",
-            peers,
             self.journal,
             self,
-            applied_index=0,
+            applied_index=1,
             timing=Timing(),
             max_append_bytes=1 << 20,
+            meters=Meters(),
         )
         for peer in peers:
             self.engine.connected(peer)
 
     def append_waiting(self) -> None:
         """Nobody waits."""
+
+    def members_changed(self, configuration: Configuration) -> None:
+        self.configuration = configuration
 
     def apply(self, command: bytes, index: int, term: int) -> None:
         self.applied.append(command)

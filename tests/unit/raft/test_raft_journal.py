@@ -56,7 +56,9 @@ def steps(chance: random.Random) -> Callable[[Journal], None]:
 
     def add(journal: Journal) -> None:
         index = journal.last_index + 1 if len(journal) else 1
-        journal.add(chance.randbytes(chance.randint(1, 60)), index, journal.getCurrentTerm())
+        journal.add(
+            b"\x00" + chance.randbytes(chance.randint(0, 59)), index, journal.getCurrentTerm()
+        )
 
     def vote(journal: Journal) -> None:
         journal.setCurrentTerm(journal.getCurrentTerm() + 1, chance.choice((None, "m1", "m22")))

@@ -45,18 +45,25 @@ class Bench:
         self.signer = an_authority()
         self.addresses = {name: ("127.0.0.1", a_port()) for name in ("m1", "m2")}
 
-    def network(self, name: str, *, node: str | None = None, cluster: str = CLUSTER) -> TlsNetwork:
+    def network(
+        self, name: str, *, node: str | None = None, cluster: str = CLUSTER, listens: bool = True
+    ) -> TlsNetwork:
         own, authority = master_files(self.signer, name, self.folder)
-        return TlsNetwork(
+        network = TlsNetwork(
             real_env(threads=1),
             cluster_id=cluster,
             node=node or name,
-            listen=self.addresses[name],
-            peers={n: a for n, a in self.addresses.items() if n != name},
+            listen=self.addresses[name] if listens else None,
             server_tls=server_context(own, authority),
             client_tls=client_context(own, authority),
             verify=master_of(CLUSTER),
         )
+        network.set_peers({n: self.address(n) for n in self.addresses if n != name})
+        return network
+
+    def address(self, name: str) -> str:
+        host, port = self.addresses[name]
+        return f"{host}:{port}"
 
     async def call(
         self, own: str | None, authority: str
@@ -176,10 +183,84 @@ async def test_a_hello_that_does_not_fit_the_certificate_is_turned_away(
     await _is_turned_away(bench, bench.network("m1"), files, codec.encode_hello(hello))
 
 
-async def test_a_master_that_is_no_peer_is_turned_away(bench: Bench) -> None:
-    files = master_files(bench.signer, "m9", bench.folder)
-    hello = codec.encode_hello(Hello(1, CLUSTER, "m9"))
+async def test_our_own_certificate_is_turned_away(bench: Bench) -> None:
+    files = master_files(bench.signer, "m1", bench.folder)
+    hello = codec.encode_hello(Hello(1, CLUSTER, "m1"))
     await _is_turned_away(bench, bench.network("m1"), files, hello)
+
+
+@pytest.mark.parametrize("knowing", ["m1", "m2"])
+async def test_it_is_enough_that_one_of_both_knows_the_other(bench: Bench, knowing: str) -> None:
+    """The greater id dials at once, the lesser one after some patience."""
+    networks = [bench.network("m1"), bench.network("m2")]
+    for network in networks:
+        if network.hello.node != knowing:
+            network.set_peers({})
+    one, other = networks
+    async with running(one, other):
+        assert await events(one, 1) == [Connected("m2")]
+        assert await events(other, 1) == [Connected("m1")]
+        one.send("m2", TimeoutNow(7))
+        assert await events(other, 1) == [Received("m1", TimeoutNow(7))]
+
+
+async def test_peers_come_go_and_move_while_it_runs(bench: Bench) -> None:
+    one, other = bench.network("m1"), bench.network("m2")
+    one.set_peers({})
+    other.set_peers({"m1": f"127.0.0.1:{a_port()}"})
+    async with running(one, other):
+        other.set_peers({"m1": bench.address("m1")})
+        assert await events(other, 1) == [Connected("m1")]
+        other.set_peers({})
+        other.send("m1", TimeoutNow(8))
+        assert await events(one, 2) == [Connected("m2"), Received("m2", TimeoutNow(8))]
+        one.drop("m2", reason="to see whether it comes again")
+        assert await events(other, 1) == [Disconnected("m1")]
+        assert not other._dialling
+        other.set_peers({"m1": bench.address("m1")})
+        assert await events(other, 1) == [Connected("m1")]
+
+
+async def test_connections_of_both_directions_end_as_one(bench: Bench) -> None:
+    """Both have dialled: the one of the greater id stays, at both ends."""
+    one, other = bench.network("m1"), bench.network("m2")
+    one.set_peers({})
+    async with running(one, other):
+        assert await events(one, 1) == [Connected("m2")]
+        assert await events(other, 1) == [Connected("m1")]
+        late = await one._dial("m2", bench.addresses["m2"])
+        assert late is not None
+        async with asyncio.timeout(5):
+            await late.closed.wait()
+        other.send("m1", TimeoutNow(9))
+        assert await events(one, 1) == [Received("m2", TimeoutNow(9))]
+        assert other.take() == []
+
+
+async def test_a_port_may_belong_to_somebody_else_who_hands_connections_over(bench: Bench) -> None:
+    one, other = bench.network("m1", listens=False), bench.network("m2")
+    own, authority = master_files(bench.signer, "m1", bench.folder)
+
+    class Owner(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.Transport)
+            protocol = one.accept()
+            transport.set_protocol(protocol)
+            protocol.connection_made(transport)
+
+    server = await asyncio.get_running_loop().create_server(
+        Owner, *bench.addresses["m1"], ssl=server_context(own, authority)
+    )
+    async with server, running(one, other):
+        assert await events(one, 1) == [Connected("m2")]
+        other.send("m1", TimeoutNow(7))
+        assert await events(one, 1) == [Received("m2", TimeoutNow(7))]
+
+
+@pytest.mark.parametrize("address", ["", "host", ":1", "h:0", "h:65536", "h:x", "h:１"])
+def test_what_is_no_address_is_refused(bench: Bench, address: str) -> None:
+    with pytest.raises(ValueError, match="host:port"):
+        bench.network("m1").set_peers({"m2": address})
 
 
 class Bomb:

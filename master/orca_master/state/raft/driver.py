@@ -19,10 +19,12 @@ from typing import Any, TypeVar
 
 from orca_common.env import Env
 from orca_common.logs import get_logger
-from orca_master.errors import NotLeader, OutcomeUnknown, StorageFull
+from orca_master.errors import Conflict, NotLeader, OutcomeUnknown, StorageFull
 from orca_master.state.log import Leadership, LogFailed, Machine
 from orca_master.state.raft import codec
 from orca_master.state.raft.journal import Journal
+from orca_master.state.raft.members import Configuration, Removed
+from orca_master.state.raft.meters import Meters
 from orca_master.state.raft.port import Connected, Disconnected, Network, Received
 from orca_master.state.raft.protocol import Engine
 from orca_master.state.raft.reads import Reads
@@ -40,6 +42,8 @@ SYNCS_IN_AVERAGE = 16
 LONGEST_WAIT_SECONDS = 0.05
 SHORTEST_WAIT_SECONDS = 0.001
 FULL_DISK_RETRY_SECONDS = 0.25
+LEAVE_SECONDS = 1.0
+"""How long a leader that was removed tries to hand over before it just goes."""
 NOTHING_CHANGED = "nothing was changed"
 
 log = get_logger("state.raft")
@@ -49,10 +53,21 @@ log = get_logger("state.raft")
 class Proposal:
     entry: bytes
     answer: "asyncio.Future[bool]"
+    asked_at: float
 
     def refuse(self, error: Exception) -> None:
         if not self.answer.done():
             self.answer.set_exception(error)
+
+
+Edit = Callable[[Configuration], Configuration]
+"""From the members in force to others; raises Conflict."""
+
+
+@dataclass(slots=True)
+class _Change:
+    edit: Edit
+    proposal: Proposal
 
 
 @dataclass(slots=True)
@@ -74,6 +89,7 @@ class Driver:
         network: Network,
         machine: Machine,
         keeper: Keeper,
+        meters: Meters,
     ) -> None:
         self._env = env
         self._node = node
@@ -81,8 +97,10 @@ class Driver:
         self._network = network
         self._machine = machine
         self._keeper = keeper
+        self._meters = meters
         self._reads = Reads()
         self._waiting: deque[Proposal] = deque()
+        self._changes: deque[_Change] = deque()
         self._under_way: dict[int, list[Proposal]] = {}
         self._term_under_way = 0
         self._appended: list[int] = []
@@ -92,6 +110,7 @@ class Driver:
         self._is_syncing = False
         self._is_handing_over = False
         self._asked_to_take_over = False
+        self._leaves_at: float | None = None
         self.leadership = Leadership(0, False, None)
         self._changed = asyncio.Event()
         self._engine: Engine
@@ -100,13 +119,24 @@ class Driver:
 
     def propose(self, entry: bytes) -> "asyncio.Future[bool]":
         """Raises NotLeader and StorageFull at once where it is known."""
-        if self._is_stalled:
-            raise StorageFull(f"this master's disk is full; {NOTHING_CHANGED}")
-        self._check_leads()
-        proposal = Proposal(entry, asyncio.get_running_loop().create_future())
+        proposal = self._new_proposal(entry)
         self._waiting.append(proposal)
         self._network.wake()
         return proposal.answer
+
+    def change_members(self, edit: Edit) -> "asyncio.Future[bool]":
+        """As `propose`, of what the edit makes of the members; ends with Conflict if it refuses."""
+        proposal = self._new_proposal(b"")
+        self._changes.append(_Change(edit, proposal))
+        self._network.wake()
+        return proposal.answer
+
+    def _new_proposal(self, entry: bytes) -> Proposal:
+        if self._is_stalled:
+            raise StorageFull(f"this master's disk is full; {NOTHING_CHANGED}")
+        self._check_leads()
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        return Proposal(entry, answer, self._env.monotonic())
 
     def read(self) -> "asyncio.Future[None]":
         self._check_leads()
@@ -130,9 +160,11 @@ class Driver:
         return self.leadership
 
     async def transfer(self, seconds: float) -> bool:
-        """Give leadership to another master; False if none took it in time."""
+        """Give leadership to another voter; False if there is none, or none took it in time."""
         if not self.leadership.is_leader:
             return True
+        if self._engine.is_alone:
+            return False
         self._is_handing_over, self._asked_to_take_over = True, False
         self._network.wake()
         try:
@@ -173,7 +205,12 @@ class Driver:
 
     def _seconds_to_wait(self) -> float:
         engine = self._engine
-        if self._waiting or self._errands or engine.applied_index < engine.commit_index:
+        if (
+            self._waiting
+            or self._changes
+            or self._errands
+            or engine.applied_index < engine.commit_index
+        ):
             return 0.0
         return min(LONGEST_WAIT_SECONDS, max(SHORTEST_WAIT_SECONDS, engine.seconds_to_deadline()))
 
@@ -198,6 +235,7 @@ class Driver:
         self._settle(engine)
         self._hand_over(engine)
         self._keeper.look(engine)
+        self._leave(engine)
 
     def _give_what_came(self, engine: Engine) -> None:
         for event in self._network.take():
@@ -245,6 +283,7 @@ class Driver:
             return
         log.warning("the disk is full; proposals were taken back", reason=str(error))
         self._journal.take_back(self._mark)
+        self._engine.go_by_members()
         for index in self._appended:
             for proposal in self._under_way.pop(index):
                 proposal.refuse(
@@ -275,6 +314,8 @@ class Driver:
         return True
 
     async def _sync(self) -> None:
+        if self._journal.is_durable:
+            return
         started = self._env.monotonic()
         if self._sync_seconds < SLOW_SYNC_SECONDS:
             self._journal.sync()
@@ -286,6 +327,8 @@ class Driver:
                 self._is_syncing = False
         took = self._env.monotonic() - started
         self._sync_seconds += (took - self._sync_seconds) / SYNCS_IN_AVERAGE
+        self._meters.last_fsync_seconds = took
+        self._meters.fsync.observe(took)
 
     # What the engine asks in its tick.
 
@@ -294,6 +337,9 @@ class Driver:
         if not engine.leads_settled or self._is_handing_over:
             return
         self._mark = self._journal.mark()
+        self._term_under_way = engine.term
+        while self._changes:
+            self._append_change(self._changes.popleft())
         size = 0
         while self._waiting and size < TURN_BYTES:
             batch, batch_size = self._next_batch()
@@ -302,7 +348,20 @@ class Driver:
                 self._under_way[index] = batch
                 self._appended.append(index)
             size += batch_size
-        self._term_under_way = engine.term
+
+    def _append_change(self, change: _Change) -> None:
+        if change.proposal.answer.done():
+            return
+        try:
+            index = self._engine.change_members(change.edit)
+        except Conflict as conflict:
+            change.proposal.refuse(conflict)
+            return
+        self._under_way[index] = [change.proposal]
+        self._appended.append(index)
+
+    def members_changed(self, configuration: Configuration) -> None:
+        self._network.set_peers(configuration.addresses_beside(self._node))
 
     def _next_batch(self) -> tuple[list[Proposal], int]:
         batch: list[Proposal] = []
@@ -326,13 +385,21 @@ class Driver:
         self._keeper.count(command)
         if kind == codec.NO_OP:
             return
+        if kind == codec.MEMBERSHIP:
+            self._answer(proposals, [True])
+            return
         if kind != codec.REGULAR:
             raise LogFailed(f"entry {index} is of kind {kind}, which this version does not know")
         try:
             answers = [self._machine.apply(entry) for entry in codec.decode_batch(command)]
         except Exception as error:
             raise LogFailed(f"entry {index} cannot be applied: {error}") from error
+        self._answer(proposals, answers)
+
+    def _answer(self, proposals: list[Proposal], answers: list[bool]) -> None:
+        now = self._env.monotonic() if proposals else 0.0
         for proposal, answer in zip(proposals, answers, strict=False):
+            self._meters.proposal.observe(now - proposal.asked_at)
             if not proposal.answer.done():
                 proposal.answer.set_result(answer)
 
@@ -351,6 +418,8 @@ class Driver:
         if not now.is_leader or self._is_handing_over:
             while self._waiting:
                 self._waiting.popleft().refuse(NotLeader(self._who_leads()))
+            while self._changes:
+                self._changes.popleft().proposal.refuse(NotLeader(self._who_leads()))
 
     def _hand_over(self, engine: Engine) -> None:
         if self._is_handing_over and not self._asked_to_take_over and not self._under_way:
@@ -358,8 +427,26 @@ class Driver:
             for peer, message in engine.take_promises():
                 self._network.send(peer, message)
 
+    def _leave(self, engine: Engine) -> None:
+        """A master whose removal is committed hands over if it leads, and stops. Raises Removed."""
+        by = engine.removed_by
+        if by is None:
+            return
+        if engine.leads:
+            now = self._env.monotonic()
+            if self._leaves_at is None:
+                self._leaves_at, self._asked_to_take_over = now + LEAVE_SECONDS, False
+            self._is_handing_over = True
+            if now < self._leaves_at:
+                return
+            engine.step_down()
+        raise Removed(
+            f"this master was removed from the cluster by {by}; its data folder can be deleted"
+        )
+
     def _announce(self, now: Leadership) -> None:
         if (now.term, now.leader) != (self.leadership.term, self.leadership.leader):
+            self._meters.leadership_changes += now.leader is not None
             log.info("leadership changed", term=now.term, leader=now.leader)
         self.leadership = now
         changed, self._changed = self._changed, asyncio.Event()
@@ -378,6 +465,9 @@ class Driver:
         for proposal in self._waiting:
             proposal.refuse(NotLeader(f"this master is stopping; {NOTHING_CHANGED}"))
         self._waiting.clear()
+        for change in self._changes:
+            change.proposal.refuse(NotLeader(f"this master is stopping; {NOTHING_CHANGED}"))
+        self._changes.clear()
         self._reads.refuse("this master is stopping")
         for errand in self._errands:
             errand.done.cancel()

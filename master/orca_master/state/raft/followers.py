@@ -5,11 +5,15 @@ ours) and then *streamed to* (entries leave before earlier ones are answered, up
 message has a number that its answer repeats, so an answer given before a probe began cannot restart
 it: without that, each lost message made a storm. Progress goes only forward: an index that a
 follower once had is never sent again in this term.
+
+Learners are followers that do not count. One that was removed is fed a little longer, and again when
+it comes back without having heard of it, so that it learns that it may go.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
+from math import inf
 
 from orca_common.env import Env
 from orca_master.state.raft.codec import (
@@ -21,6 +25,8 @@ from orca_master.state.raft.codec import (
     pack_entries,
 )
 from orca_master.state.raft.journal import Journal
+from orca_master.state.raft.members import NOBODY, Configuration
+from orca_master.state.raft.standing import Progress
 from orca_master.state.solo.snapshots import Snapshot
 
 WINDOW_MESSAGES = 64
@@ -32,6 +38,10 @@ ANSWER_SECONDS = 1.0
 PIECE_SECONDS = 5.0
 INSTALL_SECONDS = 60.0
 """How long a whole snapshot may take to be made durable and restored before it is sent again."""
+
+
+FAREWELL_SECONDS = 5.0
+"""How long a removed member that makes no progress is fed."""
 
 
 class Stream:
@@ -101,6 +111,8 @@ class Follower:
     """(number, bytes, index of the first entry) of each message with entries."""
     unanswered_bytes: int = 0
     stream: Stream | None = None
+    leaves_at: float | None = None
+    """When it is fed no longer, if it is no member any more."""
 
     def probe(self, next_index: int) -> None:
         self.is_probing = True
@@ -124,28 +136,54 @@ class Followers:
     """One leader's view in one term; `begin` starts the next."""
 
     def __init__(
-        self, env: Env, journal: Journal, *, heartbeat_seconds: float, max_append_bytes: int
+        self,
+        env: Env,
+        node: str,
+        journal: Journal,
+        *,
+        heartbeat_seconds: float,
+        max_append_bytes: int,
     ) -> None:
         self._env = env
+        self._node = node
         self._journal = journal
         self._heartbeat_seconds = heartbeat_seconds
         self._max_append_bytes = max_append_bytes
         self._followers: dict[str, Follower] = {}
+        self._members = NOBODY
         self._term = 0
         self.round = 0
 
-    def begin(self, term: int, peers: Iterable[str], connected: Iterable[str]) -> None:
-        now, up = self._env.monotonic(), set(connected)
+    def begin(self, term: int, members: Configuration, connected: Set[str]) -> None:
         self._term = term
         self.round = 0
-        self._followers = {
-            peer: Follower(self._journal.last_index + 1, now, peer in up) for peer in sorted(peers)
-        }
+        self._followers = {}
+        self.go_by(members, connected)
+
+    def go_by(self, members: Configuration, connected: Set[str]) -> None:
+        """These are the members from now on."""
+        self._members = members
+        others = members.ids - {self._node}
+        for peer in sorted(others):
+            follower = self._followers.get(peer)
+            if follower is not None:
+                follower.leaves_at = None
+            else:
+                self._followers[peer] = self._new(is_connected=peer in connected)
+        for peer, follower in self._followers.items():
+            if peer not in others and follower.leaves_at is None:
+                follower.leaves_at = self._env.monotonic() + FAREWELL_SECONDS
+
+    def _new(self, *, is_connected: bool) -> Follower:
+        return Follower(self._journal.last_index + 1, self._env.monotonic(), is_connected)
 
     def connected(self, peer: str) -> None:
         follower = self._followers.get(peer)
         if follower is None:
-            return
+            if self._members.removed_by(peer) is None:
+                return
+            follower = self._followers[peer] = self._new(is_connected=True)
+            follower.leaves_at = self._env.monotonic() + FAREWELL_SECONDS
         follower.is_connected = True
         follower.sent_at = float("-inf")
         follower.told_round = 0
@@ -154,17 +192,22 @@ class Followers:
             follower.stream.restart(self._env.monotonic())
 
     def disconnected(self, peer: str) -> None:
-        if peer in self._followers:
-            self._followers[peer].is_connected = False
+        follower = self._followers.get(peer)
+        if follower is not None:
+            follower.is_connected = False
+            if follower.leaves_at is not None:
+                del self._followers[peer]
 
     # What they answer.
 
-    def append_answered(self, peer: str, reply: AppendReply) -> int:
-        """Take an answer of this term; returns the last index that this follower surely has."""
+    def append_answered(self, peer: str, reply: AppendReply) -> None:
+        """Take an answer of this term."""
         follower = self._heard(peer, reply.round)
+        if follower is None:
+            return
         follower.answered(reply.number)
         if reply.matches:
-            follower.match_index = max(follower.match_index, reply.next_index - 1)
+            self._matched(follower, reply.next_index - 1)
             follower.next_index = max(follower.next_index, reply.next_index)
             if reply.number >= follower.probed_from:
                 follower.is_probing = False
@@ -173,44 +216,93 @@ class Followers:
         elif follower.stream is None and reply.number >= follower.probed_from:
             hint = min(reply.next_index, self._journal.last_index + 1)
             follower.probe(max(follower.match_index + 1, hint))
-        return follower.match_index
 
-    def piece_answered(self, peer: str, reply: PieceReply) -> int:
+    def piece_answered(self, peer: str, reply: PieceReply) -> None:
         """As `append_answered`."""
         follower = self._heard(peer, reply.round)
+        if follower is None:
+            return
         stream = follower.stream
         if reply.is_installed:
-            follower.match_index = max(follower.match_index, reply.index)
+            self._matched(follower, reply.index)
             if stream is not None and reply.index >= stream.index:
                 follower.stream = None
                 follower.probe(follower.match_index + 1)
         elif stream is not None and reply.index == stream.index:
             stream.answer(reply.wanted, self._env.monotonic())
-        return follower.match_index
+            self._postpone_farewell(follower)
 
-    def _heard(self, peer: str, round: int) -> Follower:
-        follower = self._followers[peer]
-        follower.heard_at = self._env.monotonic()
-        follower.confirmed_round = max(follower.confirmed_round, round)
+    def _heard(self, peer: str, round: int) -> Follower | None:
+        follower = self._followers.get(peer)
+        if follower is not None:
+            follower.heard_at = self._env.monotonic()
+            follower.confirmed_round = max(follower.confirmed_round, round)
         return follower
+
+    def _matched(self, follower: Follower, index: int) -> None:
+        if index > follower.match_index:
+            follower.match_index = index
+            self._postpone_farewell(follower)
+
+    def _postpone_farewell(self, follower: Follower) -> None:
+        if follower.leaves_at is not None:
+            follower.leaves_at = self._env.monotonic() + FAREWELL_SECONDS
 
     # What is known.
 
     def heard_from_quorum_at(self) -> float:
-        """When enough of them had answered that together with us they were a majority."""
-        return self._reached_by_quorum([f.heard_at for f in self._followers.values()])
+        """When enough voters had answered that, with us if we are one, they were a majority."""
+        return self._reached_by_quorum({p: f.heard_at for p, f in self._followers.items()})
 
     def confirmed_round(self) -> float:
         """The last round in which a majority took us for the leader (thesis 6.4)."""
-        return self._reached_by_quorum([f.confirmed_round for f in self._followers.values()])
+        return self._reached_by_quorum({p: f.confirmed_round for p, f in self._followers.items()})
 
-    def _reached_by_quorum(self, values: list[float] | list[int]) -> float:
-        others_needed = (len(values) + 1) // 2
-        return sorted(values, reverse=True)[others_needed - 1]
+    def _reached_by_quorum(self, values: Mapping[str, float]) -> float:
+        voters = self._members.voters
+        reached = sorted((values.get(v, -inf) for v in voters if v != self._node), reverse=True)
+        reached = [inf, *reached] if self._node in voters else reached
+        return reached[len(voters) // 2]
+
+    def answers_of(self, peer: str) -> tuple[int, float]:
+        """(the last index that it surely has, when it last answered)."""
+        follower = self._followers.get(peer)
+        return (0, -inf) if follower is None else (follower.match_index, follower.heard_at)
+
+    def is_close(self, peer: str, *, entries: int) -> bool:
+        """Whether it answers, and lacks at most so many entries."""
+        follower = self._followers.get(peer)
+        return (
+            follower is not None
+            and follower.is_connected
+            and follower.match_index >= self._journal.last_index - entries
+            and follower.match_index >= self._journal.first_index
+            and self._env.monotonic() - follower.heard_at < ANSWER_SECONDS
+        )
+
+    def progress(self) -> tuple[Progress, ...]:
+        """Of every member, this master among them."""
+        now = self._env.monotonic()
+        found: list[Progress] = []
+        for member in self._members.members:
+            place = (member.id, member.address, member.is_voter)
+            if member.id == self._node:
+                found.append(Progress(*place, self._journal.last_index, True, 0.0, False))
+            elif (f := self._followers.get(member.id)) is not None:
+                heard = now - f.heard_at
+                found.append(
+                    Progress(*place, f.match_index, f.is_connected, heard, f.stream is not None)
+                )
+        return tuple(found)
 
     def most_caught_up(self) -> tuple[str, int] | None:
-        """(peer, match index) of the connected follower with the longest log."""
-        connected = [(f.match_index, peer) for peer, f in self._followers.items() if f.is_connected]
+        """(peer, match index) of the connected voter with the longest log."""
+        voters = self._members.voters
+        connected = [
+            (f.match_index, peer)
+            for peer, f in self._followers.items()
+            if f.is_connected and peer in voters
+        ]
         return max(connected)[::-1] if connected else None
 
     def lagging(self) -> list[str]:
@@ -223,6 +315,7 @@ class Followers:
         ]
 
     def offer(self, peer: str, snapshot: Snapshot) -> None:
+        """To one of `lagging`."""
         self._followers[peer].stream = Stream(snapshot, self._env.monotonic())
 
     @property
@@ -234,8 +327,11 @@ class Followers:
     def due(self, commit: int) -> list[tuple[str, Message]]:
         """Everything that may leave now; heartbeats among it."""
         messages: list[tuple[str, Message]] = []
-        for peer, follower in self._followers.items():
-            if follower.is_connected:
+        now = self._env.monotonic()
+        for peer, follower in list(self._followers.items()):
+            if follower.leaves_at is not None and follower.leaves_at < now:
+                del self._followers[peer]
+            elif follower.is_connected:
                 messages.extend((peer, m) for m in self._for(follower, commit))
         return messages
 

@@ -22,6 +22,7 @@ from pysyncobj.journal import Journal as LibraryJournal
 from orca_common.env import Env
 from orca_master.state.log import DamagedLog
 from orca_master.state.raft.codec import NO_OP_COMMAND, Entry
+from orca_master.state.raft.members import NOBODY, Configuration, History, configuration_in
 from orca_master.state.solo import segments
 from orca_master.state.solo.segments import WHAT_TO_DO, Segments
 
@@ -41,19 +42,22 @@ class Journal(LibraryJournal):  # type: ignore[misc]
     """`create` or `replay`, then `begin_after`; the library reads and changes it from then on.
 
     The first entry in memory is where the log begins: its index and term are needed, its command is
-    not. Not for two threads at once, but `sync` and `drop_files` may run in another one.
+    not. Not for two threads at once, but `sync` and `drop_files` may run in another one. `members`
+    follows the entries: whatever adds or removes some changes what is in force.
     """
 
     def __init__(self, env: Env, folder: str, *, segment_bytes: int) -> None:
         self._folder = folder
         self._segments = Segments(env, folder, segment_bytes=segment_bytes)
         self._entries: list[Entry] = []
+        self.members = History()
         self._base: tuple[int, int | None] | None = None
         self._arriving: tuple[int, int] | None = None
         self._term = 0
         self._vote: str | None = None
         self._written_vote: tuple[int, str | None] = (0, None)
         self._pending: list[bytes] = []
+        self._is_durable = True
         self._sequence = 0
         self._last_index_in: dict[int, int] = {}
         """The first sequence number of each file → the last log index in it."""
@@ -93,12 +97,24 @@ class Journal(LibraryJournal):  # type: ignore[misc]
             return False
         return True
 
-    def begin_after(self, index: int, term: int, *, keep: int) -> None:
+    def begin_after(
+        self, index: int, term: int, configuration: Configuration = NOBODY, *, keep: int
+    ) -> None:
         """Stand behind the snapshot of this entry (0: there is none). Raises DamagedLog.
 
         Entries after it stay if the log has this very entry (section 7 of the paper), and up to
-        `keep` entries before it, for followers that lag.
+        `keep` entries before it, for followers that lag. `configuration` is the snapshot's.
         """
+        self._stand_behind(index, term, configuration, keep=keep)
+        self.members = History()
+        self.members.begin_at(index, configuration)
+        for command, at, _ in self._entries:
+            if at > index:
+                self._note_members(command, at)
+
+    def _stand_behind(
+        self, index: int, term: int, configuration: Configuration, *, keep: int
+    ) -> None:
         if not index:
             if self._entries and self._entries[0][1] != 1:
                 raise self._damaged(f"entries 1 to {self._entries[0][1] - 1} are missing")
@@ -112,7 +128,15 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         elif self._entries and self._entries[0][1] == index + 1 and self._follows(index, term):
             self._entries.insert(0, (NO_OP_COMMAND, index, term))
         else:
-            self.reset(index, term)
+            self.reset(index, term, configuration)
+
+    def _note_members(self, command: bytes, index: int) -> None:
+        try:
+            configuration = configuration_in(command)
+        except ValueError as error:
+            raise self._damaged(f"entry {index}: {error}") from error
+        if configuration is not None:
+            self.members.add(index, configuration)
 
     def _follows(self, index: int, term: int) -> bool:
         known = self._base[1] if self._base is not None and self._base[0] == index else None
@@ -175,6 +199,11 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         """Whether there are records that `write` has not taken."""
         return bool(self._pending)
 
+    @property
+    def is_durable(self) -> bool:
+        """Whether there is nothing for `sync` to do."""
+        return self._is_durable
+
     def mark(self) -> Mark:
         return Mark(len(self._pending), len(self._entries))
 
@@ -182,11 +211,13 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         """Forget what was appended since the mark. Nothing may have been written or told since."""
         del self._pending[mark.pending :]
         del self._entries[mark.entries :]
+        self.members.cut_from(self.last_index + 1)
 
     def write(self) -> None:
         """Hand the records to the system: all, or (NoSpace) none, and then they stay pending."""
         if not self._pending:
             return
+        self._is_durable = False
         records = self._numbered(self._pending)
         if self._segments.is_full_for(records):
             # As it was before these records: each of them is worth something only after the last.
@@ -202,6 +233,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
     def sync(self) -> None:
         """Make durable what was written. LogFailed: nobody knows; stop."""
         self._segments.sync()
+        self._is_durable = True
 
     def drop_files(self, needless: int) -> None:
         """Remove files in which no entry is newer than this one. Blocks."""
@@ -262,8 +294,10 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         self._arriving = (index, term)
         self._pending.append(b"A" + _place.pack(index, term))
 
-    def reset(self, index: int, term: int) -> None:
-        """Begin anew behind the snapshot of this entry."""
+    def reset(self, index: int, term: int, configuration: Configuration) -> None:
+        """Begin anew behind the snapshot of this entry, which holds this configuration."""
+        self.members.cut_from(index)
+        self.members.begin_at(index, configuration)
         self._pending.append(b"B" + _place.pack(index, term))
         self._entries = [(NO_OP_COMMAND, index, term)]
         for first in list(self._last_index_in):
@@ -279,10 +313,15 @@ class Journal(LibraryJournal):  # type: ignore[misc]
                 break
             keep -= 1
         self.deleteEntriesTo(keep)
+        self.members.forget_before(index)
 
     # What the library asks (pysyncobj/journal.py, Journal).
 
     def add(self, command: bytes, idx: int, term: int) -> None:
+        """Raises ValueError if it is of the kind that brings members, and brings none."""
+        configuration = configuration_in(command)
+        if configuration is not None:
+            self.members.add(idx, configuration)
         self._pending.append(b"E" + _place.pack(idx, term) + command)
         self._entries.append((command, idx, term))
 
@@ -291,8 +330,10 @@ class Journal(LibraryJournal):  # type: ignore[misc]
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:
         if 0 < entryFrom < len(self._entries):
-            self._pending.append(b"C" + _number.pack(self._entries[entryFrom][1]))
+            index = self._entries[entryFrom][1]
+            self._pending.append(b"C" + _number.pack(index))
             del self._entries[entryFrom:]
+            self.members.cut_from(index)
 
     def deleteEntriesTo(self, entryTo: int) -> None:
         del self._entries[: max(0, min(entryTo, len(self._entries) - 1))]

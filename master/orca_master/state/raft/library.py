@@ -35,7 +35,7 @@ CANDIDATE = library._RAFT_STATE.CANDIDATE
 LEADER = library._RAFT_STATE.LEADER
 
 
-class Member(Node):  # type: ignore[misc]
+class Seat(Node):  # type: ignore[misc]
     """A node named by its id. Its hash is the same in every process, and so is the order of a set."""
 
     def __hash__(self) -> int:
@@ -45,11 +45,11 @@ class Member(Node):  # type: ignore[misc]
 class Outlet(Transport):  # type: ignore[misc]
     """The library's transport: hands every message of the engine to one function, at once."""
 
-    def __init__(self, send: Callable[[Member, dict[str, Any]], None]) -> None:
+    def __init__(self, send: Callable[[Seat, dict[str, Any]], None]) -> None:
         super().__init__(None, None, [])
         self._send = send
 
-    def send(self, node: Member, message: dict[str, Any]) -> bool:
+    def send(self, node: Seat, message: dict[str, Any]) -> bool:
         self._send(node, message)
         return True
 
@@ -67,7 +67,7 @@ class NoSerializer:
     def checkSerializing(self) -> tuple[int, None]:
         return library.SERIALIZER_STATE.SERIALIZING, None
 
-    def cancelTransmisstion(self, node: Member) -> None:
+    def cancelTransmisstion(self, node: Seat) -> None:
         """Called for a node that is not connected; nothing is under way here."""
 
 

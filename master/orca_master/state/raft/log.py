@@ -1,31 +1,46 @@
 """`RaftLog`: the log of several masters. An entry is committed when a majority has it on disk.
 
-The members are those that the constructor names; the log never forwards. It is put together here:
-the folder, the journal, the snapshots, the engine, its driver and the network. What is safe about
-it is said in `protocol` and `driver`.
+The members are in the log itself (`members`): a new cluster is founded (`founding`), and whoever
+joins starts with an empty folder and is added by the leader. The log never forwards. It is put together
+here: the folder, the journal, the snapshots, the engine, its driver and the network. What is safe
+about it is said in `protocol` and `driver`.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import ExitStack
 
 from orca_common.env import Env
 from orca_common.logs import get_logger
-from orca_master.errors import NotLeader, StorageFull
+from orca_master.errors import Conflict, NotLeader, StorageFull
 from orca_master.state.log import DamagedLog, Leadership, LogFailed, Machine
 from orca_master.state.raft.codec import MAX_ENTRY_BYTES
-from orca_master.state.raft.driver import Driver
+from orca_master.state.raft.driver import Driver, Edit
 from orca_master.state.raft.elections import Timing
 from orca_master.state.raft.journal import Journal
+from orca_master.state.raft.members import (
+    NOBODY,
+    Configuration,
+    Member,
+    Removed,
+    with_address,
+    with_learner,
+    with_voter,
+    without,
+)
+from orca_master.state.raft.meters import Meters
 from orca_master.state.raft.port import Network
 from orca_master.state.raft.protocol import Engine
-from orca_master.state.raft.snapshot import Keeper
+from orca_master.state.raft.snapshot import Keeper, restored
+from orca_master.state.raft.standing import Standing
 from orca_master.state.solo import folder as folders
 from orca_master.state.solo.segments import WHAT_TO_DO, NoSpace, is_full
 from orca_master.state.solo.snapshots import Snapshots
 
 LARGEST_ENTRY_BYTES = MAX_ENTRY_BYTES - 64
 TRANSFER_SECONDS = 0.3
+CAUGHT_UP_ENTRIES = 1000
+"""A learner that lacks more than that is not promoted: commits would wait for it."""
 
 log = get_logger("state.raft")
 
@@ -33,9 +48,10 @@ log = get_logger("state.raft")
 class RaftLog:
     """`Log` on this master's disk and its peers'. The folder is this log's alone.
 
-    `peers` are the ids of all other masters, at least one; `network` reaches exactly those. A
-    snapshot is taken after so many entries or bytes of them; as much stays in memory for followers
-    that lag a little, others are sent the snapshot.
+    On a folder that is not there it waits to be added by a leader; until it has heard who the
+    members are, `first_peers` (id → "host:port") are whom it keeps connections to. A snapshot is
+    taken after so many entries or bytes of them; as much stays in memory for followers that lag a
+    little, others are sent the snapshot. `meters` is what it counts.
     """
 
     def __init__(
@@ -45,8 +61,8 @@ class RaftLog:
         *,
         cluster_id: str,
         node: str,
-        peers: Iterable[str],
         network: Network,
+        first_peers: Mapping[str, str] | None = None,
         timing: Timing | None = None,
         segment_bytes: int = 64 << 20,
         snapshot_every_entries: int = 50_000,
@@ -55,9 +71,8 @@ class RaftLog:
         kept_bytes: int = 32 << 20,
         max_append_bytes: int = 1 << 20,
     ) -> None:
-        self._peers = sorted(peers)
-        if not self._peers or node in self._peers or len(set(self._peers)) < len(self._peers):
-            raise ValueError("peers are the ids of the other masters, each once, at least one")
+        self._first_peers = {i: a for i, a in (first_peers or {}).items() if i != node}
+        self.meters = Meters()
         self._env = env
         self._folder = folder
         self._identity = folders.Identity(cluster=cluster_id, member=node)
@@ -92,8 +107,8 @@ class RaftLog:
             raise
 
     async def run(self) -> None:
-        """See `Log.run`."""
-        failure: LogFailed | None = None
+        """See `Log.run`. Raises Removed when this master was removed and knows it."""
+        failure: LogFailed | Removed | None = None
         self._is_running = True
         try:
             async with asyncio.TaskGroup() as group:
@@ -107,11 +122,12 @@ class RaftLog:
                     self._keeper.run(self._engine, self._driver.in_turn), name="raft snapshots"
                 )
         except BaseExceptionGroup as failures:
-            failure = next((e for e in failures.exceptions if isinstance(e, LogFailed)), None)
+            ends = [e for e in failures.exceptions if isinstance(e, LogFailed | Removed)]
+            failure = min(ends, key=lambda e: isinstance(e, Removed), default=None)
             if failure is None:
                 raise
         finally:
-            self._stop(failure)
+            self._stop(failure if isinstance(failure, LogFailed) else None)
         if failure is not None:
             raise failure
 
@@ -148,6 +164,50 @@ class RaftLog:
             return True
         return await self._driver.transfer(TRANSFER_SECONDS)
 
+    # Members. Each change returns when it is committed and raises, besides what `propose` raises,
+    # Conflict where it cannot be done as things are.
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Those in force here: on a master that lags or was cut off, not the latest."""
+        return self._engine.configuration.members
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether a change of the members is under way, as far as this master knows."""
+        return self._engine.is_changing
+
+    async def add_learner(self, node: str, address: str) -> None:
+        """Give the log to one more master ("host:port"), which then may be promoted."""
+        await self._change(lambda now: with_learner(now, node, address))
+
+    async def promote(self, node: str) -> None:
+        """Let a learner vote. Conflict also if it is not connected or lags too much."""
+
+        def edit(now: Configuration) -> Configuration:
+            after = with_voter(now, node)
+            if not self._engine.followers.is_close(node, entries=CAUGHT_UP_ENTRIES):
+                raise Conflict(
+                    f"{node} has not caught up yet, or is not connected: ask again when it has"
+                )
+            return after
+
+        await self._change(edit)
+
+    async def remove(self, node: str) -> None:
+        """Remove a member, for good. A leader that removes itself hands over when it is committed."""
+        await self._change(lambda now: without(now, node, by=self._node))
+
+    async def change_address(self, node: str, address: str) -> None:
+        await self._change(lambda now: with_address(now, node, address))
+
+    async def _change(self, edit: Edit) -> None:
+        self._check_running()
+        await self._driver.change_members(edit)
+
+    def progress(self) -> Standing:
+        return self._engine.standing()
+
     async def close(self) -> None:
         """Hand leadership over if `run` still runs, then let go of the folder and the sockets."""
         if self._is_closed:
@@ -182,21 +242,30 @@ class RaftLog:
             every_bytes=self._snapshot_bytes,
             kept_entries=self._kept_entries,
             kept_bytes=self._kept_bytes,
+            meters=self.meters,
         )
         self._held.callback(self._keeper.close)
         self._driver = Driver(
-            self._env, self._node, self._journal, self._network, machine, self._keeper
+            self._env,
+            self._node,
+            self._journal,
+            self._network,
+            machine,
+            self._keeper,
+            self.meters,
         )
         self._engine = Engine(
             self._env,
             self._node,
-            self._peers,
             self._journal,
             self._driver,
             applied_index=applied_index,
             timing=self._timing,
             max_append_bytes=self._max_append_bytes,
+            meters=self.meters,
         )
+        known = self._engine.configuration.addresses_beside(self._node)
+        self._network.set_peers(known or self._first_peers)
 
     def _create(self) -> None:
         if self._snapshots.exist or self._journal.holds_records:
@@ -217,15 +286,16 @@ class RaftLog:
             )
         for damage in damages:
             log.warning("a snapshot is damaged; an older state and the log replace it: %s", damage)
-        self._journal.begin_after(index, term, keep=self._kept_entries)
+        configuration = NOBODY
         if snapshot is not None:
             try:
-                machine.restore(snapshot.parts)
+                configuration = restored(snapshot, machine)
             except ValueError as error:
                 raise DamagedLog(
                     f"snapshot {index} in {self._folder} is as it was written, but cannot be"
                     f" restored: {error}. Was it written by a newer version?"
                 ) from error
+        self._journal.begin_after(index, term, configuration, keep=self._kept_entries)
         if damages:
             self._snapshots.set_aside(newer_than=index)
         return index

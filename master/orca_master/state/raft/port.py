@@ -5,6 +5,7 @@ sent, each once, or not at all once it is lost; both ends are told when it comes
 is promised across connections.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,6 +36,14 @@ Event = Connected | Disconnected | Received
 class Network(Protocol):
     async def run(self) -> None:
         """Keep connections to all peers, until cancelled."""
+        ...
+
+    def set_peers(self, peers: Mapping[str, str]) -> None:
+        """From now on keep connections to these: id → "host:port". Also before `run`.
+
+        A connection to one that is not among them stays, and others may connect: who is heard is
+        the protocol's matter, that they are masters of this cluster the network's.
+        """
         ...
 
     async def wait(self, seconds: float) -> None:

@@ -9,16 +9,20 @@ who leads. Overridden here, with the rule of figure 2 or the section that asks f
     snapshots         arrive in pieces, move nothing until they are whole and durable; the entries
                       behind them stay (section 7)
     applying          an error stops everything; nothing is skipped or applied twice
+    members           one change at a time, the first after an entry of the leader's own term
+                      (thesis 4.1 with the correction of 2015); who is asked or heard is not filtered
+                      by them, only who counts: others may know of newer members than we do
 
 It only queues: what it wants to send waits in two boxes until the driver has made durable what it
 promises. Calls come from one task.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Protocol
 
 from orca_common.env import Env
 from orca_common.logs import get_logger
+from orca_master.errors import Conflict
 from orca_master.state.log import LogFailed
 from orca_master.state.raft import codec, library
 from orca_master.state.raft.codec import (
@@ -35,8 +39,11 @@ from orca_master.state.raft.codec import (
 )
 from orca_master.state.raft.elections import Elections, Timing
 from orca_master.state.raft.journal import Journal
-from orca_master.state.raft.library import FOLLOWER
+from orca_master.state.raft.library import FOLLOWER, Seat
+from orca_master.state.raft.members import Configuration, command_of
+from orca_master.state.raft.meters import Meters
 from orca_master.state.raft.snapshot import Arrival
+from orca_master.state.raft.standing import Standing
 from orca_master.state.solo.snapshots import Snapshot
 
 APPLIED_PER_TICK = 1000
@@ -55,6 +62,10 @@ class Host(Protocol):
         """Apply a committed command. Raises LogFailed."""
         ...
 
+    def members_changed(self, configuration: Configuration) -> None:
+        """Other members are in force than before."""
+        ...
+
 
 class Engine(Elections):
     """One master's part in the protocol."""
@@ -63,19 +74,24 @@ class Engine(Elections):
         self,
         env: Env,
         node: str,
-        peers: Iterable[str],
         journal: Journal,
         host: Host,
         *,
         applied_index: int,
         timing: Timing,
         max_append_bytes: int,
+        meters: Meters,
     ) -> None:
         # Before the library's own beginning, which looks at every attribute (syncobj.py, __init__).
         self._host = host
         self.arrival = Arrival()
         super().__init__(
-            env, node, peers, journal, timing=timing, max_append_bytes=max_append_bytes
+            env,
+            node,
+            journal,
+            timing=timing,
+            max_append_bytes=max_append_bytes,
+            meters=meters,
         )
         self._SyncObj__raftLastApplied = max(1, applied_index)
         self._SyncObj__raftCommitIndex = max(1, applied_index)
@@ -86,10 +102,6 @@ class Engine(Elections):
     def leads_settled(self) -> bool:
         """Leads, and its own first entry, hence every earlier one, is applied (section 8)."""
         return self.leads and self._journal.term_at(self.applied_index) == self.term
-
-    @property
-    def commit_index(self) -> int:
-        return int(self._SyncObj__raftCommitIndex)
 
     @property
     def applied_index(self) -> int:
@@ -104,6 +116,7 @@ class Engine(Elections):
         """Elections, commits, applying, new entries; what follows from them waits to be sent."""
         with library.on_clock_of(self._env):
             led = self.leads
+            self.go_by_members()
             self._seek_pre_votes()
             self.doTick(0.0)
             if led and not self.leads:  # a majority was silent; it must not stand again at once
@@ -111,6 +124,8 @@ class Engine(Elections):
 
     def seconds_to_deadline(self) -> float:
         """How long there is nothing to do, if nothing comes."""
+        if self.leads and self.is_alone and self.commit_index < self._journal.last_index:
+            return 0.0  # our own disk was all that was waited for
         now = self._env.monotonic()
         if self.leads:
             return self.followers.next_heartbeat_at() - now
@@ -121,6 +136,50 @@ class Engine(Elections):
         index = self._journal.last_index + 1
         self._journal.add(command, index, self.term)
         return index
+
+    # Members.
+
+    def go_by_members(self) -> None:
+        """Count by the members in force, and say so if they are others than before."""
+        before = self._counted
+        self._count_by_members()
+        if self._counted != before:
+            self._host.members_changed(self.configuration)
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether the members in force are, as far as we know, not committed."""
+        return self._journal.members.index > self.commit_index
+
+    @property
+    def removed_by(self) -> str | None:
+        """Who removed this master, once it has applied that; else None."""
+        return self._journal.members.at(self.applied_index).removed_by(self._node)
+
+    def change_members(self, edit: Callable[[Configuration], Configuration]) -> int:
+        """As a leader, append what the edit makes of the members; returns the entry's index.
+
+        Raises Conflict: what the edit raises, or that it is too early for a change.
+        """
+        self._check_may_change()
+        index = self.append(command_of(edit(self.configuration)))
+        self.go_by_members()
+        return index
+
+    def _check_may_change(self) -> None:
+        if self.is_changing:
+            raise Conflict("another change of members is under way: ask again when it is done")
+        if not self.may_confirm_reads:
+            raise Conflict("this master has only begun to lead: ask again in a moment")
+
+    def standing(self) -> Standing:
+        return Standing(
+            term=self.term,
+            commit_index=self.commit_index,
+            applied_index=self.applied_index,
+            last_index=self._journal.last_index,
+            members=self.followers.progress() if self.leads else (),
+        )
 
     def take_appends(self) -> list[tuple[str, Message]]:
         """What a leader sends to replicate. It may leave before our own log is durable."""
@@ -134,11 +193,13 @@ class Engine(Elections):
         self._send(best[0], TimeoutNow(self.term))
         return True
 
-    def installed(self, snapshot: Snapshot) -> None:
+    def installed(self, snapshot: Snapshot, configuration: Configuration) -> None:
         """The machine holds this snapshot now, and it is durable; stand behind it."""
         index, term = snapshot.index, snapshot.term
         if self._journal.term_at(index) != term:
-            self._journal.reset(index, term)
+            self._journal.reset(index, term, configuration)
+        else:
+            self._journal.members.begin_at(index, configuration)
         self._SyncObj__raftLastApplied = index
         self._SyncObj__raftCommitIndex = max(index, self.commit_index)
 
@@ -160,18 +221,16 @@ class Engine(Elections):
 
     def connected(self, peer: str) -> None:
         self._up.add(peer)
-        self._SyncObj__onNodeConnected(self._members[peer])
+        self._SyncObj__onNodeConnected(Seat(peer))
         self.followers.connected(peer)
 
     def disconnected(self, peer: str) -> None:
         self._up.discard(peer)
-        self._SyncObj__onNodeDisconnected(self._members[peer])
+        self._SyncObj__onNodeDisconnected(Seat(peer))
         self.followers.disconnected(peer)
 
     def receive(self, peer: str, message: Message) -> None:
         """Raises LogFailed if the message shows that safety is lost, and ValueError on nonsense."""
-        if peer not in self._members:
-            return
         with library.on_clock_of(self._env):
             match message:
                 case Append():
@@ -202,7 +261,7 @@ class Engine(Elections):
         elif self.leads:
             raise LogFailed(f"{peer} leads in term {term}, and so does this master")
         self._SyncObj__setState(FOLLOWER)
-        self._take_for_leader(self._members[peer])
+        self._take_for_leader(peer)
         self._heard_leader_at = self._env.monotonic()
         self._may_stand = False
         self._renew_election_deadline()
@@ -271,21 +330,16 @@ class Engine(Elections):
 
     def _on_append_reply(self, peer: str, message: AppendReply) -> None:
         if self._is_answer_to_us(message.term):
-            self._matched(peer, self.followers.append_answered(peer, message))
+            self.followers.append_answered(peer, message)
 
     def _on_piece_reply(self, peer: str, message: PieceReply) -> None:
         if self._is_answer_to_us(message.term):
-            self._matched(peer, self.followers.piece_answered(peer, message))
+            self.followers.piece_answered(peer, message)
 
     def _is_answer_to_us(self, term: int) -> bool:
         if term > self.term:
             self.step_down(term)
         return self.leads and term == self.term
-
-    def _matched(self, peer: str, index: int) -> None:
-        member = self._members[peer]
-        self._SyncObj__raftMatchIndex[member] = index
-        self._SyncObj__lastResponseTime[member] = self._env.monotonic()
 
     # Called by the library in its tick.
 

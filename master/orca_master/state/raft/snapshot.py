@@ -3,11 +3,13 @@
 All file work is off the tick and in slices, one thing at a time. What touches the journal or the
 machine is run by the driver between two ticks (`in_turn`), and has become durable when that returns.
 A snapshot is announced in the journal, then published, then the log begins behind it: a crash at any
-point leaves the old state or the new one.
+point leaves the old state or the new one. Its first part are the members as of its entry, the others
+are the machine's; none of the machine's means a machine that never was given an entry.
 """
 
 import asyncio
 from collections.abc import Callable
+from itertools import chain
 from threading import Lock
 from typing import Protocol, TypeVar
 
@@ -16,6 +18,12 @@ from orca_common.logs import get_logger
 from orca_master.state.log import LogFailed, Machine
 from orca_master.state.raft.codec import Piece
 from orca_master.state.raft.journal import Journal
+from orca_master.state.raft.members import (
+    Configuration,
+    decode_configuration,
+    encode_configuration,
+)
+from orca_master.state.raft.meters import Meters
 from orca_master.state.solo.segments import is_full
 from orca_master.state.solo.snapshots import Snapshot, Snapshots
 
@@ -68,7 +76,17 @@ class Arrival:
         return True
 
 
-class Standing(Protocol):
+def restored(snapshot: Snapshot, machine: Machine) -> Configuration:
+    """The members in it, and the machine holds its state. Raises ValueError."""
+    if not snapshot.parts:
+        raise ValueError("it holds nothing, not even the members")
+    configuration = decode_configuration(snapshot.parts[0])
+    if len(snapshot.parts) > 1:
+        machine.restore(snapshot.parts[1:])
+    return configuration
+
+
+class Participant(Protocol):
     """What the keeper needs of the engine."""
 
     arrival: Arrival
@@ -78,7 +96,7 @@ class Standing(Protocol):
     def lagging(self) -> list[str]: ...
     def are_streamed_to(self) -> bool: ...
     def offer(self, peer: str, snapshot: Snapshot) -> None: ...
-    def installed(self, snapshot: Snapshot) -> None: ...
+    def installed(self, snapshot: Snapshot, configuration: Configuration) -> None: ...
     def answer_installed(self, peer: str, snapshot_index: int) -> None: ...
 
 
@@ -102,6 +120,7 @@ class Keeper:
         every_bytes: int,
         kept_entries: int,
         kept_bytes: int,
+        meters: Meters,
     ) -> None:
         self._env = env
         self._snapshots = snapshots
@@ -111,6 +130,7 @@ class Keeper:
         self._every_bytes = every_bytes
         self._kept_entries = kept_entries
         self._kept_bytes = kept_bytes
+        self._meters = meters
         self._entries = 0
         self._bytes = 0
         self._is_wanted = False
@@ -126,7 +146,7 @@ class Keeper:
         self._entries += 1
         self._bytes += len(command)
 
-    def look(self, engine: Standing) -> None:
+    def look(self, engine: Participant) -> None:
         if (
             self._is_due
             or engine.arrival.whole is not None
@@ -143,7 +163,7 @@ class Keeper:
             or self._bytes >= self._every_bytes
         ) and self._env.monotonic() >= self._retry_at
 
-    async def run(self, engine: Standing, in_turn: InTurn) -> None:
+    async def run(self, engine: Participant, in_turn: InTurn) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -168,13 +188,14 @@ class Keeper:
             if not engine.are_streamed_to():
                 self._shared = None
 
-    async def _take(self, engine: Standing, in_turn: InTurn) -> None:
+    async def _take(self, engine: Participant, in_turn: InTurn) -> None:
         entries, size = self._entries, self._bytes
         # Captured in a turn: what is applied by then is durable here before the snapshot is.
-        index, term, parts = await in_turn(
+        index, term, configuration, parts = await in_turn(
             lambda: (
                 engine.applied_index,
                 self._journal.term_at(engine.applied_index) or 0,
+                self._journal.members.at(engine.applied_index),
                 self._machine.capture(),
             )
         )
@@ -182,7 +203,9 @@ class Keeper:
             self._is_wanted = False
             self._retry_at = self._env.monotonic() + SOON_SECONDS
             return
-        await self._snapshots.write(index=index, term=term, parts=parts)
+        header = encode_configuration(configuration)
+        await self._snapshots.write(index=index, term=term, parts=chain((header,), parts))
+        self._meters.snapshots_taken += 1
         self._entries -= entries
         self._bytes -= size
         self._is_wanted = False
@@ -205,7 +228,7 @@ class Keeper:
                 self._journal.drop_files(self._snapshots.needed_after())
                 self._snapshots.drop_old()
 
-    async def _install(self, engine: Standing, snapshot: Snapshot, in_turn: InTurn) -> None:
+    async def _install(self, engine: Participant, snapshot: Snapshot, in_turn: InTurn) -> None:
         await in_turn(lambda: self._journal.announce(snapshot.index, snapshot.term))
         if snapshot.index > engine.applied_index:
             await self._snapshots.write(
@@ -216,21 +239,22 @@ class Keeper:
         await self._env.threads.run(self._compact)
         log.info("snapshot was installed", index=snapshot.index, sender=sender)
 
-    def _stand_behind(self, engine: Standing, snapshot: Snapshot, sender: str) -> None:
+    def _stand_behind(self, engine: Participant, snapshot: Snapshot, sender: str) -> None:
         if snapshot.index > engine.applied_index:
             try:
-                self._machine.restore(snapshot.parts)
+                configuration = restored(snapshot, self._machine)
             except ValueError as error:
                 raise LogFailed(
                     f"the snapshot of entry {snapshot.index} cannot be restored: {error}."
                     " Was it written by a newer version?"
                 ) from error
-            engine.installed(snapshot)
+            engine.installed(snapshot, configuration)
+            self._meters.snapshots_received += 1
             self._entries = self._bytes = 0
         engine.arrival.clear()
         engine.answer_installed(sender, snapshot.index)
 
-    async def _offer(self, engine: Standing, in_turn: InTurn) -> None:
+    async def _offer(self, engine: Participant, in_turn: InTurn) -> None:
         if self._shared is None or self._shared.index < self._journal.first_index:
             snapshot, damages = await self._env.threads.run(self._snapshots.newest_whole)
             for damage in damages:
@@ -244,5 +268,6 @@ class Keeper:
         def offer() -> None:
             for peer in engine.lagging():
                 engine.offer(peer, shared)
+                self._meters.snapshots_sent += 1
 
         await in_turn(offer)

@@ -1,10 +1,13 @@
 """The masters' network over TCP: `Network` with one mutually authenticated connection per pair.
 
-The master with the greater id dials. Both ends present certificates (TLS 1.3, contexts given from
-outside); then each says in a hello which protocol, cluster and node it is, and the node must be the
-one that its certificate names. Nothing of a message is decoded before that. Frames are a length (u32,
-big-endian, capped before anything is kept for it) and so many bytes; nothing is ever inflated; an
-empty frame only shows life. Whatever is wrong closes the connection, and the dialler tries again.
+The master with the greater id dials; if it does not, because it has not heard of the other one yet,
+that one dials after a while, and its connection gives way to one the right way round. Both ends
+present certificates (TLS 1.3, contexts given from outside); then each says in a hello which protocol,
+cluster and node it is, and the node must be the one that its certificate names. Any master of this
+cluster is let in: who has been away may know neither the leader nor that it was removed itself.
+Nothing of a message is decoded before that. Frames are a length (u32, big-endian, capped before
+anything is kept for it) and so many bytes; nothing is ever inflated; an empty frame only shows life.
+Whatever is wrong closes the connection, and the dialler tries again.
 """
 
 import asyncio
@@ -15,6 +18,7 @@ from orca_common.env import Env
 from orca_common.logs import get_logger
 from orca_master.state.raft import codec
 from orca_master.state.raft.codec import MAX_FRAME_BYTES, PROTOCOL_VERSION, Hello, Message
+from orca_master.state.raft.members import parse_address
 from orca_master.state.raft.port import Connected, Disconnected, Event, Received
 from orca_proto.identity import MASTER_NAME, NodeRole, NotABearer, bearer_of_client
 
@@ -28,6 +32,8 @@ ALIVE_SECONDS = 1.0
 SILENCE_SECONDS = 4.0
 DIAL_SECONDS = 5.0
 FIRST_PAUSE_SECONDS = 0.05
+PATIENCE_SECONDS = 1.0
+"""How long the master with the lesser id waits to be dialled."""
 LONGEST_PAUSE_SECONDS = 2.0
 LENGTH_BYTES = 4
 
@@ -51,7 +57,7 @@ def master_of(cluster_id: str) -> Verify:
 
 
 class TlsNetwork:
-    """`Network`. `peers` are the addresses of the other masters by their ids."""
+    """`Network`. With `listen` None somebody else owns the port and asks `accept` for protocols."""
 
     def __init__(
         self,
@@ -59,8 +65,7 @@ class TlsNetwork:
         *,
         cluster_id: str,
         node: str,
-        listen: Address,
-        peers: Mapping[str, Address],
+        listen: Address | None,
         server_tls: ssl.SSLContext,
         client_tls: ssl.SSLContext,
         verify: Verify,
@@ -68,7 +73,9 @@ class TlsNetwork:
         self._env = env
         self.hello = Hello(PROTOCOL_VERSION, cluster_id, node)
         self._listen = listen
-        self.peers = dict(peers)
+        self._peers: dict[str, str] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._dialling: dict[str, asyncio.Task[None]] = {}
         self._server_tls = server_tls
         self._client_tls = client_tls
         self.verify = verify
@@ -79,21 +86,46 @@ class TlsNetwork:
 
     async def run(self) -> None:
         """See `Network.run`. Raises OSError if the address cannot be listened on."""
-        server = await asyncio.get_running_loop().create_server(
-            lambda: _Connection(self, None),
-            *self._listen,
-            ssl=self._server_tls,
-            ssl_handshake_timeout=HELLO_SECONDS,
-        )
+        server = None
+        if self._listen is not None:
+            server = await asyncio.get_running_loop().create_server(
+                self.accept,
+                *self._listen,
+                ssl=self._server_tls,
+                ssl_handshake_timeout=HELLO_SECONDS,
+            )
         try:
             async with asyncio.TaskGroup() as group:
-                for peer in sorted(self.peers):
-                    if self.hello.node > peer:
-                        group.create_task(self._keep_dialling(peer), name=f"raft dial {peer}")
+                self._group = group
+                self.set_peers(self._peers)
                 group.create_task(self._show_life(), name="raft keep alive")
         finally:
-            server.close()
+            self._group = None
+            self._dialling.clear()
+            if server is not None:
+                server.close()
             self._abort_all()
+
+    def accept(self) -> asyncio.Protocol:
+        """For one incoming TLS connection, whose certificate was asked for; give it the transport."""
+        return _Connection(self, None)
+
+    def set_peers(self, peers: Mapping[str, str]) -> None:
+        """See `Network.set_peers`. Raises ValueError if an address is no "host:port"."""
+        addresses = {peer: parse_address(address) for peer, address in peers.items()}
+        for peer, task in list(self._dialling.items()):
+            if peers.get(peer) != self._peers.get(peer):
+                task.cancel()
+                del self._dialling[peer]
+        self._peers = dict(peers)
+        if self._group is None:
+            return
+        for peer in sorted(addresses):
+            if peer not in self._dialling and peer != self.hello.node:
+                self._dialling[peer] = self._group.create_task(
+                    self._keep_dialling(peer, addresses[peer]),
+                    name=f"raft dial {peer}",
+                )
 
     async def wait(self, seconds: float) -> None:
         if not self._something.is_set():
@@ -126,14 +158,20 @@ class TlsNetwork:
 
     # For the connections.
 
-    def opened(self, connection: "_Connection", peer: str) -> None:
-        """It is known who is at the other end. An older connection to the same master is dead."""
-        older = self._connections.pop(peer, None)
+    def opened(self, connection: "_Connection", peer: str) -> bool:
+        """It is known who is at the other end. False: there is a better connection already.
+
+        One that the greater id dialled replaces any other, which is dead or the wrong way round.
+        """
+        older = self._connections.get(peer)
         if older is not None:
+            if not connection.is_dialled_by_greater:
+                return False
             self._put(Disconnected(peer))
             older.abort()
         self._connections[peer] = connection
         self._put(Connected(peer))
+        return True
 
     def received(self, peer: str, message: Message) -> None:
         self._put(Received(peer, message))
@@ -154,23 +192,26 @@ class TlsNetwork:
         for connection in [*self._connections.values(), *self.strangers]:
             connection.abort()
 
-    async def _keep_dialling(self, peer: str) -> None:
+    async def _keep_dialling(self, peer: str, address: Address) -> None:
+        patience = PATIENCE_SECONDS if self.hello.node < peer else 0.0
         pause = FIRST_PAUSE_SECONDS
         while True:
-            connection = await self._dial(peer)
+            await asyncio.sleep(patience)
+            present = self._connections.get(peer)
+            connection = present or await self._dial(peer, address)
             if connection is not None:
-                await connection.closed
+                await connection.closed.wait()
                 if connection.peer is not None:
                     pause = FIRST_PAUSE_SECONDS
             await asyncio.sleep(pause * self._env.random.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
-    async def _dial(self, peer: str) -> "_Connection | None":
+    async def _dial(self, peer: str, address: Address) -> "_Connection | None":
         try:
             async with asyncio.timeout(DIAL_SECONDS):
                 _, connection = await asyncio.get_running_loop().create_connection(
                     lambda: _Connection(self, peer),
-                    *self.peers[peer],
+                    *address,
                     ssl=self._client_tls,
                     server_hostname=MASTER_NAME,
                 )
@@ -200,7 +241,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self.peer: str | None = None
         self.heard_at = network.seconds()
-        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.closed = asyncio.Event()
 
     # asyncio.Protocol.
 
@@ -219,8 +260,8 @@ class _Connection(asyncio.Protocol):
         except NotABearer as error:
             self.refuse(str(error))
             return
-        if self._certified not in self._network.peers:
-            self.refuse(f"{self._certified} is no peer of this master")
+        if self._certified == self._network.hello.node:
+            self.refuse("it has this master's own certificate")
         elif self._dialled is not None and self._certified != self._dialled:
             self.refuse(f"{self._certified} answers at the address of {self._dialled}")
         elif self._dialled is not None:
@@ -249,10 +290,14 @@ class _Connection(asyncio.Protocol):
         self._network.strangers.discard(self)
         if self.peer is not None:
             self._network.lost(self, self.peer)
-        if not self.closed.done():
-            self.closed.set_result(None)
+        self.closed.set()
 
     # For the network.
+
+    @property
+    def is_dialled_by_greater(self) -> bool:
+        """Whether the end that dialled has the greater id of both."""
+        return (self._certified < self._network.hello.node) == (self._dialled is not None)
 
     def send(self, frame: bytes) -> None:
         if self._transport.is_closing():
@@ -299,9 +344,11 @@ class _Connection(asyncio.Protocol):
             raise ValueError(f"it belongs to cluster {theirs.cluster}, not to {ours.cluster}")
         if theirs.node != self._certified:
             raise ValueError(f"it says it is {theirs.node}; its certificate says {self._certified}")
-        if self._dialled is None:
-            self.send(codec.encode_hello(ours))
         self._deadline.cancel()
         self._network.strangers.discard(self)
+        if not self._network.opened(self, theirs.node):
+            self.abort()
+            return
         self.peer = theirs.node
-        self._network.opened(self, theirs.node)
+        if self._dialled is None:
+            self.send(codec.encode_hello(ours))

@@ -14,6 +14,7 @@ from orca_common.env import Disk, Env
 from orca_master.state.log import DamagedLog, FolderInUse
 
 FORMAT = 1
+LOCK = "lock"
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -38,7 +39,7 @@ def make_private_folder(disk: Disk, folder: str) -> None:
 def lock(disk: Disk, folder: str) -> Callable[[], None]:
     """Take the folder for this process and return its release. Raises FolderInUse."""
     try:
-        return disk.lock(posixpath.join(folder, "lock"))
+        return disk.lock(posixpath.join(folder, LOCK))
     except BlockingIOError as error:
         raise FolderInUse(
             f"another process works in {folder}: stop it, or give this one another folder"
