@@ -15,13 +15,17 @@ from orca_common.env import Disk
 from orca_common.real import real_env
 from orca_master.app.config import MasterConfig
 from orca_master.app.core import MasterCore
-from orca_master.app.folder import open_folder
-from orca_master.app.main import http_server, open_authority
+from orca_master.app.credentials import Credentials
+from orca_master.app.daemon import Keys, all_routes, authenticated, found, myself
+from orca_master.app.folder import found_folder
+from orca_master.app.log import Backing
+from orca_master.app.members import LogMembership
+from orca_master.cluster.masters.operations import register
 from orca_master.cluster.model import NODES, Node, NodeState
 from orca_master.errors import Forbidden, Trouble
+from orca_master.http.server import HttpServer
 from orca_master.identity.model import Role
 from orca_master.identity.operations import create_token
-from orca_master.state.solo import SoloLog
 from sim.cluster import MasterEnd, SimWorker, Stream
 
 HOST = "127.0.0.1"
@@ -136,16 +140,20 @@ async def in_process(
     if disk is not None:
         env = replace(env, disk=disk)
     settings = MasterConfig(data_dir=str(folder), bind=HOST, api_port=free_port())
-    kept = open_folder(env, folder)
-    backing = SoloLog(env, kept.log, cluster_id=kept.cluster_id, member_name="m")
-    core = MasterCore(env, backing, heartbeat_seconds=0.5, node_down_after_seconds=2.0)
+    kept = found_folder(env, folder)
+    me = myself(settings, kept)
+    backing = Backing(env, kept, Credentials(env, kept), peers=me.peers)
+    membership = LogMembership(backing.log, me=me.id, address=me.peers)
+    core = MasterCore(env, backing.log, heartbeat_seconds=0.5, node_down_after_seconds=2.0)
     await core.store.start()
     async with asyncio.TaskGroup() as group:
         running = group.create_task(core.run())
-        await core.found(cluster_id=kept.cluster_id, cluster_name="test")
-        signer = await open_authority(core, kept)
-        server = http_server(core, settings, signer)
+        await found(core, kept, me, cluster_name="test")
+        await core.store.update(lambda tx: register(tx, me))
+        routes = all_routes(core, membership, Keys(core, kept), kek=kept.kek)
+        server = HttpServer(core.env, routes, lambda header: authenticated(core, header))
         await server.start(HOST, settings.api_port)
+        assert kept.admin_token is not None
         cluster = InProcess(core, f"http://{HOST}:{settings.api_port}", kept.admin_token, group)
         try:
             if with_node:

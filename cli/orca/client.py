@@ -1,12 +1,19 @@
 """An asynchronous client of the HTTP API. Methods return the API's JSON; errors are exceptions."""
 
+import asyncio
+import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 
 CONNECT_SECONDS = 5.0
+ROUNDS = 2
+BETWEEN_ROUNDS_SECONDS = 0.5
+AGAIN = (503, 504)
+"""Another master may know better, or the same one in a moment."""
 ANSWER_SECONDS = 30.0
 DEPLOY_MARGIN_SECONDS = 30.0
 
@@ -38,10 +45,15 @@ class Refused(OrcaError):
 
 
 class Client:
-    """Use as an asynchronous context. `api` is such as `http://127.0.0.1:6880`."""
+    """Use as an asynchronous context. `api`: one or several masters' addresses, `http://host:6880`.
 
-    def __init__(self, api: str, token: str | None = None) -> None:
-        self._api = api.rstrip("/")
+    Any master will do; one that cannot be reached is passed over. Changes carry an
+    `Idempotency-Key`, so one that was asked for again, because a master was lost, is done once.
+    """
+
+    def __init__(self, api: str | Sequence[str], token: str | None = None) -> None:
+        self._apis = [each.rstrip("/") for each in ([api] if isinstance(api, str) else api)]
+        self._first = 0
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._session: aiohttp.ClientSession | None = None
 
@@ -109,7 +121,7 @@ class Client:
     ) -> AsyncIterator[bytes]:
         path = f"/api/v1/services/{name}/logs"
         params = _given(tail=str(tail), project=project)
-        async with self._request("GET", path, params=params) as response:
+        async with self._answered("GET", path, params=params) as response:
             if response.status >= 400:
                 raise await _error(response)
             async for chunk in response.content.iter_any():
@@ -118,11 +130,24 @@ class Client:
     async def cluster_info(self) -> dict[str, Any]:
         return await self._json("GET", "/api/v1/cluster/info")
 
-    async def join_token(self, *, ttl: float = 3600.0, uses: int = 1) -> str:
-        """A token with which a worker can join."""
-        body = {"ttl": float(ttl), "uses": uses}
-        answer = await self._json("POST", "/api/v1/cluster/join-tokens", body=body)
+    async def join_token(self, *, ttl: float = 3600.0, uses: int = 1, role: str = "worker") -> str:
+        """A token with which a worker, or a master, can join."""
+        body = {"role": role, "ttl": float(ttl), "uses": uses}
+        answer = await self._json("POST", "/api/v1/cluster/join-tokens", body=body, once=False)
         return str(answer["token"])
+
+    async def masters(self) -> dict[str, Any]:
+        """`{masters: [...], term, voters, tolerates}`."""
+        return await self._json("GET", "/api/v1/cluster/masters")
+
+    async def remove_master(self, name: str, *, force: bool = False) -> dict[str, Any]:
+        params = _given(force="true" if force else None)
+        path = f"/api/v1/cluster/masters/{name}"
+        return await self._json("DELETE", path, params=params, once=False)
+
+    async def transfer(self) -> dict[str, Any]:
+        """Let another master lead; `{leader: name}`."""
+        return await self._json("POST", "/api/v1/cluster/masters/transfer", once=False)
 
     async def _json(
         self,
@@ -133,39 +158,75 @@ class Client:
         body: Any = None,
         answers_with_errors: bool = False,
         seconds: float = ANSWER_SECONDS,
+        once: bool = True,
     ) -> dict[str, Any]:
-        try:
-            async with self._request(
-                method, path, params=params, body=body, seconds=seconds
-            ) as response:
-                failed = response.status >= 400
-                if failed and not (answers_with_errors and response.status == 500):
-                    raise await _error(response)
-                answer: dict[str, Any] = await response.json(content_type=None)
-                if failed and "errors" not in answer:
-                    raise Refused(str(answer.get("error")), status=response.status)
-                return answer
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise self._unreached(error) from error
+        async with self._answered(
+            method, path, params=params, body=body, seconds=seconds, once=once
+        ) as response:
+            failed = response.status >= 400
+            if failed and not (answers_with_errors and response.status == 500):
+                raise await _error(response)
+            answer: dict[str, Any] = await response.json(content_type=None)
+            if failed and "errors" not in answer:
+                raise Refused(str(answer.get("error")), status=response.status)
+            return answer
 
-    def _request(
+    @asynccontextmanager
+    async def _answered(
+        self, method: str, path: str, *, once: bool = False, **request: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """`once` says that the change may be sent again: it is done once under its key."""
+        try:
+            response = await self._ask(method, path, once=once, **request)
+            async with response:
+                yield response
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            said = str(error) or type(error).__name__
+            raise CannotReach(f"the master was lost while it answered ({said})") from error
+
+    async def _ask(
+        self, method: str, path: str, *, once: bool, **request: Any
+    ) -> aiohttp.ClientResponse:
+        """The answer of the first master that gives one. Raises CannotReach."""
+        may_repeat = method == "GET" or once
+        headers = {"Idempotency-Key": uuid.uuid4().hex} if once and method != "GET" else {}
+        tries = len(self._apis) * (ROUNDS if may_repeat else 1)
+        problems: list[str] = []
+        for number in range(1, tries + 1):
+            api = self._apis[self._first % len(self._apis)]
+            try:
+                response = await self._request(method, api + path, headers=headers, **request)
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                problems.append(f"{api} ({str(error) or type(error).__name__})")
+                if not may_repeat and not isinstance(error, aiohttp.ClientConnectorError):
+                    raise CannotReach(
+                        f"the master at {problems[-1]} was lost before it answered:"
+                        " look whether it was done, then ask again"
+                    ) from error
+            else:
+                if response.status not in AGAIN or not may_repeat or number == tries:
+                    return response
+                response.release()
+            self._first += 1
+            if number % len(self._apis) == 0:
+                await asyncio.sleep(BETWEEN_ROUNDS_SECONDS)
+        raise CannotReach(f"no master answers at {', '.join(dict.fromkeys(problems))}")
+
+    async def _request(
         self,
         method: str,
-        path: str,
+        url: str,
         *,
+        headers: Mapping[str, str],
         params: Mapping[str, str] | None = None,
         body: Any = None,
         seconds: float = ANSWER_SECONDS,
-    ) -> Any:
+    ) -> aiohttp.ClientResponse:
         assert self._session is not None, "use the client as a context: async with Client(...)"
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
-        return self._session.request(
-            method, self._api + path, params=params, json=body, timeout=timeout
+        return await self._session.request(
+            method, url, params=params, json=body, timeout=timeout, headers=headers
         )
-
-    def _unreached(self, error: Exception) -> CannotReach:
-        reason = str(error) or type(error).__name__
-        return CannotReach(f"no master answers at {self._api} ({reason})")
 
 
 def _given(**params: str | None) -> dict[str, str]:

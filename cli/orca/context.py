@@ -10,9 +10,9 @@ DEFAULT_API = "http://127.0.0.1:6880"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`origin` says in words where this came from."""
+    """`api`: every master's address. `origin` says in words where this came from."""
 
-    api: str
+    api: list[str]
     token: str | None
     origin: str
 
@@ -27,12 +27,12 @@ def find_target(api: str | None, token: str | None) -> Target:
     api = api or os.environ.get("ORCA_API")
     token = token or os.environ.get("ORCA_TOKEN")
     if api:
-        return Target(api, token, "given")
+        return Target([each.strip() for each in api.split(",")], token, "given")
     for folder in local_folders():
         try:
             cluster = json.loads((folder / "cluster.json").read_text())
             kept = Path(cluster["token_file"]).read_text().strip()
-            return Target(cluster["api"][0], token or kept, f"local cluster in {folder}")
-        except (OSError, ValueError, KeyError, IndexError):
+            return Target(list(cluster["api"]), token or kept, f"local cluster in {folder}")
+        except (OSError, ValueError, KeyError, TypeError):
             continue
-    return Target(DEFAULT_API, token, "default")
+    return Target([DEFAULT_API], token, "default")

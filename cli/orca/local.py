@@ -5,6 +5,7 @@ folder and a log of its own. Starting again on the same folder brings the same c
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,29 +91,29 @@ def save(folder: Path, cluster: Cluster) -> None:
 
 
 async def up(
-    folder: Path, *, workers: int, port: int, runtime: str, say: Callable[[str], None]
+    folder: Path,
+    *,
+    workers: int,
+    port: int,
+    runtime: str,
+    say: Callable[[str], None],
+    masters: int = 1,
 ) -> Cluster:
     """Start what does not run yet and wait until all of it is ready; `folder` exists.
 
-    Services that ran before get a while to come back. Raises CannotStart, TimeoutError.
+    More masters or workers than before are added. Services that ran before get a while to come
+    back. Raises CannotStart, TimeoutError.
     """
     cluster = load(folder)
     if cluster is None:
-        cluster = Cluster(
-            [f"http://{HOST}:{port}"], str(folder / "master-1/admin.token"), port, runtime
-        )
+        cluster = Cluster([], str(folder / "admin.token"), port, runtime)
     names = {process.name for process in cluster.processes if process.role == "worker"}
     wanted = max(workers, len(names))
     alive = {process.name: process for process in cluster.processes if process.is_alive()}
     cluster.processes = list(alive.values())
-    if "master-1" not in alive:
-        await _check_ports(cluster.port)
-        cluster.processes.insert(0, _start_master(folder, cluster.port))
-        save(folder, cluster)
-        say(f"master-1: {cluster.api[0]}")
-    async with asyncio.timeout(START_SECONDS):
-        await _until_healthy(cluster)
-        async with Client(cluster.api[0], cluster.token()) as client:
+    async with asyncio.timeout(START_SECONDS + START_SECONDS * masters / 3):
+        await _start_masters(folder, cluster, max(masters, len(cluster.api)), alive, say)
+        async with Client(cluster.api, cluster.token()) as client:
             for number in range(1, wanted + 1):
                 name = f"worker-{number}"
                 if name not in alive:
@@ -144,17 +145,80 @@ def down(folder: Path, *, say: Callable[[str], None]) -> bool:
     return bool(alive)
 
 
-def _start_master(folder: Path, port: int) -> Process:
-    name = "master-1"
+async def _start_masters(
+    folder: Path,
+    cluster: Cluster,
+    wanted: int,
+    alive: Mapping[str, Process],
+    say: Callable[[str], None],
+) -> None:
+    """Those of before together, for one alone may be no majority; then new ones, one by one."""
+    for number in range(1, max(1, len(cluster.api)) + 1):
+        name = f"master-{number}"
+        if name not in alive:
+            await _start_master(folder, cluster, number, {}, say)
+    await _until_healthy(cluster)
+    _keep_token(folder / "master-1" / "admin.token", Path(cluster.token_file))
+    async with Client(cluster.api, cluster.token()) as client:
+        for number in range(len(cluster.api) + 1, wanted + 1):
+            token = await client.join_token(role="master")
+            joining = {"ORCA_MASTER_JOIN_TOKEN": token}
+            await _start_master(folder, cluster, number, joining, say)
+            await _until_voting(client, cluster, number)
+
+
+async def _start_master(
+    folder: Path,
+    cluster: Cluster,
+    number: int,
+    environment: dict[str, str],
+    say: Callable[[str], None],
+) -> None:
+    name = f"master-{number}"
+    api, grpc, peers = master_ports(cluster.port, number)
+    await _check_ports(api, grpc, peers)
     command = [
         *_python("orca_master"),
         *("--name", name, "--data-dir", str(folder / name), "--bind", HOST),
-        *("--api-port", str(port), "--grpc-port", str(port + 1), "--cluster-name", "local"),
+        *("--api-port", str(api), "--grpc-port", str(grpc), "--peer-port", str(peers)),
+        *("--cluster-name", "local"),
     ]
-    process = _spawn(folder, "master", name, command, {})
-    process.api = f"http://{HOST}:{port}"
-    process.grpc = f"{HOST}:{port + 1}"
-    return process
+    if number > 1:
+        command += ["--join", cluster.api[0]]
+    process = _spawn(folder, "master", name, command, environment)
+    process.api, process.grpc = f"http://{HOST}:{api}", f"{HOST}:{grpc}"
+    process.raft = f"{HOST}:{peers}"
+    cluster.processes.insert(number - 1, process)
+    if process.api not in cluster.api:
+        cluster.api.append(process.api)
+    save(folder, cluster)
+    say(f"{name}: {process.api}")
+
+
+def master_ports(first: int, number: int) -> tuple[int, int, int]:
+    """API, workers' and masters' port of the master with this number, from 1."""
+    start = first + 3 * (number - 1)
+    return start, start + 1, start + 2
+
+
+def _keep_token(source: Path, target: Path) -> None:
+    """A copy that outlives the first master, unless there is one."""
+    if target.exists():
+        return
+    fd = os.open(target, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    try:
+        os.write(fd, source.read_bytes())
+    finally:
+        os.close(fd)
+
+
+async def _until_voting(client: Client, cluster: Cluster, count: int) -> None:
+    while True:
+        _check_alive(cluster)
+        with contextlib.suppress(OrcaError):
+            if (await client.masters())["voters"] >= count:
+                return
+        await asyncio.sleep(0.05)
 
 
 async def _start_worker(folder: Path, cluster: Cluster, client: Client, name: str) -> Process:
@@ -164,8 +228,10 @@ async def _start_worker(folder: Path, cluster: Cluster, client: Client, name: st
     command = [
         *_python("orca_worker"),
         *("--name", name, "--data-dir", str(folder / name)),
-        *("--master", cluster.api[0], "--runtime", cluster.runtime, "--address", HOST),
+        *("--runtime", cluster.runtime, "--address", HOST),
     ]
+    for api in cluster.api:
+        command += ["--master", api]
     return _spawn(folder, "worker", name, command, environment)
 
 
@@ -195,10 +261,10 @@ def _spawn(
     return Process(role, name, pid, psutil.Process(pid).create_time(), str(log))
 
 
-async def _check_ports(first: int) -> None:
-    """Both ports must be free, or become so: a master that was just killed may still hold them."""
+async def _check_ports(*ports: int) -> None:
+    """They must be free, or become so: a master that was just killed may still hold them."""
     until = time.monotonic() + PORT_SECONDS
-    for port in range(first, first + 2):
+    for port in ports:
         while not _is_free(port):
             if time.monotonic() > until:
                 raise CannotStart(f"port {port} is in use: choose another with --port")
@@ -216,16 +282,14 @@ def _is_free(port: int) -> bool:
 
 
 async def _until_healthy(cluster: Cluster) -> None:
-    master = cluster.processes[0]
-    async with Client(cluster.api[0]) as client:
+    """Some master answers, and a leader is known."""
+    async with Client(cluster.api) as client:
         while True:
-            if not master.is_alive():
-                raise CannotStart(f"master-1 ended at once. {_last_words(master)}")
-            try:
-                await client.health()
-                return
-            except OrcaError:
-                await asyncio.sleep(0.05)
+            _check_alive(cluster)
+            with contextlib.suppress(OrcaError):
+                if "no master leads" not in (await client.health()).get("reasons", []):
+                    return
+            await asyncio.sleep(0.05)
 
 
 async def _until_ready(client: Client, cluster: Cluster, wanted: int) -> None:
@@ -234,16 +298,20 @@ async def _until_ready(client: Client, cluster: Cluster, wanted: int) -> None:
         ready = [n for n in info["nodes"] if n["state"] == "ready" and n["connected"]]
         if len(ready) >= wanted:
             return
-        for process in cluster.processes:
-            if not process.is_alive():
-                raise CannotStart(f"{process.name} ended at once. {_last_words(process)}")
+        _check_alive(cluster)
         await asyncio.sleep(0.05)
+
+
+def _check_alive(cluster: Cluster) -> None:
+    for process in cluster.processes:
+        if not process.is_alive():
+            raise CannotStart(f"{process.name} ended at once. {_last_words(process)}")
 
 
 async def _until_back(cluster: Cluster) -> None:
     """Wait for services that were there before, but not for ever: one may be broken for good."""
     until = time.monotonic() + COME_BACK_SECONDS
-    async with Client(cluster.api[0], cluster.token()) as client:
+    async with Client(cluster.api, cluster.token()) as client:
         while time.monotonic() < until:
             services = await client.status()
             if all(service["status"] in ("running", "stopped") for service in services):

@@ -14,6 +14,7 @@ COMMANDS = {
     "scale": ("orca.commands.services", "Change a service's number of replicas."),
     "logs": ("orca.commands.services", "Output of a service's replicas."),
     "stop": ("orca.commands.services", "Stop services; they can be started again."),
+    "masters": ("orca.commands.masters", "The masters: who leads, and how to add one."),
     "nodes": ("orca.commands.nodes", "The cluster's machines, and how to add one."),
 }
 
@@ -34,7 +35,7 @@ class _Lazy(click.Group):
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--api", metavar="URL", help="A master's address (ORCA_API).")
+@click.option("--api", metavar="URL", help="Masters' addresses, with commas (ORCA_API).")
 @click.option("--token", metavar="TOKEN", help="A bearer token (better: ORCA_TOKEN).")
 @click.version_option(orca_version(), prog_name="orca")
 @click.pass_context

@@ -9,7 +9,8 @@
     │   ├── MethodNotAllowed   405
     │   ├── Conflict           409  not in the present state of things
     │   │   └── Ambiguous      409  a bare name fits in several projects
-    │   └── TooLarge           413
+    │   ├── TooLarge           413
+    │   └── KeyReused          422  an Idempotency-Key that was used for another request
     └── Trouble            Orca cannot do it now; asking again later may help
         ├── NotLeader          503  nothing was changed
         ├── NotReady           503  nothing was changed
@@ -102,6 +103,11 @@ class Ambiguous(Conflict):
 class TooLarge(Refusal):
     status = 413
     code = "TOO_LARGE"
+
+
+class KeyReused(Refusal):
+    status = 422
+    code = "KEY_REUSED"
 
 
 class Trouble(OrcaError):

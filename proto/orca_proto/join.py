@@ -1,4 +1,4 @@
-"""The one-time join token: how a new worker proves that it may join, without sending a secret.
+"""The one-time join token: how a worker or a master proves that it may join, without sending a secret.
 
 A token is `orca-join-<base64url>` of the SHA-256 of the cluster's CA certificate (32 bytes) and an
 Ed25519 private key (32 bytes). The master keeps only the public key. The worker checks the CA it is
@@ -16,8 +16,17 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from orca_proto.identity import NodeRole
+
 PREFIX = "orca-join-"
-_DOMAIN = b"orca enrolment 1\0"
+NO_TOKEN = (
+    "this is not a join token: make one with `orca nodes token` for a worker, `orca masters token`"
+    " for a master"
+)
+_DOMAINS = {
+    NodeRole.WORKER: b"orca enrolment 1\0",
+    NodeRole.MASTER: b"orca enrolment of a master 1\0",
+}
 
 
 class NotAToken(ValueError):
@@ -43,9 +52,9 @@ class JoinToken:
         public = Ed25519PrivateKey.from_private_bytes(self.seed).public_key()
         return public.public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
 
-    def sign(self, name: str, request: bytes) -> bytes:
-        """Sign a certificate request (DER) together with the name that the node asks for."""
-        return Ed25519PrivateKey.from_private_bytes(self.seed).sign(_message(name, request))
+    def sign(self, name: str, request: bytes, role: NodeRole = NodeRole.WORKER) -> bytes:
+        """Sign a certificate request (DER), the name that is asked for, and what to join as."""
+        return Ed25519PrivateKey.from_private_bytes(self.seed).sign(_message(name, request, role))
 
     def trusts(self, ca_certificate_der: bytes) -> bool:
         return hashlib.sha256(ca_certificate_der).digest() == self.ca_fingerprint
@@ -58,21 +67,27 @@ def parse(text: str) -> JoinToken:
     try:
         raw = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
     except (ValueError, binascii.Error) as error:
-        raise NotAToken("this is not a join token: make one with `orca nodes token`") from error
+        raise NotAToken(NO_TOKEN) from error
     if not text.startswith(PREFIX) or len(raw) != 64:
-        raise NotAToken("this is not a join token: make one with `orca nodes token`")
+        raise NotAToken(NO_TOKEN)
     return JoinToken(raw[:32], raw[32:])
 
 
-def verify(public_key: str, signature: bytes, name: str, request: bytes) -> bool:
+def verify(
+    public_key: str,
+    signature: bytes,
+    name: str,
+    request: bytes,
+    role: NodeRole = NodeRole.WORKER,
+) -> bool:
     """Whether the holder of the token with this public key signed this request for this name."""
     key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
     try:
-        key.verify(signature, _message(name, request))
+        key.verify(signature, _message(name, request, role))
     except InvalidSignature:
         return False
     return True
 
 
-def _message(name: str, request: bytes) -> bytes:
-    return _DOMAIN + name.encode() + b"\0" + request
+def _message(name: str, request: bytes, role: NodeRole) -> bytes:
+    return _DOMAINS[role] + name.encode() + b"\0" + request

@@ -321,6 +321,13 @@ class SimWorker:
             self._stream.up.hold(cut)
             self._stream.down.hold(cut)
 
+    @property
+    def master_count(self) -> int:
+        return 1
+
+    def know(self, masters: list[str]) -> None:
+        """The simulated network finds who leads by itself."""
+
     def connect(self) -> AbstractAsyncContextManager[Link]:
         return self._connect()
 

@@ -14,10 +14,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from orca_common.logs import get_logger
 from orca_proto.join import JoinToken
 from orca_worker import http
 
 TIMEOUT_SECONDS = 30.0
+
+log = get_logger("joining")
 
 
 class CannotJoin(Exception):
@@ -54,6 +57,15 @@ def saved(folder: Path) -> Membership | None:
         raise CannotJoin(
             f"{folder} is damaged ({error}): remove it and join again with a new token"
         ) from error
+
+
+def keep_masters(folder: Path, masters: list[str]) -> None:
+    """Remember where the masters are now. A disk that takes nothing loses only that."""
+    try:
+        node = json.loads((folder / "node.json").read_text())
+        _write(folder / "node.json", json.dumps(node | {"masters": masters}).encode())
+    except (OSError, ValueError) as error:
+        log.warning("the masters' addresses are not kept", reason=str(error))
 
 
 async def join(api: str, token: JoinToken, name: str, folder: Path) -> Membership:

@@ -5,7 +5,7 @@ import os
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # children of a gRPC process crash with it
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import grpc
@@ -30,14 +30,34 @@ _OPTIONS = [
 
 
 class GrpcConnector:
-    """`masters` are `host:port`. The server must hold a master's certificate of our CA."""
+    """`masters` are `host:port`. The server must hold a master's certificate of our CA.
+
+    `keep` is told of other addresses, for the next start.
+    """
 
     def __init__(
-        self, masters: Sequence[str], *, ca: bytes, certificate: bytes, key: bytes
+        self,
+        masters: Sequence[str],
+        *,
+        ca: bytes,
+        certificate: bytes,
+        key: bytes,
+        keep: Callable[[list[str]], None],
     ) -> None:
         self._masters = list(masters)
+        self._keep = keep
         self._next = 0
         self._credentials = grpc.ssl_channel_credentials(ca, key, certificate)
+
+    def know(self, masters: list[str]) -> None:
+        """See `Connector.know`."""
+        if masters and masters != self._masters:
+            self._masters = masters
+            self._keep(masters)
+
+    @property
+    def master_count(self) -> int:
+        return len(self._masters)
 
     def connect(self) -> AbstractAsyncContextManager[Link]:
         return self._connect()

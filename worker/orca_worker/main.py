@@ -28,7 +28,7 @@ from orca_common.version import orca_version
 from orca_proto.join import NotAToken, parse
 from orca_worker.agent import Agent
 from orca_worker.config import WorkerConfig
-from orca_worker.enrol import CannotJoin, Membership, join, saved
+from orca_worker.enrol import CannotJoin, Membership, join, keep_masters, saved
 from orca_worker.grpc_link import GrpcConnector
 from orca_worker.prober import HttpProber
 from orca_worker.runtime.docker.runtime import DockerRuntime, probe
@@ -102,6 +102,7 @@ async def serve(settings: WorkerConfig) -> None:
         ca=membership.ca,
         certificate=membership.certificate,
         key=membership.key,
+        keep=lambda masters: keep_masters(folder / "identity", masters),
     )
     session = Session(env, agent, connector, _facts(settings))
     log.info("started", node=membership.node_id, runtimes=list(runtimes))

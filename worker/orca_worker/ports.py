@@ -22,6 +22,13 @@ class Connector(Protocol):
         """Open a stream to one of the masters, another one each time. Raises Refused, OSError."""
         ...
 
+    def know(self, masters: list[str]) -> None:
+        """These are all masters from now on (`host:port`)."""
+        ...
+
+    @property
+    def master_count(self) -> int: ...
+
 
 class Prober(Protocol):
     async def check(self, check: pb.HealthCheck, host_port: int) -> str | None:

@@ -46,6 +46,7 @@ class Session:
 
     async def run(self) -> None:
         wait = FIRST_RETRY_SECONDS
+        tries = 0
         while True:
             started = self._env.monotonic()
             try:
@@ -59,10 +60,12 @@ class Session:
                 log.warning("not connected", reason=str(error) or type(error).__name__)
             finally:
                 self.connected.clear()
+            tries += 1
             if self._env.monotonic() - started > MOST_RETRY_SECONDS:
-                wait = FIRST_RETRY_SECONDS
+                wait, tries = FIRST_RETRY_SECONDS, 1
             await asyncio.sleep(wait * self._env.random.uniform(0.5, 1.5))
-            wait = min(MOST_RETRY_SECONDS, wait * 2)
+            if tries % self._connector.master_count == 0:  # all of them: only one leads
+                wait = min(MOST_RETRY_SECONDS, wait * 2)
 
     async def _talk(self, link: Link) -> None:
         self._agent.forget_session()
@@ -106,6 +109,8 @@ class Session:
             match message.WhichOneof("body"):
                 case "assignments":
                     await self._agent.apply(message.assignments)
+                case "masters":
+                    self._connector.know(list(message.masters.addresses))
                 case "log_request":
                     readers = {id: reader for id, reader in readers.items() if not reader.done()}
                     if len(readers) >= LOG_READERS:

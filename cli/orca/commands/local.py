@@ -20,7 +20,7 @@ _data_dir = click.option(
 
 
 @click.command()
-@click.option("--masters", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--masters", type=click.IntRange(1, 7), default=1, show_default=True)
 @click.option("--workers", type=click.IntRange(min=1, max=50), default=1, show_default=True)
 @_data_dir
 @click.option("--port", type=click.IntRange(1024, 65000), default=6880, show_default=True)
@@ -35,13 +35,18 @@ def up(
     with_sample: bool,
 ) -> None:
     """Start a real cluster here; on the same folder again, bring it back with all its state."""
-    if masters != 1:
-        raise click.UsageError("this version runs one master; several need the replicated log")
     folder = _folder(data_dir)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         cluster = asyncio.run(
-            local.up(folder, workers=workers, port=port, runtime=runtime, say=click.echo)
+            local.up(
+                folder,
+                masters=masters,
+                workers=workers,
+                port=port,
+                runtime=runtime,
+                say=click.echo,
+            )
         )
     except (local.CannotStart, OrcaError, TimeoutError) as error:
         said = (
@@ -50,14 +55,14 @@ def up(
         )
         show.error(said)
         sys.exit(REFUSED_EXIT)
-    click.secho(f"cluster is ready: {cluster.api[0]}", fg="green")
+    click.secho(f"cluster is ready: {', '.join(cluster.api)}", fg="green")
     click.echo(f"token: {cluster.token_file}")
     if with_sample:
         asyncio.run(_deploy_sample(folder, cluster))
 
 
 async def _deploy_sample(folder: Path, cluster: local.Cluster) -> None:
-    async with Client(cluster.api[0], cluster.token()) as client:
+    async with Client(cluster.api, cluster.token()) as client:
         info = await client.cluster_info()
         containers = any("docker" in node["runtimes"] for node in info["nodes"])
         service, why = sample(folder, containers=containers)

@@ -2,9 +2,11 @@
 
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from orca_common.config import ConfigModel
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
 
 
 class MasterConfig(ConfigModel, frozen=True):
@@ -17,8 +19,15 @@ class MasterConfig(ConfigModel, frozen=True):
     """The address that all ports listen on."""
     advertise: str = ""
     """Where others reach this master; empty: `bind`, or this host's name if that is a wildcard."""
-    api_port: Annotated[int, Meta(ge=1, le=65535)] = 6880
-    grpc_port: Annotated[int, Meta(ge=1, le=65535)] = 6881
+    api_port: Port = 6880
+    grpc_port: Port = 6881
+    peer_port: Port = 6882
+    """Masters among themselves."""
+    join: list[str] = field(default_factory=list)
+    """API addresses of masters of a cluster to join, at the first start; none: found a new one."""
+    join_token: str = ""
+    join_token_file: str = ""
+    """From `orca masters token`. A file keeps the token out of process lists."""
     heartbeat_seconds: Annotated[float, Meta(gt=0)] = 1.0
     node_down_after_seconds: Annotated[float, Meta(ge=1)] = 15.0
     """Silence after which a node's work is given to others. Longer than a worker's restart takes."""

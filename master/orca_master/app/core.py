@@ -4,9 +4,12 @@ import asyncio
 
 from orca_common.env import Env
 from orca_master.app.schema import SCHEMA
+from orca_master.cluster.masters.controller import MastersController
+from orca_master.cluster.masters.port import Membership
 from orca_master.cluster.operations import found_cluster
 from orca_master.cluster.presence import Liveness, Presence
 from orca_master.control.leader import Controller, run_while_leader
+from orca_master.http.once import OnceSweeper
 from orca_master.services.controller import ServicesController
 from orca_master.state.log import Log
 from orca_master.state.store import Store
@@ -14,8 +17,16 @@ from orca_master.tasks.dispatcher import Dispatcher
 
 
 class MasterCore:
+    """`membership`: how the log's members are changed; None where they are fixed."""
+
     def __init__(
-        self, env: Env, log: Log, *, heartbeat_seconds: float, node_down_after_seconds: float
+        self,
+        env: Env,
+        log: Log,
+        *,
+        heartbeat_seconds: float,
+        node_down_after_seconds: float,
+        membership: Membership | None = None,
     ) -> None:
         self.env = env
         self.store = Store(env, log, SCHEMA)
@@ -27,7 +38,10 @@ class MasterCore:
         self._controllers: list[Controller] = [
             self._services,
             Liveness(env, self.store, self.presence, down_after=node_down_after_seconds),
+            OnceSweeper(env, self.store),
         ]
+        if membership is not None:
+            self._controllers.append(MastersController(self.store, membership))
 
     async def run(self) -> None:
         """Until cancelled. `store.start` comes first."""

@@ -1,10 +1,11 @@
-"""The master's data folder: who it belongs to, the key-encryption key, the first admin token."""
+"""The master's data folder: who it is and of which cluster, the keys, the first admin token."""
 
 import json
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from orca_common.env import Env
 from orca_master.identity.operations import new_secret
@@ -18,48 +19,133 @@ class BadFolder(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """`<data_dir>/`: `identity.json`, `kek` (0600), `admin.token` (0600), `log/`."""
+    """`<data_dir>/`: `identity.json`, `kek`, `tls/`, `admin.token` (on the first master), and the log:
+    `log/` of one master alone, or `raft/`, which counts as soon as it is there."""
 
     path: Path
     cluster_id: str
+    master_id: str
     kek: bytes
-    admin_token: str
+    admin_token: str | None
+    """None on a master that joined."""
+    first_peers: dict[str, str] = field(default_factory=dict)
+    """Until a master that joins has started once: where the others are, by id."""
 
     @property
-    def log(self) -> str:
+    def solo_log(self) -> str:
         return str(self.path / "log")
 
+    @property
+    def raft_log(self) -> str:
+        return str(self.path / "raft")
 
-def open_folder(env: Env, path: Path) -> Folder:
-    """Open the folder, making at the first start what is not there. Raises BadFolder."""
+    @property
+    def is_raft(self) -> bool:
+        return bool(self.first_peers) or (self.path / "raft").exists()
+
+    @property
+    def own_certificate(self) -> Path:
+        """Certificate and key, PEM."""
+        return self.path / "tls" / "master.pem"
+
+    @property
+    def authority(self) -> Path:
+        return self.path / "tls" / "ca.pem"
+
+
+def is_new(path: Path) -> bool:
+    """Whether no master has been at home here."""
+    return not (path / "identity.json").exists()
+
+
+def found_folder(env: Env, path: Path) -> Folder:
+    """The folder of a new cluster's first master, made as far as it is not there. Raises BadFolder."""
+    if is_new(path):
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if (path / "log").exists() or (path / "raft").exists():
+                raise BadFolder(
+                    f"{path}/identity.json is missing: put it back, or use another folder"
+                )
+            secret = new_secret(env.random.token_bytes(32))
+            _write_if_missing(path / "admin.token", secret.encode() + b"\n")
+            _write_if_missing(path / "kek", env.random.token_bytes(KEK_BYTES))
+            identity = {"cluster_id": env.new_id(), "master_id": env.new_id()}
+            write_private(path / "identity.json", json.dumps(identity).encode())
+        except OSError as error:
+            raise BadFolder(f"the data folder {path} cannot be used: {error}") from error
+    return open_folder(path)
+
+
+def joined_folder(
+    path: Path,
+    *,
+    cluster_id: str,
+    master_id: str,
+    authority: bytes,
+    certificate_and_key: bytes,
+    first_peers: dict[str, str],
+) -> None:
+    """Keep what joining has given, `identity.json` last. The key-encryption key comes after. OSError."""
+    (path / "tls").mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_private(path / "tls" / "ca.pem", authority)
+    write_private(path / "tls" / "master.pem", certificate_and_key)
+    identity = {"cluster_id": cluster_id, "master_id": master_id, "first_peers": first_peers}
+    write_private(path / "identity.json", json.dumps(identity).encode())
+
+
+def first_peers(path: Path) -> list[str]:
+    """Where the masters are that this one was told of when it joined. OSError, ValueError."""
+    identity = json.loads((path / "identity.json").read_text())
+    return sorted(identity.get("first_peers", {}).values())
+
+
+def open_folder(path: Path) -> Folder:
+    """Raises BadFolder."""
     try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not (path / "identity.json").exists() and (path / "log").exists():
-            raise BadFolder(f"{path}/identity.json is missing: put it back, or use another folder")
-        token = _keep(path / "admin.token", new_secret(env.random.token_bytes(32)).encode() + b"\n")
-        kek = _keep(path / "kek", env.random.token_bytes(KEK_BYTES))
-        identity = json.loads(
-            _keep(path / "identity.json", json.dumps({"cluster_id": env.new_id()}).encode())
+        identity: dict[str, Any] = json.loads(_private(path / "identity.json"))
+        token = path / "admin.token"
+        folder = Folder(
+            path.absolute(),
+            str(identity["cluster_id"]),
+            str(identity["master_id"]),
+            _private(path / "kek"),
+            _private(token).decode().strip() if token.exists() else None,
+            dict(identity.get("first_peers", {})),
         )
-        cluster_id = str(identity["cluster_id"])
     except (OSError, ValueError, KeyError) as error:
         raise BadFolder(f"the data folder {path} cannot be used: {error}") from error
-    if len(kek) != KEK_BYTES:
+    if len(folder.kek) != KEK_BYTES:
         raise BadFolder(f"{path}/kek must be {KEK_BYTES} bytes: put back the file that was here")
-    return Folder(path.absolute(), cluster_id, kek, token.decode().strip())
+    if identity.get("started") and not ((path / "log").exists() or (path / "raft").exists()):
+        raise BadFolder(
+            f"the log in {path} is gone: put back the folder `raft` or `log` that was here; or, if"
+            " other masters live, remove this one there with `orca masters remove` and let it join"
+            " again in a new folder"
+        )
+    return folder
 
 
-def _keep(path: Path, new: bytes) -> bytes:
-    """What the file holds; if it does not exist it is made, durably, with this content."""
-    if path.exists():
-        mode = path.stat().st_mode & 0o077
-        if mode:
-            raise BadFolder(f"{path} can be read by others: chmod 600 {path}")
-        return path.read_bytes()
+def mark_started(folder: Folder, *, keep_first_peers: bool) -> None:
+    """From now on a missing log is a loss, not a beginning. Raises OSError."""
+    identity: dict[str, Any] = {
+        "cluster_id": folder.cluster_id,
+        "master_id": folder.master_id,
+        "started": True,
+    }
+    if keep_first_peers and folder.first_peers:
+        identity["first_peers"] = folder.first_peers
+    raw = json.dumps(identity).encode()
+    if (folder.path / "identity.json").read_bytes() != raw:
+        write_private(folder.path / "identity.json", raw)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace the file, durably; only its owner may read it. Raises OSError."""
     temporary = path.with_name(path.name + ".tmp")
     fd = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
     try:
-        os.write(fd, new)
+        os.write(fd, content)
         os.fsync(fd)
     finally:
         os.close(fd)
@@ -69,7 +155,17 @@ def _keep(path: Path, new: bytes) -> bytes:
         os.fsync(folder)
     finally:
         os.close(folder)
-    return new
+
+
+def _write_if_missing(path: Path, content: bytes) -> None:
+    if not path.exists():
+        write_private(path, content)
+
+
+def _private(path: Path) -> bytes:
+    if path.stat().st_mode & 0o077:
+        raise BadFolder(f"{path} can be read by others: chmod 600 {path}")
+    return path.read_bytes()
 
 
 def advertised(bind: str, advertise: str) -> str:

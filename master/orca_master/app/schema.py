@@ -1,9 +1,12 @@
 """Every table of the state, in one place: a new slice adds its tables here."""
 
-from orca_master.cluster.model import AUTHORITY, CLUSTER, JOIN_GRANTS, NODES
+from orca_master.cluster.model import AUTHORITY, CLUSTER, JOIN_GRANTS, MASTERS, NODES
+from orca_master.http.once import DONE
 from orca_master.identity.model import TOKENS
 from orca_master.services.model import SERVICES
 from orca_master.state.table import Schema
 from orca_master.tasks.model import SPECS, TASKS
 
-SCHEMA = Schema(CLUSTER, AUTHORITY, JOIN_GRANTS, NODES, TOKENS, SERVICES, TASKS, SPECS)
+SCHEMA = Schema(
+    CLUSTER, AUTHORITY, MASTERS, JOIN_GRANTS, NODES, TOKENS, DONE, SERVICES, TASKS, SPECS
+)

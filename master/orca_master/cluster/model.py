@@ -23,13 +23,31 @@ class Authority(msgspec.Struct, frozen=True, omit_defaults=True):
     wrapped_key: bytes
 
 
+class Master(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A master that is wanted as a member; each tells by itself where it is reached.
+
+    `peers`, `workers`: `host:port` of the port between masters and of the workers' port; `api` is a
+    URL; `schema` is the version of the state's schema that it knows.
+    """
+
+    id: str
+    name: str
+    joined_at: float
+    peers: str = ""
+    api: str = ""
+    workers: str = ""
+    version: str = ""
+    schema: int = 1
+
+
 class JoinGrant(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the master keeps of a join token: its public key, and how long and how often it works."""
+    """What the master keeps of a join token: its public key, for whom, how long and how often it works."""
 
     public_key: str
     expires_at: float
     uses_left: int
     created_at: float
+    role: str = "worker"
 
 
 class NodeState(StrEnum):
@@ -69,5 +87,6 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
 
 CLUSTER = Table("cluster", Cluster, key=lambda _: ("cluster",))
 AUTHORITY = Table("authority", Authority, key=lambda _: ("ca",))
+MASTERS = Table("masters", Master, key=lambda m: (m.id,), indexes={"name": lambda m: m.name})
 JOIN_GRANTS = Table("join_grants", JoinGrant, key=lambda g: (g.public_key,))
 NODES = Table("nodes", Node, key=lambda n: (n.id,), indexes={"name": lambda n: n.name})

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from orca_master.cluster.model import (
     CLUSTER,
     JOIN_GRANTS,
+    MASTERS,
     NODES,
     Cluster,
     JoinGrant,
@@ -17,6 +18,7 @@ from orca_master.cluster.model import (
 from orca_master.errors import Conflict, Forbidden, NotFound
 from orca_master.state.transaction import Transaction, View
 from orca_proto import join
+from orca_proto.identity import NodeRole
 
 
 def found_cluster(tx: Transaction, *, id: str, name: str, now: float) -> Cluster:
@@ -35,6 +37,11 @@ def the_cluster(view: View) -> Cluster:
     return cluster
 
 
+def masters_for_workers(view: View) -> list[str]:
+    """Where workers reach the masters, `host:port`."""
+    return [master.workers for master in view.scan(MASTERS) if master.workers]
+
+
 def find_node(view: View, name_or_id: str) -> Node:
     """A node by its id or its exact name. Raises NotFound."""
     node = view.get(NODES, name_or_id)
@@ -47,16 +54,65 @@ def find_node(view: View, name_or_id: str) -> Node:
 
 
 def grant_join(
-    tx: Transaction, *, public_key: str, ttl_seconds: float, uses: int, now: float
+    tx: Transaction,
+    *,
+    public_key: str,
+    ttl_seconds: float,
+    uses: int,
+    now: float,
+    role: NodeRole = NodeRole.WORKER,
 ) -> JoinGrant:
     for grant in list(tx.scan(JOIN_GRANTS)):
         if grant.expires_at <= now:
             tx.delete(JOIN_GRANTS, grant.public_key)
     grant = JoinGrant(
-        public_key=public_key, expires_at=now + ttl_seconds, uses_left=uses, created_at=now
+        public_key=public_key,
+        expires_at=now + ttl_seconds,
+        uses_left=uses,
+        created_at=now,
+        role=str(role),
     )
     tx.put(JOIN_GRANTS, grant)
     return grant
+
+
+def use_grant(
+    tx: Transaction,
+    *,
+    public_key: str,
+    signature: str,
+    name: str,
+    request: bytes,
+    now: float,
+    role: NodeRole,
+) -> None:
+    """Use a join token up, once: who holds it signed this request (DER) for this name and role.
+
+    `signature` is base64. Raises Forbidden with the reason.
+    """
+    command = "orca masters token" if role is NodeRole.MASTER else "orca nodes token"
+    grant = tx.get(JOIN_GRANTS, public_key)
+    if grant is None:
+        raise Forbidden(
+            "the join token is not known here: it was used up, or made by another cluster;"
+            f" make a new one with `{command}`"
+        )
+    if grant.role != role:
+        raise Forbidden(
+            f"the join token lets a {grant.role} join, not a {role}: make one with `{command}`"
+        )
+    if grant.expires_at <= now:
+        raise Forbidden(f"the join token has expired: make a new one with `{command}`")
+    try:
+        signed = join.verify(public_key, base64.b64decode(signature), name, request, role)
+    except ValueError:
+        signed = False
+    if not signed:
+        raise Forbidden("the request is not signed with the join token")
+    if grant.uses_left <= 1:
+        tx.delete(JOIN_GRANTS, public_key)
+    else:
+        tx.put(JOIN_GRANTS, replace(grant, uses_left=grant.uses_left - 1))
 
 
 def enrol(
@@ -74,29 +130,20 @@ def enrol(
     `request` is the DER certificate request, `signature` is base64. Raises Forbidden with the
     reason, or Conflict when the name is taken.
     """
-    grant = tx.get(JOIN_GRANTS, public_key)
-    if grant is None:
-        raise Forbidden(
-            "the join token is not known here: it was used up, or made by another cluster;"
-            " make a new one with `orca nodes token`"
-        )
-    if grant.expires_at <= now:
-        raise Forbidden("the join token has expired: make a new one with `orca nodes token`")
-    try:
-        signed = join.verify(public_key, base64.b64decode(signature), name, request)
-    except ValueError:
-        signed = False
-    if not signed:
-        raise Forbidden("the request is not signed with the join token")
+    use_grant(
+        tx,
+        public_key=public_key,
+        signature=signature,
+        name=name,
+        request=request,
+        now=now,
+        role=NodeRole.WORKER,
+    )
     if tx.find(NODES, "name", name):
         raise Conflict(
             f"a node named {name} exists already: choose another name,"
             " or remove the old one with `orca nodes rm`"
         )
-    if grant.uses_left <= 1:
-        tx.delete(JOIN_GRANTS, public_key)
-    else:
-        tx.put(JOIN_GRANTS, replace(grant, uses_left=grant.uses_left - 1))
     node = Node(id=new_id, name=name, joined_at=now, state_since=now)
     tx.put(NODES, node)
     return node

@@ -107,13 +107,25 @@ def issue_worker(
     return _issue(env, signer, bearer, key, [], [ExtendedKeyUsageOID.CLIENT_AUTH])
 
 
-def issue_master(env: Env, signer: Signer, name: str) -> tuple[bytes, bytes]:
-    """(certificate, key) of a master, PEM, made anew at each start and kept in memory only."""
+def issue_master(env: Env, signer: Signer, master_id: str) -> tuple[bytes, bytes]:
+    """(certificate, key) of a master, PEM, with a key that is made here."""
     key = ec.generate_private_key(ec.SECP256R1())
-    bearer = Bearer(signer.cluster, NodeRole.MASTER, name)
+    return _issue_master(env, signer, master_id, key.public_key()), _key_pem(key)
+
+
+def sign_master(
+    env: Env, signer: Signer, request: x509.CertificateSigningRequest, master_id: str
+) -> bytes:
+    """The certificate (PEM) of a master that joins. The request gives only the key."""
+    key = request.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    return _issue_master(env, signer, master_id, key)
+
+
+def _issue_master(env: Env, signer: Signer, id: str, key: ec.EllipticCurvePublicKey) -> bytes:
+    bearer = Bearer(signer.cluster, NodeRole.MASTER, id)
     usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-    names = [x509.DNSName(MASTER_NAME)]
-    return _issue(env, signer, bearer, key.public_key(), names, usages), _key_pem(key)
+    return _issue(env, signer, bearer, key, [x509.DNSName(MASTER_NAME)], usages)
 
 
 def _issue(

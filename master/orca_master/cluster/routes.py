@@ -2,28 +2,33 @@
 
 import base64
 import binascii
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from orca_common.env import Env
 from orca_master.cluster import operations, pki
+from orca_master.cluster.masters.port import Membership
+from orca_master.cluster.masters.routes import describe
 from orca_master.cluster.model import NODES, Node
 from orca_master.cluster.presence import Presence
-from orca_master.errors import Invalid, Problem
+from orca_master.errors import Forbidden, Invalid, Problem
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.names import Name
-from orca_master.http.route import Call, NoQuery, Open, Reply, Route, StrictModel
+from orca_master.http.route import Call, NoQuery, Open, Reply, Route, Served, StrictModel
 from orca_master.identity.model import Permission
 from orca_master.state.store import Store
+from orca_proto.identity import NodeRole
 from orca_proto.join import JoinToken
 
 
 class GrantIn(StrictModel):
     """`ttl` in seconds."""
 
+    role: Literal["worker", "master"] = "worker"
     ttl: Annotated[float, Field(ge=1, le=7 * 86400)] = 3600.0
     uses: Annotated[int, Field(ge=1, le=1000)] = 1
 
@@ -38,22 +43,13 @@ class EnrolIn(StrictModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Me:
-    """This master, as others reach it."""
-
-    name: str
-    api: str
-    workers: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
 class ClusterRoutes:
     env: Env
     store: Store
     presence: Presence
-    signer: pki.Signer
-    me: Me
+    membership: Membership
+    signer: Callable[[], pki.Signer]
+    version: str
 
     def table(self) -> list[Route]:
         route = partial(Route.of, dialect=CLUSTER)
@@ -68,7 +64,7 @@ class ClusterRoutes:
                 "POST /api/v1/cluster/join-tokens",
                 Permission.NODES_WRITE,
                 self.grant,
-                "Make a token with which a worker can join",
+                "Make a token with which a worker or a master can join",
                 body=GrantIn,
             ),
             route(
@@ -76,6 +72,7 @@ class ClusterRoutes:
                 Open.PUBLIC,
                 self.ca,
                 "The cluster's CA certificate",
+                served=Served.HERE,
             ),
             route(
                 "POST /api/v1/cluster/enroll",
@@ -90,13 +87,14 @@ class ClusterRoutes:
         state = await self.store.fresh()
         cluster = operations.the_cluster(state)
         nodes = sorted(state.scan(NODES), key=lambda node: node.name)
-        me = {"name": self.me.name, "api": self.me.api}
+        masters = describe(self.store, state, self.membership.members())
+        leader = next((m for m in masters if m["role"] == "leader"), None)
         return {
             "cluster_name": cluster.name,
             "cluster_id": cluster.id,
-            "version": self.me.version,
-            "leader": me,
-            "masters": [me | {"role": "leader", "version": self.me.version}],
+            "version": self.version,
+            "leader": leader and {"name": leader["name"], "api": leader["api"]},
+            "masters": masters,
             "nodes": [self._node(node) for node in nodes],
             "node_count": len(nodes),
         }
@@ -123,7 +121,11 @@ class ClusterRoutes:
         }
 
     async def grant(self, call: Call[NoQuery, GrantIn]) -> Reply:
-        token = JoinToken(self.signer.fingerprint, self.env.random.token_bytes(32))
+        role = NodeRole(call.body.role)
+        assert call.caller is not None
+        if role is NodeRole.MASTER and not call.caller.may(Permission.MASTERS_WRITE):
+            raise Forbidden(f"this token lacks the permission {Permission.MASTERS_WRITE}")
+        token = JoinToken(self.signer().fingerprint, self.env.random.token_bytes(32))
         grant = await self.store.update(
             lambda tx: operations.grant_join(
                 tx,
@@ -131,12 +133,13 @@ class ClusterRoutes:
                 ttl_seconds=call.body.ttl,
                 uses=call.body.uses,
                 now=self.env.now(),
+                role=role,
             )
         )
         return Reply({"token": token.text(), "expires_at": grant.expires_at}, 201)
 
     async def ca(self, call: Call[NoQuery, None]) -> object:
-        return {"certificate": self.signer.pem.decode()}
+        return {"certificate": self.signer().pem.decode()}
 
     async def enrol(self, call: Call[NoQuery, EnrolIn]) -> Reply:
         body = call.body
@@ -145,6 +148,7 @@ class ClusterRoutes:
         except (ValueError, binascii.Error) as error:
             raise Invalid([Problem("request", "must be base64")]) from error
         request = pki.read_request(der)
+        signer = self.signer()
         node = await self.store.update(
             lambda tx: operations.enrol(
                 tx,
@@ -156,11 +160,11 @@ class ClusterRoutes:
                 new_id=self.env.new_id(),
             )
         )
-        certificate = pki.issue_worker(self.env, self.signer, request, node.id)
+        certificate = pki.issue_worker(self.env, signer, request, node.id)
         answer = {
             "node_id": node.id,
-            "cluster_id": self.signer.cluster,
+            "cluster_id": signer.cluster,
             "certificate": certificate.decode(),
-            "masters": [self.me.workers],
+            "masters": operations.masters_for_workers(self.store.state),
         }
         return Reply(answer, 201)

@@ -8,6 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from orca_master.http.dialects import Dialect
+from orca_master.http.once import OnceKey
 
 B = TypeVar("B")
 Q = TypeVar("Q")
@@ -18,6 +19,17 @@ class Open(Enum):
 
     PUBLIC = "public"
     SIGNED = "signed"
+    MASTERS = "masters"
+    """Only on the port between masters, which has checked the certificate; `Call.peer` has its id."""
+
+
+class Served(Enum):
+    """Which master answers. Any master may be asked: the others pass a leader's request on to it."""
+
+    LEADER = "leader"
+    HERE = "here"
+    HERE_OR_LEADER = "stale reads here"
+    """`?consistency=stale` is answered from this master's own state, with its age in a header."""
 
 
 class Caller(Protocol):
@@ -52,6 +64,12 @@ class Call(Generic[Q, B]):
     query: Q
     body: B
     caller: Caller | None
+    stale: bool = False
+    """The caller takes an older state of this master's (`Store.read`)."""
+    once: OnceKey | None = None
+    """With an `Idempotency-Key`: what the change is to be done once under (`once.update_once`)."""
+    peer: str | None = None
+    """The id of the master that asks, on the port between masters."""
 
     @property
     def tenant(self) -> str:
@@ -87,6 +105,9 @@ class Route:
     summary: str
     body: type[BaseModel] | None = None
     query: type[BaseModel] = NoQuery
+    served: Served = Served.LEADER
+    takes_key: bool = False
+    """Whether an `Idempotency-Key` makes a retry exact here; elsewhere the header is refused."""
 
     @classmethod
     def of(
@@ -99,6 +120,8 @@ class Route:
         dialect: Dialect,
         body: type[BaseModel] | None = None,
         query: type[BaseModel] = NoQuery,
+        served: Served = Served.LEADER,
+        takes_key: bool = False,
     ) -> "Route":
         """`line` is the method and the path: `POST /api/v1/deploy`."""
         method, path = line.split()
@@ -111,4 +134,6 @@ class Route:
             summary=summary,
             body=body,
             query=query,
+            served=served,
+            takes_key=takes_key,
         )

@@ -1,13 +1,11 @@
-"""The HTTP server: finds the route, checks the token, parses, calls, renders. Nothing else does."""
+"""The HTTP server: finds the route and who answers it, checks the token, parses, calls, renders."""
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import pydantic
 from aiohttp import web
-from pydantic import BaseModel
 
 from orca_common.env import Env
 from orca_common.logs import get_logger
@@ -16,33 +14,63 @@ from orca_master.errors import (
     Invalid,
     MethodNotAllowed,
     NotFound,
+    NotLeader,
     OrcaError,
     Problem,
     TooLarge,
     Unauthenticated,
 )
 from orca_master.http.dialects import Dialect, for_path
-from orca_master.http.route import Call, Caller, Open, Reply, Route, Text
+from orca_master.http.forward import (
+    CLIENT_HEADER,
+    ERROR_HEADER,
+    REQUEST_ID_HEADER,
+    SAFE_METHODS,
+    Forwarder,
+    client_of,
+)
+from orca_master.http.once import OnceKey, once_key
+from orca_master.http.parse import parse_body, parse_query
+from orca_master.http.route import Call, Caller, Open, Reply, Route, Served, Text
 
 MAX_BODY_BYTES = 1 << 20
 SHUTDOWN_SECONDS = 5.0
+PATIENCE_SECONDS = 3.0
+"""How long a request waits for somebody to lead: an election takes less."""
+BETWEEN_TRIES_SECONDS = 0.05
+AGE_HEADER = "X-Orca-Age-Seconds"
+KEY_HEADER = "Idempotency-Key"
 
 log = get_logger("http")
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_REQUEST_ID = web.RequestKey("request_id", str)
 
 
 class HttpServer:
-    """Serves the routes on one address. Raises ValueError for two routes of one method and path.
+    """Serves the routes. Raises ValueError for two routes of one method and path.
 
     `authenticate` turns an `Authorization` header's value into a caller, or raises Unauthenticated.
+    `age`: seconds since this master's own state was certainly the latest. With a `forwarder` the
+    leader's requests are passed on to it; without one they are answered here, as NotLeader if need
+    be: that is the server on the port between masters, where `peer_of` says who asks.
     """
 
     def __init__(
-        self, env: Env, routes: Sequence[Route], authenticate: Callable[[str | None], Caller]
+        self,
+        env: Env,
+        routes: Sequence[Route],
+        authenticate: Callable[[str | None], Caller],
+        *,
+        age: Callable[[], float] = lambda: 0.0,
+        forwarder: Forwarder | None = None,
+        peer_of: Callable[[web.Request], str] | None = None,
     ) -> None:
         self._env = env
         self._authenticate = authenticate
+        self._age = age
+        self._forwarder = forwarder
+        self._peer_of = peer_of
 
         @web.middleware
         async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -54,74 +82,127 @@ class HttpServer:
             if (route.method, route.path) in seen:
                 raise ValueError(f"two routes for {route.method} {route.path}")
             seen.add((route.method, route.path))
-            self._app.router.add_route(route.method, route.path, self._endpoint(route))
-        self._runner: web.AppRunner | None = None
-
-    async def start(self, host: str, port: int) -> None:
-        """Listen. Raises OSError when the address cannot be had."""
+            if route.permission is not Open.MASTERS or peer_of is not None:
+                self._app.router.add_route(route.method, route.path, self._endpoint(route))
         self._runner = web.AppRunner(
             self._app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, handle_signals=False
         )
-        await self._runner.setup()
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen. Raises OSError when the address cannot be had."""
+        await self.prepare()
         await web.TCPSite(self._runner, host, port, backlog=1024).start()
 
+    async def prepare(self) -> None:
+        """Be ready for `accept`, without a port of its own."""
+        await self._runner.setup()
+
+    def accept(self) -> asyncio.BaseProtocol:
+        """What speaks for one connection that somebody else has accepted."""
+        assert self._runner.server is not None, "prepare comes first"
+        protocol: asyncio.BaseProtocol = self._runner.server()
+        return protocol
+
     async def close(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._runner.cleanup()
 
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Around everything, unmatched paths included: errors in the family's form, and the log."""
-        request_id = self._env.new_id()
+        is_between_masters = self._peer_of is not None
+        told = request.headers if is_between_masters else {}
+        request_id = request[_REQUEST_ID] = told.get(REQUEST_ID_HEADER) or self._env.new_id()
         started = self._env.monotonic()
-        dialect = for_path(request.path)
-        try:
-            response = await handler(request)
-        except web.HTTPMethodNotAllowed as error:
-            allowed = ", ".join(sorted(error.allowed_methods))
-            refusal = MethodNotAllowed(
-                f"{request.method} is not possible here; possible: {allowed}"
-            )
-            response = _json(dialect.error(refusal, request_id=request_id), refusal.status)
-            response.headers["Allow"] = allowed
-        except web.HTTPException as error:
-            translated = _translate(error, request.path)
-            response = _json(dialect.error(translated, request_id=request_id), translated.status)
-        except OrcaError as error:
-            response = _error(dialect, error, request_id)
-        except (asyncio.CancelledError, ConnectionError):
-            raise  # the client has gone away
-        except Exception as error:  # a fault of ours: the caller gets the id, the log the rest
-            log.error("request failed", request_id=request_id, path=request.path, exc_info=error)
-            fault = OrcaError(f"internal error; the server's log has it as {request_id}")
-            response = _error(dialect, fault, request_id)
+        response = await self._answer_or_refuse(request, handler, request_id)
         if not response.prepared:
-            response.headers["X-Request-Id"] = request_id
+            response.headers[REQUEST_ID_HEADER] = request_id
         log.debug(
             "request answered",
             method=request.method,
             path=request.path,
+            client=told.get(CLIENT_HEADER) or client_of(request),
             status=response.status,
             seconds=round(self._env.monotonic() - started, 4),
             request_id=request_id,
         )
         return response
 
+    async def _answer_or_refuse(
+        self, request: web.Request, handler: _Handler, request_id: str
+    ) -> web.StreamResponse:
+        dialect = for_path(request.path)
+        try:
+            return await handler(request)
+        except web.HTTPMethodNotAllowed as error:
+            allowed = ", ".join(sorted(error.allowed_methods))
+            refusal = MethodNotAllowed(
+                f"{request.method} is not possible here; possible: {allowed}"
+            )
+            response = _error(dialect, refusal, request_id)
+            response.headers["Allow"] = allowed
+            return response
+        except web.HTTPException as error:
+            return _error(dialect, _translate(error, request.path), request_id)
+        except OrcaError as error:
+            response = _error(dialect, error, request_id)
+            if self._peer_of is not None:
+                response.headers[ERROR_HEADER] = error.code
+            return response
+        except (asyncio.CancelledError, ConnectionError):
+            raise  # the client has gone away
+        except Exception as error:  # a fault of ours: the caller gets the id, the log the rest
+            log.error("request failed", request_id=request_id, path=request.path, exc_info=error)
+            fault = OrcaError(f"internal error; the server's log has it as {request_id}")
+            return _error(dialect, fault, request_id)
+
     def _endpoint(self, route: Route) -> _Handler:
         async def endpoint(request: web.Request) -> web.StreamResponse:
-            caller = self._authorise(route, request)
-            call = Call(
-                path=dict(request.match_info),
-                query=_parse_query(route.query, request.query),
-                body=await _parse_body(route.body, request),
-                caller=caller,
-            )
-            result = await route.handle(call)
-            if isinstance(result, Text):
-                return await _stream(request, result)
-            reply = result if isinstance(result, Reply) else Reply(result)
-            return _json(route.dialect.success(reply.value), reply.status)
+            body = await request.read()
+            stale = _wants_stale(route, request)
+            if self._forwarder is None or stale or route.served is Served.HERE:
+                return await self._answer(route, request, body, stale=stale)
+            return await self._through_leader(self._forwarder, route, request, body)
 
         return endpoint
+
+    async def _through_leader(
+        self, forwarder: Forwarder, route: Route, request: web.Request, body: bytes
+    ) -> web.StreamResponse:
+        """Ask whoever leads, and again if he does not any more: NotLeader says that nothing was done."""
+        deadline = self._env.monotonic() + PATIENCE_SECONDS
+        while True:
+            address = await forwarder.leading.leader(deadline - self._env.monotonic())
+            try:
+                if address is None:
+                    return await self._answer(route, request, body, stale=False)
+                return await forwarder.pass_on(
+                    address, request, body, request_id=request[_REQUEST_ID]
+                )
+            except NotLeader:
+                if self._env.monotonic() >= deadline:
+                    raise
+                await asyncio.sleep(BETWEEN_TRIES_SECONDS)
+
+    async def _answer(
+        self, route: Route, request: web.Request, body: bytes, *, stale: bool
+    ) -> web.StreamResponse:
+        caller = self._authorise(route, request)
+        query = {name: value for name, value in request.query.items() if name != "consistency"}
+        call = Call(
+            path=dict(request.match_info),
+            query=parse_query(route.query, query),
+            body=parse_body(route.body, body),
+            caller=caller,
+            stale=stale,
+            once=_once(route, request, caller, body),
+            peer=self._peer_of(request) if self._peer_of is not None else None,
+        )
+        age = self._age()
+        result = await route.handle(call)
+        headers = {AGE_HEADER: f"{age:.3f}"} if stale else {}
+        if isinstance(result, Text):
+            return await _stream(request, result, request[_REQUEST_ID])
+        reply = result if isinstance(result, Reply) else Reply(result)
+        return _json(route.dialect.success(reply.value), reply.status, headers)
 
     def _authorise(self, route: Route, request: web.Request) -> Caller | None:
         if isinstance(route.permission, Open):
@@ -132,32 +213,24 @@ class HttpServer:
         return caller
 
 
-def _parse_query(model: type[BaseModel], query: Mapping[str, str]) -> BaseModel:
-    try:
-        return model.model_validate(dict(query))
-    except pydantic.ValidationError as error:
-        raise Invalid(_problems(error, "query")) from error
+def _wants_stale(route: Route, request: web.Request) -> bool:
+    wanted = request.query.get("consistency", "linearizable")
+    if wanted == "linearizable":
+        return False
+    if wanted != "stale":
+        raise Invalid([Problem("query.consistency", "must be linearizable or stale")])
+    if route.served is Served.LEADER:
+        raise Invalid([Problem("query.consistency", "stale is not possible here")])
+    return True
 
 
-async def _parse_body(model: type[BaseModel] | None, request: web.Request) -> BaseModel | None:
-    if model is None:
+def _once(route: Route, request: web.Request, caller: Caller | None, body: bytes) -> OnceKey | None:
+    key = request.headers.get(KEY_HEADER)
+    if key is None or request.method in SAFE_METHODS:
         return None
-    raw = await request.read()
-    try:
-        return model.model_validate_json(raw or b"{}")
-    except pydantic.ValidationError as error:
-        raise Invalid(_problems(error, "")) from error
-
-
-def _problems(error: pydantic.ValidationError, prefix: str) -> list[Problem]:
-    found = []
-    for item in error.errors(include_url=False, include_input=False):
-        where = ".".join(str(part) for part in item["loc"])
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "is not known here"
-        found.append(Problem(".".join(filter(None, (prefix, where))), message))
-    return found
+    if not route.takes_key or caller is None:
+        raise Invalid([Problem(KEY_HEADER, "is not taken here: this request keeps no result")])
+    return once_key(caller.tenant, key, method=request.method, target=request.raw_path, body=body)
 
 
 def _translate(error: web.HTTPException, path: str) -> OrcaError:
@@ -169,22 +242,25 @@ def _translate(error: web.HTTPException, path: str) -> OrcaError:
 
 
 def _error(dialect: Dialect, error: OrcaError, request_id: str) -> web.Response:
-    response = _json(dialect.error(error, request_id=request_id), error.status)
+    headers = {}
     if isinstance(error, Unauthenticated):
-        response.headers["WWW-Authenticate"] = "Bearer"
+        headers["WWW-Authenticate"] = "Bearer"
     if error.status == 503:
-        response.headers["Retry-After"] = "1"
-    return response
+        headers["Retry-After"] = "1"
+    return _json(dialect.error(error, request_id=request_id), error.status, headers)
 
 
-def _json(value: Any, status: int) -> web.Response:
+def _json(value: Any, status: int, headers: dict[str, str]) -> web.Response:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return web.Response(text=text + "\n", status=status, content_type="application/json")
+    return web.Response(
+        text=text + "\n", status=status, headers=headers, content_type="application/json"
+    )
 
 
-async def _stream(request: web.Request, text: Text) -> web.StreamResponse:
+async def _stream(request: web.Request, text: Text, request_id: str) -> web.StreamResponse:
     first = await anext(text.parts, b"")
-    response = web.StreamResponse(headers={"Content-Type": text.content_type})
+    headers = {"Content-Type": text.content_type, REQUEST_ID_HEADER: request_id}
+    response = web.StreamResponse(headers=headers)
     await response.prepare(request)
     await response.write(first)
     async for part in text.parts:

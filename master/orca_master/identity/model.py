@@ -19,6 +19,7 @@ class Permission(StrEnum):
     LOGS_READ = "logs:read"
     CLUSTER_READ = "cluster:read"
     NODES_WRITE = "nodes:write"
+    MASTERS_WRITE = "masters:write"
 
 
 class Role(StrEnum):

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from orca_master.cluster.model import NODES, NodeState
 from orca_master.http.dialects import CLUSTER
-from orca_master.http.route import Call, NoQuery, Open, Route, Text
+from orca_master.http.route import Call, NoQuery, Open, Route, Served, Text
 from orca_master.services.model import SERVICES
 from orca_master.services.status import known_tasks
 from orca_master.state.rows import State
@@ -87,12 +87,21 @@ class OpsRoutes:
                 Open.PUBLIC,
                 self.health,
                 "Whether this cluster can do its work",
+                served=Served.HERE,
             ),
-            route("GET /metrics", Open.PUBLIC, metrics, "Prometheus metrics"),
+            route(
+                "GET /metrics",
+                Open.PUBLIC,
+                metrics,
+                "Prometheus metrics",
+                served=Served.HERE,
+            ),
         ]
 
     async def health(self, call: Call[NoQuery, None]) -> object:
-        """`ok`, or `degraded` with the reasons."""
+        """`ok`, or `degraded` with the reasons, as far as this master knows."""
         down = [n.name for n in self.store.state.scan(NODES) if n.state is NodeState.DOWN]
-        reasons = [f"node {name} is down" for name in sorted(down)] + list(self.put_aside())
+        leaderless = [] if self.store.leadership.leader else ["no master leads"]
+        reasons = leaderless + [f"node {name} is down" for name in sorted(down)]
+        reasons += self.put_aside()
         return {"status": "degraded", "reasons": reasons} if reasons else {"status": "ok"}

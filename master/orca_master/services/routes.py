@@ -1,14 +1,18 @@
 """The endpoints of services (API document 002)."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from orca_common.env import Env
 from orca_master.errors import NotFound, NotReady
 from orca_master.http.dialects import CLUSTER
-from orca_master.http.route import Call, Reply, Route, Text
+from orca_master.http.once import update_once
+from orca_master.http.route import Call, Reply, Route, Served, Text
 from orca_master.identity.model import Permission
 from orca_master.services import operations, payload
 from orca_master.services.model import SERVICES, Service
@@ -18,6 +22,8 @@ from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction
 from orca_master.tasks.dispatcher import Dispatcher
 from orca_master.tasks.model import TASKS, Task
+
+T = TypeVar("T")
 
 SETTLE_SECONDS = 0.5
 """How long a replica without a health check must run before a deploy calls it running."""
@@ -38,6 +44,7 @@ class ServiceRoutes:
                 Permission.SERVICES_DEPLOY,
                 self.deploy,
                 "Deploy services",
+                takes_key=True,
                 body=payload.DeployIn,
                 query=payload.DeployQuery,
             ),
@@ -47,12 +54,14 @@ class ServiceRoutes:
                 self.status,
                 "Status of services",
                 query=payload.ProjectQuery,
+                served=Served.HERE_OR_LEADER,
             ),
             route(
                 f"POST {service}/scale",
                 Permission.SERVICES_SCALE,
                 self.scale,
                 "Scale a service",
+                takes_key=True,
                 body=payload.ScaleIn,
                 query=payload.ProjectQuery,
             ),
@@ -61,6 +70,7 @@ class ServiceRoutes:
                 Permission.SERVICES_STOP,
                 self.stop,
                 "Stop a service",
+                takes_key=True,
                 query=payload.StopQuery,
             ),
             route(
@@ -68,6 +78,7 @@ class ServiceRoutes:
                 Permission.SERVICES_STOP,
                 self.stop_project,
                 "Stop all services of a project",
+                takes_key=True,
                 query=payload.PurgeQuery,
             ),
             route(
@@ -75,6 +86,7 @@ class ServiceRoutes:
                 Permission.SERVICES_STOP,
                 self.stop_all,
                 "Stop all services",
+                takes_key=True,
                 query=payload.PurgeQuery,
             ),
             route(
@@ -92,7 +104,7 @@ class ServiceRoutes:
         errors = [
             f"{item.name}: secret {key} does not exist" for item in items for key in item.secrets()
         ]
-        accepted = await self._accept(call, [item for item in items if not item.secrets()])
+        accepted = await self._accept(call, [item for item in items if not item.secrets()], errors)
         if not call.query.wait:
             names = [service.name for service in accepted]
             return Reply({"deployed": [], "errors": errors, "accepted": names}, 202)
@@ -112,11 +124,16 @@ class ServiceRoutes:
         return Reply({"deployed": deployed, "errors": errors}, status)
 
     async def _accept(
-        self, call: Call[payload.DeployQuery, payload.DeployIn], items: list[payload.ServiceIn]
+        self,
+        call: Call[payload.DeployQuery, payload.DeployIn],
+        items: list[payload.ServiceIn],
+        errors: list[str],
     ) -> list[Service]:
-        def accept(tx: Transaction) -> list[Service]:
+        """The services as this deploy left them, also when its key says that it was done before."""
+
+        def accept(tx: Transaction) -> list[tuple[str, str, int]]:
             now = self.env.now()
-            return [
+            services = [
                 operations.deploy(
                     tx,
                     tenant=call.tenant,
@@ -128,8 +145,17 @@ class ServiceRoutes:
                 ).service
                 for item in items
             ]
+            return [(each.project, each.name, each.revision) for each in services]
 
-        return await self.store.update(accept)
+        done = await self._once(call, accept)
+        accepted = []
+        for project, name, revision in done:
+            service = self.store.state.get(SERVICES, call.tenant, project, name)
+            if service is None:
+                errors.append(f"{name}: it was removed since")
+            else:
+                accepted.append(replace(service, revision=revision))
+        return accepted
 
     async def _outcome(self, service: Service, timeout: float) -> str:
         """Empty when it runs; else why not."""
@@ -162,12 +188,12 @@ class ServiceRoutes:
                     return ""
 
     async def status(self, call: Call[payload.ProjectQuery, None]) -> object:
-        state = await self.store.fresh()
+        state = await self.store.read(stale=call.stale)
         return {"services": all_statuses(state, call.tenant, call.query.project)}
 
     async def scale(self, call: Call[payload.ProjectQuery, payload.ScaleIn]) -> object:
-        service = await self.store.update(
-            lambda tx: operations.scale(
+        def scale(tx: Transaction) -> dict[str, object]:
+            service = operations.scale(
                 tx,
                 tenant=call.tenant,
                 name=call.path["name"],
@@ -175,8 +201,9 @@ class ServiceRoutes:
                 replicas=call.body.replicas,
                 now=self.env.now(),
             )
-        )
-        return {"service": service.name, "replicas": service.replicas}
+            return {"service": service.name, "replicas": service.replicas}
+
+        return await self._once(call, scale)
 
     async def stop(self, call: Call[payload.StopQuery, None]) -> object:
         def stop(tx: Transaction) -> str:
@@ -184,7 +211,7 @@ class ServiceRoutes:
             operations.stop(tx, found, purge=call.query.purge, now=self.env.now())
             return found.name
 
-        return {"ok": f"stop {await self.store.update(stop)}"}
+        return {"ok": f"stop {await self._once(call, stop)}"}
 
     async def stop_project(self, call: Call[payload.PurgeQuery, None]) -> object:
         project = call.path["name"]
@@ -195,7 +222,7 @@ class ServiceRoutes:
                 raise NotFound("project", project)
             return self._stop_each(tx, found, purge=call.query.purge)
 
-        stopped = await self.store.update(stop)
+        stopped = await self._once(call, stop)
         return {"ok": f"stopped project {project}", "stopped": stopped}
 
     async def stop_all(self, call: Call[payload.PurgeQuery, None]) -> object:
@@ -203,7 +230,10 @@ class ServiceRoutes:
             found = tx.find(SERVICES, "tenant", call.tenant)
             return self._stop_each(tx, found, purge=call.query.purge)
 
-        return {"ok": "stop all", "stopped": await self.store.update(stop)}
+        return {"ok": "stop all", "stopped": await self._once(call, stop)}
+
+    async def _once(self, call: Call[Any, Any], fn: Callable[[Transaction], T]) -> T:
+        return await update_once(self.store, call.once, fn, now=self.env.now())
 
     def _stop_each(self, tx: Transaction, found: list[Service], *, purge: bool) -> list[str]:
         for service in found:

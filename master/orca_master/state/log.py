@@ -93,6 +93,14 @@ class Log(Protocol):
         """Wait until leadership differs from what was seen."""
         ...
 
+    @property
+    def age(self) -> float:
+        """Seconds: what is applied here is the latest of at most so long ago, infinite if never.
+
+        Next to nothing on a leader that its followers answer.
+        """
+        ...
+
     async def close(self) -> None:
         """Make durable what is not, let go of files and sockets."""
         ...

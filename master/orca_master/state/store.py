@@ -101,6 +101,15 @@ class Store:
         await self._log.barrier()
         return self._state
 
+    async def read(self, *, stale: bool) -> State:
+        """`fresh`, or this master's own state, which may be older (`age`)."""
+        return self._state if stale else await self.fresh()
+
+    @property
+    def age(self) -> float:
+        """Seconds since `state` was certainly the latest; infinite before it ever was."""
+        return self._log.age
+
     def follow(self, *tables: Table[Any]) -> Follower:
         return Follower(self._followers, frozenset(table.name for table in tables))
 

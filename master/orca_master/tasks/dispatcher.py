@@ -10,8 +10,8 @@ from typing import Protocol
 
 from orca_common.env import Env
 from orca_common.logs import get_logger
-from orca_master.cluster.model import NODES, NodeFacts, NodeState
-from orca_master.cluster.operations import node_connected, the_cluster
+from orca_master.cluster.model import MASTERS, NODES, NodeFacts, NodeState
+from orca_master.cluster.operations import masters_for_workers, node_connected, the_cluster
 from orca_master.cluster.presence import Presence, Used
 from orca_master.errors import Forbidden, NotReady, Trouble
 from orca_master.state.store import Store
@@ -147,6 +147,7 @@ class Dispatcher:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._send_assignments(session))
+                group.create_task(self._send_masters(session))
                 group.create_task(self._end_when_superseded(session))
                 group.create_task(self._end_when_deposed())
                 await self._receive(session)
@@ -195,6 +196,18 @@ class Dispatcher:
     async def _take_report(self, node_id: str, report: pb.Report) -> None:
         reports = [wire.observed(status) for status in report.tasks]
         await self._store.update(lambda tx: observe(tx, node_id, reports, complete=False))
+
+    async def _send_masters(self, session: _Session) -> None:
+        """So that the worker finds a leader when this one is gone, whoever it joined with."""
+        sent: list[str] = []
+        with self._store.follow(MASTERS) as follower:
+            while True:
+                await follower.next()
+                known = masters_for_workers(self._store.state)
+                if known and known != sent:
+                    masters = pb.Masters(addresses=known)
+                    await session.link.send(pb.FromMaster(masters=masters))
+                    sent = known
 
     async def _send_assignments(self, session: _Session) -> None:
         sent: list[tuple[str, Wanted]] | None = None

@@ -79,6 +79,7 @@ class Elections(SyncObj):  # type: ignore[misc]
         self._may_stand = False
         self._was_asked_to_stand = False
         self._heard_leader_at = NEVER
+        self._current_at = NEVER
         self._promises: list[tuple[str, Message]] = []
         self.followers = Followers(
             env,

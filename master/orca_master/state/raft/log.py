@@ -153,6 +153,11 @@ class RaftLog:
         """See `Log.leadership_change`."""
         return await self._driver.change(seen)
 
+    @property
+    def age(self) -> float:
+        """See `Log.age`."""
+        return self._engine.age
+
     async def transfer(self) -> bool:
         """Hand leadership to the follower that has the whole log, while `run` runs.
 

@@ -108,6 +108,14 @@ class Engine(Elections):
         return int(self._SyncObj__raftLastApplied)
 
     @property
+    def age(self) -> float:
+        """See `Log.age`. A leader that was cut off goes on for `quorum_lost`, and so may we with it."""
+        now = self._env.monotonic()
+        if self.leads_settled:
+            return max(0.0, now - self.followers.heard_from_quorum_at())
+        return now - self._current_at + self._timing.quorum_lost
+
+    @property
     def may_confirm_reads(self) -> bool:
         """A leader knows the commit index only once an entry of its own term is committed (6.4)."""
         return self.leads and self._journal.term_at(self.commit_index) == self.term
@@ -292,6 +300,8 @@ class Engine(Elections):
         last_new = previous + len(entries)
         if last_new <= journal.last_index:
             self._SyncObj__raftCommitIndex = max(self.commit_index, min(message.commit, last_new))
+            if self.applied_index >= message.commit:
+                self._current_at = self._env.monotonic()
         return True, last_new + 1
 
     def _first_of_its_term(self, index: int) -> int:

@@ -1,0 +1,107 @@
+"""masters: who leads, how far each is, and how to add, remove and change over."""
+
+from typing import Any
+
+import click
+
+from orca import show
+from orca.commands.running import with_client
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def masters(ctx: click.Context) -> None:
+    """Show the masters; `orca masters token` lets a new one join."""
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(list_masters)
+
+
+@masters.command("list")
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print."
+)
+def list_masters(output: str = "table") -> None:
+    """Each master, what it does and how far it is."""
+    found = with_client(lambda client: client.masters())
+    if output == "json":
+        show.as_json(found)
+        return
+    show.table(
+        ["MASTER", "ROLE", "REACHED", "BEHIND", "API", "VERSION"],
+        [_row(master) for master in found["masters"]],
+    )
+
+
+@masters.command()
+def status() -> None:
+    """How the masters are, in words."""
+    found = with_client(lambda client: client.masters())
+    for sentence in sentences(found):
+        click.echo(show.clean(sentence))
+
+
+@masters.command()
+@click.option("--ttl", type=float, default=3600.0, show_default=True, help="Seconds it works.")
+def token(ttl: float) -> None:
+    """Print a token with which one master can join: orca-master --join HOST --token TOKEN."""
+    click.echo(with_client(lambda client: client.join_token(ttl=ttl, role="master")))
+
+
+@masters.command()
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Also if the rest then tolerates fewer failures.")
+def remove(name: str, force: bool) -> None:
+    """Remove the master NAME; its process ends and its folder is of no use any more."""
+    answer = with_client(lambda client: client.remove_master(name, force=force))
+    click.echo(show.clean(answer["ok"]))
+
+
+@masters.command()
+def transfer() -> None:
+    """Let another master lead: the one that is furthest."""
+    answer = with_client(lambda client: client.transfer())
+    click.echo(f"{show.clean(answer['leader'])} leads")
+
+
+def _row(master: dict[str, Any]) -> list[object]:
+    return [
+        master["name"],
+        master["role"],
+        "yes" if master["connected"] else "no",
+        _behind(master),
+        master["api"],
+        master["version"],
+    ]
+
+
+def _behind(master: dict[str, Any]) -> str:
+    behind = master["behind"]
+    if behind is None:
+        return "unknown"
+    return "nothing" if behind == 0 else f"{behind} entries"
+
+
+def sentences(found: dict[str, Any]) -> list[str]:
+    """What `GET /api/v1/cluster/masters` says, for people."""
+    leader = next((m["name"] for m in found["masters"] if m["role"] == "leader"), None)
+    voters, tolerates = found["voters"], found["tolerates"]
+    said = [f"{leader} leads in term {found['term']}" if leader else "nobody leads"]
+    for master in found["masters"]:
+        name = master["name"]
+        if master["role"] == "joining":
+            said.append(f"{name} is about to join")
+        elif not master["connected"]:
+            said.append(f"{name} ({master['role']}) cannot be reached")
+        elif master["role"] == "learner":
+            said.append(f"{name} is learning: it is {_behind(master)} behind and does not vote yet")
+        elif master["role"] == "follower":
+            said.append(f"{name} follows, {_behind(master)} behind")
+    if voters == 1:
+        said.append("one master alone: if it fails, nothing can be changed until it is back")
+    elif tolerates <= 0:
+        said.append(f"{voters} masters vote; none of those that work may fail")
+    else:
+        said.append(f"{voters} masters vote; {tolerates} may fail")
+    if voters > 1 and voters % 2 == 0:
+        said.append(f"an odd number is better: {voters} tolerate no more than {voters - 1}")
+    return said

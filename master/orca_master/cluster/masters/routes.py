@@ -1,0 +1,240 @@
+"""The endpoints of masters: joining, leaving, who leads; and what masters ask each other."""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from orca_common.env import Env
+from orca_master.cluster import pki
+from orca_master.cluster.masters import operations
+from orca_master.cluster.masters.port import Member, Membership
+from orca_master.cluster.model import MASTERS, Master
+from orca_master.errors import Forbidden, Invalid, NotLeader, NotReady, Problem
+from orca_master.http.dialects import CLUSTER
+from orca_master.http.names import Name
+from orca_master.http.route import (
+    Call,
+    NoQuery,
+    Open,
+    QueryModel,
+    Reply,
+    Route,
+    Served,
+    StrictModel,
+)
+from orca_master.identity.model import Permission
+from orca_master.state.rows import State
+from orca_master.state.store import Store
+
+LEAVE_SECONDS = 10.0
+LEADER_SECONDS = 5.0
+
+Address = Annotated[str, Field(pattern=r"^[^\s/@]{1,253}:[0-9]{1,5}$")]
+"""`host:port`."""
+
+
+class EnrolMasterIn(StrictModel):
+    """`request`: PKCS #10 in DER, base64; `signature`: by the join token's key, base64."""
+
+    name: Name
+    peers: Address
+    token: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    request: Annotated[str, Field(max_length=8192)]
+    signature: Annotated[str, Field(max_length=128)]
+
+
+class RegisterIn(StrictModel):
+    """Where a master is reached, and what it is."""
+
+    peers: Address
+    api: Annotated[str, Field(max_length=300)]
+    workers: Address
+    version: Annotated[str, Field(max_length=100)]
+    schema_version: Annotated[int, Field(ge=1)]
+
+
+class RemoveQuery(QueryModel):
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MasterRoutes:
+    """`kek` is handed to masters only, on the port between masters."""
+
+    env: Env
+    store: Store
+    membership: Membership
+    signer: Callable[[], pki.Signer]
+    kek: bytes
+
+    def table(self) -> list[Route]:
+        route = partial(Route.of, dialect=CLUSTER)
+        masters = "/api/v1/cluster/masters"
+        return [
+            route(
+                f"GET {masters}",
+                Permission.CLUSTER_READ,
+                self.list,
+                "The masters, who leads, and how far each is",
+            ),
+            route(
+                f"POST {masters}/enroll",
+                Open.SIGNED,
+                self.enrol,
+                "Join as a master",
+                body=EnrolMasterIn,
+            ),
+            route(
+                f"POST {masters}/transfer",
+                Permission.MASTERS_WRITE,
+                self.transfer,
+                "Let another master lead",
+            ),
+            route(
+                f"DELETE {masters}/{{name}}",
+                Permission.MASTERS_WRITE,
+                self.remove,
+                "Remove a master",
+                query=RemoveQuery,
+            ),
+            route(
+                "GET /internal/v1/keys",
+                Open.MASTERS,
+                self.keys,
+                "The key that opens the cluster's keys",
+                served=Served.HERE,
+            ),
+            route(
+                "PUT /internal/v1/masters/{id}",
+                Open.MASTERS,
+                self.register,
+                "A master tells where it is reached",
+                body=RegisterIn,
+            ),
+        ]
+
+    async def list(self, call: Call[NoQuery, None]) -> object:
+        state = await self.store.fresh()
+        members = self.membership.members()
+        voters = [member for member in members if member.is_voter]
+        return {
+            "masters": describe(self.store, state, members),
+            "term": self.store.leadership.term,
+            "voters": len(voters),
+            "tolerates": operations.tolerates(voters),
+        }
+
+    async def enrol(self, call: Call[NoQuery, EnrolMasterIn]) -> Reply:
+        body = call.body
+        try:
+            der = base64.b64decode(body.request, validate=True)
+        except (ValueError, binascii.Error) as error:
+            raise Invalid([Problem("request", "must be base64")]) from error
+        request = pki.read_request(der)
+        signer = self.signer()
+        master = await self.store.update(
+            lambda tx: operations.enrol_master(
+                tx,
+                public_key=body.token,
+                signature=body.signature,
+                name=body.name,
+                peers=body.peers,
+                request=der,
+                now=self.env.now(),
+                new_id=self.env.new_id(),
+            )
+        )
+        others = [m for m in self.store.state.scan(MASTERS) if m.id != master.id]
+        answer = {
+            "id": master.id,
+            "cluster_id": signer.cluster,
+            "certificate": pki.sign_master(self.env, signer, request, master.id).decode(),
+            "masters": {other.id: other.peers for other in others},
+        }
+        return Reply(answer, 201)
+
+    async def remove(self, call: Call[RemoveQuery, None]) -> object:
+        state = await self.store.fresh()
+        master = operations.find_master(state, call.path["name"])
+        members = self.membership.members()
+        operations.check_removal(members, master.id, force=call.query.force)
+        is_leader = master.id == self.store.leadership.leader
+        if is_leader and sum(member.is_voter for member in members) > 1:
+            if not await self.membership.transfer():
+                raise NotReady(f"{master.name} leads, and no other master could take over")
+            raise NotLeader(f"{master.name} led; it has handed over before it is removed")
+        await self.store.update(lambda tx: tx.delete(MASTERS, master.id))
+        until = self.env.monotonic() + LEAVE_SECONDS
+        while any(member.id == master.id for member in self.membership.members()):
+            if self.env.monotonic() > until:
+                raise NotReady(f"{master.name} is leaving; that is not done yet")
+            await asyncio.sleep(0.05)
+        return {"ok": f"removed master {master.name}"}
+
+    async def transfer(self, call: Call[NoQuery, None]) -> object:
+        if not await self.membership.transfer():
+            raise NotReady("no other master could take over; this one goes on leading")
+        seen = self.store.leadership
+        try:
+            async with asyncio.timeout(LEADER_SECONDS):
+                while seen.leader is None:
+                    seen = await self.store.leadership_change(seen)
+        except TimeoutError as error:
+            raise NotReady("leadership was given away; nobody is known to lead yet") from error
+        master = self.store.state.get(MASTERS, seen.leader or "")
+        return {"leader": master.name if master else seen.leader}
+
+    async def keys(self, call: Call[NoQuery, None]) -> object:
+        return {"kek": base64.b64encode(self.kek).decode()}
+
+    async def register(self, call: Call[NoQuery, RegisterIn]) -> object:
+        if call.path["id"] != call.peer:
+            raise Forbidden("a master registers itself only")
+        body = call.body
+        me = Master(
+            id=call.path["id"],
+            name="",
+            joined_at=0.0,
+            peers=body.peers,
+            api=body.api,
+            workers=body.workers,
+            version=body.version,
+            schema=body.schema_version,
+        )
+        await self.store.update(lambda tx: operations.register(tx, me))
+        return {"ok": "registered"}
+
+
+def describe(store: Store, state: State, members: tuple[Member, ...]) -> list[dict[str, Any]]:
+    """Each master in words and numbers, by name."""
+    by_id = {member.id: member for member in members}
+    leader = store.leadership.leader
+    rows = sorted(state.scan(MASTERS), key=lambda master: master.name)
+    return [_master(row, by_id.get(row.id), is_leader=row.id == leader) for row in rows]
+
+
+def _master(master: Master, member: Member | None, *, is_leader: bool) -> dict[str, Any]:
+    if member is None:
+        role = "joining"
+    elif is_leader:
+        role = "leader"
+    else:
+        role = "follower" if member.is_voter else "learner"
+    return {
+        "id": master.id,
+        "name": master.name,
+        "role": role,
+        "connected": member is not None and member.is_connected,
+        "behind": member.behind if member else None,
+        "heard_seconds": member.heard_seconds if member else None,
+        "api": master.api,
+        "workers": master.workers,
+        "peers": master.peers,
+        "version": master.version,
+    }
