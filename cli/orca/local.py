@@ -153,18 +153,20 @@ async def _start_masters(
     say: Callable[[str], None],
 ) -> None:
     """Those of before together, for one alone may be no majority; then new ones, one by one."""
-    for number in range(1, max(1, len(cluster.api)) + 1):
-        name = f"master-{number}"
-        if name not in alive:
+    numbers = range(1, wanted + 1)
+    known = [n for n in numbers if (folder / f"master-{n}" / "identity.json").exists()]
+    for number in known or [1]:
+        if f"master-{number}" not in alive:
             await _start_master(folder, cluster, number, {}, say)
     await _until_healthy(cluster)
     _keep_token(folder / "master-1" / "admin.token", Path(cluster.token_file))
+    new = [number for number in numbers if number not in (known or [1])]
     async with Client(cluster.api, cluster.token()) as client:
-        for number in range(len(cluster.api) + 1, wanted + 1):
+        for number in new:
             token = await client.join_token(role="master")
             joining = {"ORCA_MASTER_JOIN_TOKEN": token}
             await _start_master(folder, cluster, number, joining, say)
-            await _until_voting(client, cluster, number)
+            await _until_voting(client, cluster, f"master-{number}")
 
 
 async def _start_master(
@@ -183,12 +185,12 @@ async def _start_master(
         *("--api-port", str(api), "--grpc-port", str(grpc), "--peer-port", str(peers)),
         *("--cluster-name", "local"),
     ]
-    if number > 1:
-        command += ["--join", cluster.api[0]]
+    if environment:
+        command += [part for other in cluster.api for part in ("--join", other)]
     process = _spawn(folder, "master", name, command, environment)
     process.api, process.grpc = f"http://{HOST}:{api}", f"{HOST}:{grpc}"
     process.raft = f"{HOST}:{peers}"
-    cluster.processes.insert(number - 1, process)
+    cluster.processes.append(process)
     if process.api not in cluster.api:
         cluster.api.append(process.api)
     save(folder, cluster)
@@ -212,11 +214,12 @@ def _keep_token(source: Path, target: Path) -> None:
         os.close(fd)
 
 
-async def _until_voting(client: Client, cluster: Cluster, count: int) -> None:
+async def _until_voting(client: Client, cluster: Cluster, name: str) -> None:
     while True:
         _check_alive(cluster)
         with contextlib.suppress(OrcaError):
-            if (await client.masters())["voters"] >= count:
+            masters = (await client.masters())["masters"]
+            if any(m["name"] == name and m["role"] in ("leader", "follower") for m in masters):
                 return
         await asyncio.sleep(0.05)
 

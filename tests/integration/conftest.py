@@ -1,6 +1,7 @@
 """Real clusters: the daemons as processes, as `orca up` starts them."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -16,29 +17,32 @@ import pytest
 
 import engine
 from orca import local
-from orca.client import Client
+from orca.client import Client, OrcaError
 
 
 class RealCluster:
-    """One master and some workers on loopback; every process may be killed and started again."""
+    """Masters and workers on loopback; every process may be killed and started again."""
 
-    def __init__(self, folder: Path, runtime: str, workers: int) -> None:
+    def __init__(self, folder: Path, runtime: str, workers: int, masters: int = 1) -> None:
         folder.mkdir()
         self.folder = folder
         self.runtime = runtime
         self.workers = workers
-        self.port = _free_ports()
+        self.masters = masters
+        self.port = _free_ports(3 * (masters + 1))
         self.said: list[str] = []
 
     async def up(self) -> None:
         cluster = await local.up(
             self.folder,
             workers=self.workers,
+            masters=self.masters,
             port=self.port,
             runtime=self.runtime,
             say=self.said.append,
         )
-        self.api, self.token = cluster.api[0], cluster.token()
+        self.apis, self.token = cluster.api, cluster.token()
+        self.api = cluster.api[0]
 
     async def down(self) -> None:
         await asyncio.to_thread(local.down, self.folder, say=self.said.append)
@@ -51,16 +55,35 @@ class RealCluster:
 
     async def kill(self, *names: str) -> None:
         """SIGKILL, and wait until the kernel has taken the processes away."""
-        for name in names:
-            process = self.processes[name]
+        processes = [self.processes[name] for name in names]
+        for process in processes:
             os.kill(process.pid, signal.SIGKILL)
+        for process in processes:
             while process.is_alive():
                 await asyncio.sleep(0.005)
 
+    def signal(self, name: str, number: signal.Signals) -> None:
+        os.kill(self.processes[name].pid, number)
+
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[Client]:
-        async with Client(self.api, self.token) as client:
+    async def client(self, *apis: str) -> AsyncIterator[Client]:
+        """Of these masters, or all."""
+        async with Client(apis or self.apis, self.token) as client:
             yield client
+
+    async def leader(self) -> str:
+        """The name of the master that leads, once one does and all can be reached."""
+        async with asyncio.timeout(20.0), self.client() as client:
+            while True:
+                with contextlib.suppress(OrcaError):
+                    found = (await client.masters())["masters"]
+                    for master in found:
+                        if master["role"] == "leader":
+                            return str(master["name"])
+                await asyncio.sleep(0.05)
+
+    def api_of(self, name: str) -> str:
+        return str(self.processes[name].api)
 
     async def service(self, name: str) -> dict[str, Any]:
         async with self.client() as client:
@@ -79,17 +102,18 @@ class RealCluster:
         return str(identity["cluster_id"])
 
 
-def _free_ports() -> int:
-    """The first of three free ports in a row, below what the kernel and the runtime hand out.
+def _free_ports(count: int) -> int:
+    """The first of so many free ports in a row, below what the kernel and the runtime hand out.
 
     Each run of the tests, and each of its workers, begins at a place of its own.
     """
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
     base = 10_000 + zlib.crc32(run.encode()) % 8 * 1_200 + int(worker) % 4 * 300
-    for first in range(base, base + 300, 3):
-        if first not in _taken and all(_is_free(port) for port in range(first, first + 3)):
-            _taken.add(first)
+    for first in range(base, base + 300 - count, 3):
+        ports = range(first, first + count)
+        if not _taken & set(ports) and all(_is_free(port) for port in ports):
+            _taken.update(ports)
             return first
     raise AssertionError("no free ports")
 
@@ -108,8 +132,10 @@ def _is_free(port: int) -> bool:
 
 
 @asynccontextmanager
-async def _running(folder: Path, runtime: str, workers: int) -> AsyncIterator[RealCluster]:
-    cluster = RealCluster(folder, runtime, workers)
+async def running(
+    folder: Path, runtime: str, workers: int, masters: int = 1
+) -> AsyncIterator[RealCluster]:
+    cluster = RealCluster(folder, runtime, workers, masters)
     try:
         await cluster.up()
         yield cluster
@@ -120,13 +146,20 @@ async def _running(folder: Path, runtime: str, workers: int) -> AsyncIterator[Re
 
 @pytest.fixture
 async def process_cluster(tmp_path: Path) -> AsyncIterator[RealCluster]:
-    async with _running(tmp_path / "orca", "process", 1) as cluster:
+    async with running(tmp_path / "orca", "process", 1) as cluster:
         yield cluster
 
 
 @pytest.fixture
 async def two_workers(tmp_path: Path) -> AsyncIterator[RealCluster]:
-    async with _running(tmp_path / "orca", "process", 2) as cluster:
+    async with running(tmp_path / "orca", "process", 2) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def three_masters(tmp_path: Path) -> AsyncIterator[RealCluster]:
+    """With one worker."""
+    async with running(tmp_path / "orca", "process", 1, masters=3) as cluster:
         yield cluster
 
 
@@ -135,7 +168,7 @@ async def engine_cluster(
     tmp_path: Path, engine_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[RealCluster]:
     monkeypatch.setenv("DOCKER_HOST", engine_url)
-    async with _running(tmp_path / "orca", "docker", 1) as cluster:
+    async with running(tmp_path / "orca", "docker", 1) as cluster:
         cluster_id = cluster.cluster_id()
         try:
             yield cluster

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aiohttp import web
+from prometheus_client.registry import Collector
 
 from orca_common.daemon import settle_memory
 from orca_common.env import Env
@@ -27,6 +28,7 @@ from orca_master.app.folder import (
 )
 from orca_master.app.log import RAFT_ALPN, Backing
 from orca_master.app.members import LogMembership
+from orca_master.app.metrics import LogCollector
 from orca_master.cluster import pki
 from orca_master.cluster.masters.leading import WhoLeads
 from orca_master.cluster.masters.operations import found_master
@@ -170,12 +172,17 @@ async def found(core: MasterCore, folder: Folder, me: Master, *, cluster_name: s
 
 
 def all_routes(
-    core: MasterCore, membership: Membership, keys: Keys, *, kek: bytes
+    core: MasterCore,
+    membership: Membership,
+    keys: Keys,
+    *,
+    kek: bytes,
+    collectors: Sequence[Collector] = (),
 ) -> Sequence[Route]:
     """Every endpoint of a master."""
     store, version = core.store, orca_version()
     return [
-        *OpsRoutes(store, version, core.put_aside).table(),
+        *OpsRoutes(store, version, core.put_aside, collectors).table(),
         *ServiceRoutes(core.env, store, core.dispatcher).table(),
         *ClusterRoutes(core.env, store, core.presence, membership, keys.signer, version).table(),
         *MasterRoutes(core.env, store, membership, keys.signer, kek).table(),
@@ -217,7 +224,13 @@ class Doors:
         core, settings = self._core, self._settings
         leading = WhoLeads(core.store, self._me.id)
         forwarder = Forwarder(leading, self._credentials.client(), server_name=MASTER_NAME)
-        routes = all_routes(core, self._membership, self._keys, kek=self._folder.kek)
+        routes = all_routes(
+            core,
+            self._membership,
+            self._keys,
+            kek=self._folder.kek,
+            collectors=[LogCollector(core.store, self._backing.log, self._membership)],
+        )
         public = HttpServer(
             core.env,
             routes,

@@ -64,15 +64,17 @@ def _nodes(state: State) -> GaugeMetricFamily:
 
 @dataclass(frozen=True, slots=True)
 class OpsRoutes:
-    """`put_aside` says which objects controllers have put aside, and why."""
+    """`put_aside` says which objects controllers have put aside, and why; `collectors`: more metrics."""
 
     store: Store
     version: str
     put_aside: Callable[[], Sequence[str]] = tuple
+    collectors: Sequence[Collector] = ()
 
     def table(self) -> list[Route]:
         registry = CollectorRegistry()
-        registry.register(StateCollector(self.store, self.version))
+        for collector in (StateCollector(self.store, self.version), *self.collectors):
+            registry.register(collector)
 
         async def metrics(call: Call[NoQuery, None]) -> object:
             async def once() -> AsyncIterator[bytes]:
