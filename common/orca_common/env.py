@@ -14,10 +14,14 @@ T = TypeVar("T")
 
 
 class Clock(Protocol):
-    """`now` is Unix seconds and may jump; `monotonic` is seconds since some start and never goes back."""
+    """`now` is Unix seconds and may jump; `monotonic` is seconds since some start and never goes back.
+
+    `thread_time` is the processor seconds that the calling thread has used: a busy machine adds none.
+    """
 
     def now(self) -> float: ...
     def monotonic(self) -> float: ...
+    def thread_time(self) -> float: ...
 
 
 class Randomness(Protocol):
@@ -73,6 +77,9 @@ class Env:
 
     def monotonic(self) -> float:
         return self.clock.monotonic()
+
+    def thread_time(self) -> float:
+        return self.clock.thread_time()
 
     def new_id(self) -> str:
         """16 lower-case hex digits: unguessable enough for a name, short enough for a terminal."""

@@ -22,6 +22,9 @@ class SystemClock:
     def monotonic(self) -> float:
         return time.monotonic()
 
+    def thread_time(self) -> float:
+        return time.thread_time()
+
 
 class SystemRandomness:
     def token_bytes(self, size: int) -> bytes:
