@@ -17,7 +17,9 @@ from orca_common.logs import get_logger
 from orca_master.errors import NotLeader, OrcaError, OutcomeUnknown, TooLarge
 from orca_master.state import entry as codec
 from orca_master.state.follow import Commit, Feed, Follower
+from orca_master.state.history.event import Record, head_after
 from orca_master.state.log import Leadership, Log
+from orca_master.state.marks import Marks, mark
 from orca_master.state.rows import State
 from orca_master.state.table import Schema, Table
 from orca_master.state.transaction import MAX_BYTES, Changes, Transaction
@@ -42,6 +44,36 @@ class _Waiting:
     refusal: Exception | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Proposal:
+    """The entry under way, with what came of it here: it need not be read and applied again."""
+
+    raw: bytes
+    entry: codec.Entry
+    after: State
+
+
+class _Group:
+    """Whoever is written together: what they wrote so far, and the draft the next one reads."""
+
+    def __init__(self, base: State) -> None:
+        self.ran: list[_Waiting] = []
+        self.draft = base
+        self.changes: Changes = {}
+        self.records: list[Record] = []
+        self.size = 0
+
+    def take(self, transaction: Transaction) -> None:
+        self.draft = transaction.state
+        self.changes.update(transaction.changes)
+        self.records += transaction.records
+        self.size += transaction.size
+
+    @property
+    def wrote(self) -> bool:
+        return bool(self.changes or self.records)
+
+
 class Store:
     """Start it (`start`), keep `run` running, then `update` and read. One instance per master."""
 
@@ -55,13 +87,19 @@ class Store:
         # In order of arrival: a simulation must wake them in the same order every time.
         self._followers: dict[Follower, None] = {}
         self._feeds: dict[Feed, None] = {}
-        self._own_entry: bytes | None = None
-        self._own_state: State | None = None
+        self._marks: Marks = {}
+        self._own: _Proposal | None = None
 
     @property
     def state(self) -> State:
         """The last committed state."""
         return self._state
+
+    @property
+    def marks(self) -> Marks:
+        """Digests of the state at the last round versions, since the start or the last snapshot that
+        replaced it: to be compared with those of other masters (`odd_one_out`)."""
+        return dict(self._marks)
 
     @property
     def leadership(self) -> Leadership:
@@ -123,14 +161,14 @@ class Store:
 
     def apply(self, entry: bytes) -> bool:
         before = self._state
-        base, changes = codec.decode_entry(entry)
-        if base != before.version:
+        # By value: a replicated entry comes back as other bytes.
+        own = self._own if self._own is not None and self._own.raw == entry else None
+        decoded = own.entry if own else codec.decode_entry(entry)
+        if decoded.base != before.version:
             return False
-        if entry == self._own_entry and self._own_state is not None:
-            self._state = self._own_state
-        else:
-            self._state = codec.apply_changes(before, changes)
-        self._announce(Commit(before, self._state, changes))
+        self._state = own.after if own else codec.apply_entry(before, decoded)
+        mark(self._marks, self._state)
+        self._announce(Commit(before, self._state, decoded.changes))
         return True
 
     def capture(self) -> Iterator[bytes]:
@@ -138,6 +176,7 @@ class Store:
 
     def restore(self, parts: Iterable[bytes]) -> None:
         self._state = codec.restore(self._schema, parts)
+        self._marks.clear()
         for follower in self._followers:
             follower.notify_everything()
         for feed in self._feeds:
@@ -158,72 +197,66 @@ class Store:
 
     async def _write_group(self) -> None:
         base = self._state
-        ran, draft, changes = self._run_waiting(base)
-        if not ran:
+        group = self._run_waiting(base)
+        if not group.ran:
             return
         try:
-            error = await (self._commit(base, draft, changes) if changes else self._confirm())
+            error = await (self._commit(base, group) if group.wrote else self._confirm())
         except BaseException:
             _answer(
-                ran,
+                group.ran,
                 OutcomeUnknown("this master stopped while it was writing; look, then ask again"),
             )
             raise
-        _answer(ran, error)
+        _answer(group.ran, error)
 
-    def _run_waiting(self, base: State) -> tuple[list[_Waiting], State, Changes]:
-        ran: list[_Waiting] = []
-        draft = base
-        changes: Changes = {}
-        written = 0
-        while self._waiting and len(ran) < MAX_FUNCTIONS_PER_ENTRY and written < MAX_BYTES:
+    def _run_waiting(self, base: State) -> _Group:
+        group = _Group(base)
+        while self._waiting and len(group.ran) < MAX_FUNCTIONS_PER_ENTRY and group.size < MAX_BYTES:
             waiting = self._waiting.popleft()
             if waiting.answer.done():  # its caller has gone away
                 continue
+            group.ran.append(waiting)
             try:
-                transaction = self._run(waiting, draft)
+                group.take(self._run(waiting, group.draft))
             except Exception as error:  # the caller gets it; the writer goes on with the others
                 waiting.refusal = error
-                ran.append(waiting)
-                continue
-            ran.append(waiting)
-            draft = transaction.state
-            changes.update(transaction.changes)
-            written += sum(len(raw or b"") for raw in transaction.changes.values())
-        return ran, draft, changes
+        return group
 
     def _run(self, waiting: _Waiting, draft: State) -> Transaction:
-        transaction, took = self._timed(waiting, draft)
-        if waiting.budget_seconds < took <= waiting.budget_seconds * SECOND_RUN_WITHIN:
-            transaction, took = self._timed(waiting, draft)
-        if took > waiting.budget_seconds:
+        budget, thread_time = waiting.budget_seconds, self._env.clock.thread_time
+        started = thread_time()
+        transaction = Transaction(draft)
+        waiting.result = waiting.run(transaction)
+        took = thread_time() - started
+        if budget < took <= budget * SECOND_RUN_WITHIN:
+            started = thread_time()
+            transaction = Transaction(draft)
+            waiting.result = waiting.run(transaction)
+            took = thread_time() - started
+        if took > budget:
             log.warning("transaction was refused", seconds=round(took, 3), run=str(waiting.run))
             raise TooLarge(
-                f"the change took {took * 1000:.0f} ms of at most"
-                f" {waiting.budget_seconds * 1000:.0f} ms, and nothing of it was done:"
-                " split it into smaller batches"
+                f"the change took {took * 1000:.0f} ms of at most {budget * 1000:.0f} ms, and"
+                " nothing of it was done: split it into smaller batches"
             )
         return transaction
 
-    def _timed(self, waiting: _Waiting, draft: State) -> tuple[Transaction, float]:
-        """The transaction after the function has run in it, and the processor seconds it used."""
-        transaction = Transaction(draft)
-        started = self._env.thread_time()
-        waiting.result = waiting.run(transaction)
-        return transaction, self._env.thread_time() - started
-
-    async def _commit(self, base: State, draft: State, changes: Changes) -> OrcaError | None:
-        entry = codec.encode_entry(base.version, changes)
-        self._own_entry, self._own_state = entry, draft.at(base.version + 1)
+    async def _commit(self, base: State, group: _Group) -> OrcaError | None:
+        version = base.version + 1
+        entry = codec.Entry(base.version, group.changes, group.records)
+        raw = codec.encode_entry(entry)
+        history = head_after(base.history, version, group.records)
+        self._own = _Proposal(raw, entry, group.draft.at(version, history))
         try:
-            if not await self._log.propose(entry):
+            if not await self._log.propose(raw):
                 return NotLeader(
                     "another master changed the state first; nothing was done, ask again"
                 )
         except OrcaError as error:
             return error
         finally:
-            self._own_entry = self._own_state = None
+            self._own = None
         return None
 
     async def _confirm(self) -> OrcaError | None:

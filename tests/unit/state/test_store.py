@@ -411,3 +411,14 @@ async def test_a_capture_is_of_the_moment_of_the_call_whenever_its_parts_are_mad
         other.restore(list(parts))
         assert [row.id for row in other.state.scan(ROWS)] == ["a"]
         assert other.state.version == store.state.version - 1
+
+
+async def test_marks_are_taken_while_applying_and_begin_anew_behind_a_snapshot():
+    async with a_store(MemoryLog()) as one, a_store(MemoryLog()) as other:
+        for number in range(1000):
+            await one.update(put("a", number))
+        assert one.marks == {1000: one.state.digest}
+        other.restore(one.capture())
+        assert other.marks == {}
+        one.restore([*other.capture()])
+        assert one.marks == {}
