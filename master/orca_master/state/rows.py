@@ -107,6 +107,11 @@ class State:
         return sum(len(rows) for rows in self._tables.values())
 
     @property
+    def cluster_version(self) -> int:
+        """The schema version that all masters have (see `versions`)."""
+        return self.schema.cluster_version(self)
+
+    @property
     def digest(self) -> bytes:
         """The same for equal rows and an equal history, whatever the order they came in."""
         held = self._sum.to_bytes(DIGEST_BYTES, "little"), *self.history

@@ -1,14 +1,16 @@
 """A transaction: reads one state, writes rows to a draft that nobody else sees."""
 
 from collections.abc import Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from orca_master.errors import NotFound, TooLarge
+from orca_master.errors import NeedsNewerMasters, NotFound, TooLarge
 from orca_master.state.history.event import Record
 from orca_master.state.rows import State
-from orca_master.state.table import Key, Table
+from orca_master.state.table import Key, Table, View
+
+__all__ = ["MAX_BYTES", "Changes", "Transaction", "View"]
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -19,14 +21,6 @@ _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 Changes = dict[tuple[str, Key], bytes | None]
 """(table, key) → the row's new bytes, or None: removed."""
-
-
-class View(Protocol):
-    """What a pure rule or a query needs: a `State` or a transaction."""
-
-    def get(self, table: Table[R], *key: str) -> R | None: ...
-    def scan(self, table: Table[R]) -> Iterator[R]: ...
-    def find(self, table: Table[R], index: str, value: str) -> list[R]: ...
 
 
 class Transaction:
@@ -56,7 +50,13 @@ class Transaction:
 
     def put(self, table: Table[R], row: R) -> None:
         """Write a row. Writing what is there already changes nothing; fields that a newer master
-        wrote and this one does not know stay as they are."""
+        wrote and this one does not know stay as they are.
+
+        Raises NeedsNewerMasters if the table is newer than the oldest master; fields that are newer
+        are left out.
+        """
+        if table.is_gated:
+            row = self._allowed(table, row)
         raw = table.encode(row)
         key = table.key(row)
         before = self.state.cell(table.name, key)
@@ -80,6 +80,12 @@ class Transaction:
         record = Record(kind, subject, _encoder.encode(event))
         self._count(sum(map(len, record)))
         self.records.append(record)
+
+    def _allowed(self, table: Table[R], row: R) -> R:
+        current = self.state.cluster_version
+        if table.since > current:
+            raise NeedsNewerMasters(f"writing {table.name}", table.since, current)
+        return table.without_newer_fields(row, current)
 
     def _count(self, size: int) -> None:
         self.size += size

@@ -7,11 +7,12 @@ from typing import cast
 
 import msgspec
 import pytest
+from memory_log import MemoryLog
 
 from orca_common.env import Env
 from orca_master.errors import Conflict, NotLeader, OutcomeUnknown, StorageFull, TooLarge
 from orca_master.state.follow import FeedOverrun
-from orca_master.state.log import Leadership, LogFailed, Machine
+from orca_master.state.log import LogFailed
 from orca_master.state.store import Store
 from orca_master.state.table import Schema, Table
 from orca_master.state.transaction import Transaction
@@ -26,42 +27,6 @@ class Row(msgspec.Struct, frozen=True):
 
 ROWS = Table("rows", Row, key=lambda r: (r.id,), indexes={"group": lambda r: r.group})
 OTHERS = Table("others", Row, key=lambda r: (r.id,))
-
-
-class MemoryLog:
-    """Commits in memory. `fails` are raised, one for each proposal; `gate` holds proposals back."""
-
-    def __init__(self) -> None:
-        self.machine: Machine
-        self.entries: list[bytes] = []
-        self.fails: list[BaseException] = []
-        self.barrier_fails: list[Exception] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.leadership = Leadership(1, True, "m1")
-
-    async def start(self, machine: Machine) -> None:
-        self.machine = machine
-
-    async def run(self) -> None:
-        await asyncio.Event().wait()
-
-    async def propose(self, entry: bytes) -> bool:
-        await self.gate.wait()
-        if self.fails:
-            raise self.fails.pop(0)
-        self.entries.append(entry)
-        return self.machine.apply(bytes(bytearray(entry)))  # other bytes, as from another master
-
-    async def barrier(self) -> None:
-        if self.barrier_fails:
-            raise self.barrier_fails.pop(0)
-
-    async def leadership_change(self, seen: Leadership) -> Leadership:
-        return self.leadership
-
-    async def close(self) -> None:
-        pass
 
 
 @contextlib.asynccontextmanager
