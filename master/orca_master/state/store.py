@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 
 from orca_common.env import Env
 from orca_common.logs import get_logger
-from orca_master.errors import NotLeader, OrcaError, OutcomeUnknown, TooLarge
+from orca_master.errors import NotLeader, OrcaError, OutcomeUnknown, StorageFull, TooLarge
 from orca_master.state import entry as codec
 from orca_master.state.follow import Commit, Feed, Follower
-from orca_master.state.history.event import Record, head_after
+from orca_master.state.history.event import Record, head_after, placed
+from orca_master.state.history.keeper import History
 from orca_master.state.log import Leadership, Log
 from orca_master.state.marks import Marks, mark
 from orca_master.state.rows import State
@@ -77,8 +78,11 @@ class _Group:
 class Store:
     """Start it (`start`), keep `run` running, then `update` and read. One instance per master."""
 
-    def __init__(self, env: Env, backing: Log, schema: Schema) -> None:
+    def __init__(
+        self, env: Env, backing: Log, schema: Schema, history: History | None = None
+    ) -> None:
         self._env = env
+        self._history = history
         self._log = backing
         self._schema = schema
         self._state = State(schema)
@@ -109,14 +113,18 @@ class Store:
         return await self._log.leadership_change(seen)
 
     async def start(self) -> None:
-        """Recover from the log. Raises DamagedLog, FolderInUse."""
+        """Recover from the log. Raises DamagedLog, FolderInUse, DamagedHistory."""
         await self._log.start(self)
+        if self._history is not None:
+            await self._history.start()
 
     async def run(self) -> None:
         """The writer and the log's own work, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._log.run(), name="log")
             group.create_task(self._write(), name="writer")
+            if self._history is not None:
+                group.create_task(self._history.run(), name="history")
 
     async def close(self) -> None:
         for waiting in self._waiting:
@@ -124,6 +132,8 @@ class Store:
                 waiting.answer.set_exception(NotLeader("this master is stopping"))
         self._waiting.clear()
         await self._log.close()
+        if self._history is not None:
+            await self._history.close()
 
     async def update(
         self,
@@ -167,16 +177,22 @@ class Store:
         if decoded.base != before.version:
             return False
         self._state = own.after if own else codec.apply_entry(before, decoded)
+        if decoded.records and self._history is not None:
+            events = placed(before.history, self._state.version, decoded.records)
+            self._history.push(before.history, events)
         mark(self._marks, self._state)
         self._announce(Commit(before, self._state, decoded.changes))
         return True
 
     def capture(self) -> Iterator[bytes]:
-        return codec.capture(self._state)
+        parts = codec.capture(self._state)
+        return parts if self._history is None else self._history.synced(parts)
 
     def restore(self, parts: Iterable[bytes]) -> None:
         self._state = codec.restore(self._schema, parts)
         self._marks.clear()
+        if self._history is not None:
+            self._history.jump(self._state.history)
         for follower in self._followers:
             follower.notify_everything()
         for feed in self._feeds:
@@ -240,7 +256,15 @@ class Store:
                 f"the change took {took * 1000:.0f} ms of at most {budget * 1000:.0f} ms, and"
                 " nothing of it was done: split it into smaller batches"
             )
+        if transaction.records:
+            self._check_recordable()
         return transaction
+
+    def _check_recordable(self) -> None:
+        if self._history is None:
+            raise RuntimeError("this store was made without a history")
+        if self._history.is_behind:
+            raise StorageFull("the history cannot be written: make space on the master's disk")
 
     async def _commit(self, base: State, group: _Group) -> OrcaError | None:
         version = base.version + 1

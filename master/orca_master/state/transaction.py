@@ -17,6 +17,8 @@ R = TypeVar("R", bound=msgspec.Struct)
 MAX_BYTES = 1 << 20
 """What one transaction may write; larger work is planned outside and committed in batches."""
 
+MAX_EVENT_BYTES = 64 << 10
+
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 Changes = dict[tuple[str, Key], bytes | None]
@@ -78,7 +80,10 @@ class Transaction:
         It becomes durable with the rows of this transaction, or not at all; it never changes.
         """
         record = Record(kind, subject, _encoder.encode(event))
-        self._count(sum(map(len, record)))
+        size = sum(map(len, record))
+        if size > MAX_EVENT_BYTES:
+            raise TooLarge(f"an event is at most {MAX_EVENT_BYTES} bytes: keep the rest in a blob")
+        self._count(size)
         self.records.append(record)
 
     def _allowed(self, table: Table[R], row: R) -> R:
