@@ -3,7 +3,7 @@
 A row is a frozen `msgspec.Struct`; in the log, the state and snapshots it is its msgpack bytes.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -30,7 +30,7 @@ class Table(Generic[R]):
 
     `since` is the schema version that brought the table, `fields_since` those that brought some of
     its fields. While the cluster's version is lower, the table is not written, and the fields are
-    left out, that is, at their defaults.
+    left out, that is, at their defaults. `blobs` names the blobs that a row refers to.
     """
 
     def __init__(
@@ -42,11 +42,13 @@ class Table(Generic[R]):
         indexes: Mapping[str, Callable[[R], str | None]] | None = None,
         since: int = 1,
         fields_since: Mapping[str, int] | None = None,
+        blobs: Callable[[R], Iterable[str]] | None = None,
     ) -> None:
         self.name = name
         self.row_type = row_type
         self.key = key
         self.indexes = dict(indexes or {})
+        self.blobs = blobs
         self.since = since
         self.fields_since = dict(fields_since or {})
         self._defaults = _defaults(row_type, self.fields_since)

@@ -70,7 +70,7 @@ class Master:
 
         await self.store.update(record)
 
-    async def whats(self, **query) -> list[str]:
+    async def told(self, **query) -> list[str]:
         return [event.decode(Happened).what for event in await self.history.query(**query)]
 
 
@@ -103,13 +103,13 @@ async def test_what_was_recorded_is_read_newest_first(tmp_path):
         await master.store.update(lambda tx: tx.put(ROWS, Row("a")))
         await master.happen("3", kind="stopped")
         await master.happen("4", subject="db")
-        assert await master.whats() == ["4", "3", "2", "1"]
-        assert await master.whats(kind="deployed") == ["4", "2", "1"]
-        assert await master.whats(subject="web") == ["3", "2", "1"]
-        assert await master.whats(kind="deployed", subject="web") == ["2", "1"]
-        assert await master.whats(limit=2) == ["4", "3"]
-        assert await master.whats(before=(3, 1)) == ["2", "1"]
-        assert await master.whats(after=(1, 1), before=(4, 1)) == ["3", "2"]
+        assert await master.told() == ["4", "3", "2", "1"]
+        assert await master.told(kind="deployed") == ["4", "2", "1"]
+        assert await master.told(subject="web") == ["3", "2", "1"]
+        assert await master.told(kind="deployed", subject="web") == ["2", "1"]
+        assert await master.told(limit=2) == ["4", "3"]
+        assert await master.told(before=(3, 1)) == ["2", "1"]
+        assert await master.told(after=(1, 1), before=(4, 1)) == ["3", "2"]
         first = (await master.history.query(before=(1, 2)))[0]
         assert (first.version, first.n, first.kind, first.subject) == (1, 1, "deployed", "web")
         for limit in (0, 1001):
@@ -130,7 +130,7 @@ async def test_a_refused_transaction_records_nothing(tmp_path):
             await master.store.update(refuse)
         with pytest.raises(TooLarge, match="blob"):
             await master.store.update(too_large)
-        assert await master.whats() == []
+        assert await master.told() == []
         assert master.store.state.history == BEGINNING
 
 
@@ -200,7 +200,7 @@ async def test_what_a_snapshot_leaves_out_is_fetched_and_then_seen_as_one(tmp_pa
             await until(lambda: two.history.is_whole)
             assert source.asked == [(1, 699)]
             assert await two.history.query(limit=1000) == await one.history.query(limit=1000)
-            assert await two.whats(before=(3, 1)) == ["2b", "2a", "1"]
+            assert await two.told(before=(3, 1)) == ["2b", "2a", "1"]
 
 
 def changed(events: list[Event]) -> list[Event]:
@@ -261,7 +261,7 @@ async def test_if_all_others_contradict_what_is_here_it_is_this_one_that_is_fetc
         async with two.running():
             await until(lambda: two.history.is_whole)
             assert source.asked == [(1, 5), (0, 5)]
-            assert await two.whats() == ["5", "4", "3", "2", "1"]
+            assert await two.told() == ["5", "4", "3", "2", "1"]
     assert (tmp_path / "two" / "history.db.damaged-1").exists()
 
 
@@ -350,7 +350,7 @@ async def test_a_full_disk_loses_nothing_and_stops_recording_only_when_much_wait
 
     async with Master(tmp_path).running() as master:
         await master.happen("1")
-        await master.whats()
+        await master.told()
         db = master.history._file._db
         pages = db.execute("PRAGMA page_count").fetchone()[0]
         db.execute(f"PRAGMA max_page_count = {pages}")
@@ -365,7 +365,7 @@ async def test_a_full_disk_loses_nothing_and_stops_recording_only_when_much_wait
         assert len(await master.history.query(limit=1000)) == min(1000, recorded)
         assert len([*master.store.capture()]) > 0
         await master.happen("last")
-        assert await master.whats(limit=1) == ["last"]
+        assert await master.told(limit=1) == ["last"]
 
 
 def test_a_hundred_thousand_events_are_found_at_once(tmp_path):

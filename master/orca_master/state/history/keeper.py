@@ -315,7 +315,7 @@ class History:
                     await asyncio.sleep(pause)
 
     async def _fill(self, gap: Gap, sources: Sequence[HistorySource]) -> bool:
-        """Whether the gap was filled from one of them."""
+        """Try each until one fills the gap. Whether to look again at once."""
         liars = 0
         for source in sources:
             try:
@@ -332,6 +332,7 @@ class History:
                 await self._in_thread(self._forget_arrived)
         if liars and liars == len(sources) and gap.after != BEGINNING:
             await self._in_thread(lambda: self._doubt_own_part(gap))
+            return True
         return False
 
     async def _fill_from(self, source: HistorySource, gap: Gap) -> None:
