@@ -14,10 +14,14 @@ T = TypeVar("T")
 
 
 class Clock(Protocol):
-    """`now` is Unix seconds and may jump; `monotonic` is seconds since some start and never goes back."""
+    """`now` is Unix seconds and may jump; `monotonic` is seconds since some start and never goes back.
+
+    `thread_time` is the processor seconds that the calling thread has used: a busy machine adds none.
+    """
 
     def now(self) -> float: ...
     def monotonic(self) -> float: ...
+    def thread_time(self) -> float: ...
 
 
 class Randomness(Protocol):
@@ -36,6 +40,16 @@ class AppendFile(Protocol):
     def close(self) -> None: ...
 
 
+class ReadFile(Protocol):
+    """A file read from its beginning; it stays readable when its name goes away."""
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, at most `size`; empty at the end."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class Disk(Protocol):
     """A folder tree. Paths are absolute strings. Every verb raises OSError as the system does.
 
@@ -46,6 +60,8 @@ class Disk(Protocol):
     def list(self, folder: str) -> list[str]: ...
     def exists(self, path: str) -> bool: ...
     def read(self, path: str) -> bytes: ...
+    def size(self, path: str) -> int: ...
+    def open_read(self, path: str) -> ReadFile: ...
     def open_append(self, path: str) -> AppendFile: ...
     def rename(self, source: str, target: str) -> None: ...
     def remove(self, path: str) -> None: ...
@@ -73,6 +89,9 @@ class Env:
 
     def monotonic(self) -> float:
         return self.clock.monotonic()
+
+    def thread_time(self) -> float:
+        return self.clock.thread_time()
 
     def new_id(self) -> str:
         """16 lower-case hex digits: unguessable enough for a name, short enough for a terminal."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from orca_common.env import AppendFile, Env
+from orca_common.env import AppendFile, Env, ReadFile
 
 T = TypeVar("T")
 
@@ -21,6 +21,9 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+    def thread_time(self) -> float:
+        return time.thread_time()
 
 
 class SystemRandomness:
@@ -63,6 +66,12 @@ class SystemDisk:
     def read(self, path: str) -> bytes:
         with open(path, "rb") as file:
             return file.read()
+
+    def size(self, path: str) -> int:
+        return os.stat(path).st_size
+
+    def open_read(self, path: str) -> ReadFile:
+        return open(path, "rb", buffering=0)
 
     def open_append(self, path: str) -> AppendFile:
         return _File(path)

@@ -8,7 +8,8 @@
     │   ├── NotFound           404
     │   ├── MethodNotAllowed   405
     │   ├── Conflict           409  not in the present state of things
-    │   │   └── Ambiguous      409  a bare name fits in several projects
+    │   │   ├── Ambiguous      409  a bare name fits in several projects
+    │   │   └── NeedsNewerMasters  409  not before every master is upgraded
     │   ├── TooLarge           413
     │   └── KeyReused          422  an Idempotency-Key that was used for another request
     └── Trouble            Orca cannot do it now; asking again later may help
@@ -98,6 +99,16 @@ class Ambiguous(Conflict):
             f"{kind} {name} exists in several projects ({listed}): say which with ?project="
         )
         self.projects = tuple(projects)
+
+
+class NeedsNewerMasters(Conflict):
+    code = "NEEDS_NEWER_MASTERS"
+
+    def __init__(self, what: str, needed: int, current: int) -> None:
+        super().__init__(
+            f"{what} needs all masters on version {needed}, and the oldest is on version {current}:"
+            " upgrade every master, then ask again"
+        )
 
 
 class TooLarge(Refusal):

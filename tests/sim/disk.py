@@ -8,6 +8,7 @@ themselves are durable at once.
 """
 
 import errno
+import io
 import itertools
 import math
 import os
@@ -16,7 +17,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orca_common.env import AppendFile
+from orca_common.env import AppendFile, ReadFile
 
 SECTOR_BYTES = 512
 
@@ -177,6 +178,13 @@ class SimDisk:
         self._enter("read")
         return self._file(path).content
 
+    def size(self, path: str) -> int:
+        return len(self._file(path).content)
+
+    def open_read(self, path: str) -> ReadFile:
+        self._enter("open_read")
+        return io.BytesIO(self._file(path).content)
+
     def open_append(self, path: str) -> AppendFile:
         self._enter("open_append")
         self._create(path)
@@ -184,13 +192,20 @@ class SimDisk:
 
     def rename(self, source: str, target: str) -> None:
         self._enter("rename")
-        folder = posixpath.dirname(source)
-        if posixpath.dirname(target) != folder:
-            raise _error(errno.EXDEV, target)
+        folder, other = map(posixpath.dirname, (source, target))
         if source in self._folders:
+            if other != folder:
+                raise _error(errno.EXDEV, target)
             self._rename_folder(source, target)
             return
-        self._change_name(_NameChange(folder, source, target, self._file(source)))
+        file = self._file(source)
+        if other == folder:
+            self._change_name(_NameChange(folder, source, target, file))
+            return
+        if other not in self._folders:
+            raise _error(errno.ENOENT, target)
+        self._change_name(_NameChange(other, None, target, file))
+        self._change_name(_NameChange(folder, source, None, None))
 
     def remove(self, path: str) -> None:
         self._enter("remove")

@@ -1,63 +1,90 @@
-"""The bytes of a log entry and of a snapshot: row changes made from one version of the state.
+"""The bytes of a log entry and of a snapshot: what was made from one version of the state.
 
-Format 1, msgpack: entry `[1, base version, [[table, key, bytes or nil], ...]]`; snapshot: a first
-part `[1, version, number of rows]`, then parts `[[table, key, bytes], ...]`.
+Both are msgpack arrays that begin with their format. An entry of format 2 is
+`[2, base version, [[table, key, bytes or nil], ...], [[kind, subject, bytes], ...]]`: rows and
+recorded events. A snapshot is a first part `[2, version, number of rows, digest, version of the last
+event, chain]`, then parts `[[table, key, bytes], ...]`. Format 1, which is still read, has no events,
+no digest and no chain.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import msgspec
 
+from orca_master.state.history.event import BEGINNING, Head, Record, head_after
 from orca_master.state.rows import State
 from orca_master.state.table import Key, Schema
 from orca_master.state.transaction import Changes
 
-FORMAT = 1
+FORMAT = 2
+OLDEST_FORMAT = 1
 ROWS_PER_PART = 500
 
+_Rows = list[tuple[str, Key, bytes | None]]
+
 _encoder = msgspec.msgpack.Encoder()
-_entry_decoder = msgspec.msgpack.Decoder(tuple[int, int, list[tuple[str, Key, bytes | None]]])
-_header_decoder = msgspec.msgpack.Decoder(tuple[int, int, int])
+_entry_decoder = msgspec.msgpack.Decoder(tuple[int, int, _Rows, list[Record]])
+_entry_decoder_1 = msgspec.msgpack.Decoder(tuple[int, int, _Rows])
+_header_decoder = msgspec.msgpack.Decoder(tuple[int, int, int, bytes, int, bytes])
+_header_decoder_1 = msgspec.msgpack.Decoder(tuple[int, int, int])
 _part_decoder = msgspec.msgpack.Decoder(list[tuple[str, Key, bytes]])
 
 
-def encode_entry(base_version: int, changes: Changes) -> bytes:
-    rows = [(table, key, raw) for (table, key), raw in changes.items()]
-    return _encoder.encode((FORMAT, base_version, rows))
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Row changes and recorded events, made from version `base` of the state."""
+
+    base: int
+    changes: Changes
+    records: Sequence[Record] = ()
 
 
-def decode_entry(entry: bytes) -> tuple[int, Changes]:
-    """(base version, changes). Raises ValueError on bytes that are no entry of this format."""
-    kind, base, rows = _entry_decoder.decode(entry)
-    if kind != FORMAT:
-        raise ValueError(f"entry of format {kind}; this master knows {FORMAT}")
-    return base, {(table, key): raw for table, key, raw in rows}
+def encode_entry(entry: Entry) -> bytes:
+    rows = [(table, key, raw) for (table, key), raw in entry.changes.items()]
+    return _encoder.encode((FORMAT, entry.base, rows, entry.records))
 
 
-def apply_changes(state: State, changes: Changes) -> State:
-    for (table, key), raw in changes.items():
+def decode_entry(raw: bytes) -> Entry:
+    """Raises ValueError on bytes that are no entry, or one of a format that is not known here."""
+    records: list[Record] = []
+    if _format_of(raw, "entry") == 1:
+        _, base, rows = _entry_decoder_1.decode(raw)
+    else:
+        _, base, rows, records = _entry_decoder.decode(raw)
+    return Entry(base, {(table, key): row for table, key, row in rows}, records)
+
+
+def apply_entry(state: State, entry: Entry) -> State:
+    """The state after an entry that was made from it."""
+    version = state.version + 1
+    history = head_after(state.history, version, entry.records)
+    for (table, key), raw in entry.changes.items():
         state = state.changed(table, key, raw)
-    return state.at(state.version + 1)
+    return state.at(version, history)
 
 
 def capture(state: State) -> Iterator[bytes]:
     """The parts of a snapshot, each made only when it is asked for."""
-    yield _encoder.encode((FORMAT, state.version, state.row_count))
+    yield _encoder.encode((FORMAT, state.version, state.row_count, state.digest, *state.history))
     rows = state.raw_rows()
     while part := list(islice(rows, ROWS_PER_PART)):
         yield _encoder.encode(part)
 
 
 def restore(schema: Schema, parts: Iterable[bytes]) -> State:
-    """Raises ValueError if the parts are not a whole capture."""
+    """Raises ValueError if the parts are not a whole capture, or not what was captured."""
     remaining = iter(parts)
     header = next(remaining, None)
     if header is None:
         raise ValueError("an empty snapshot")
-    kind, version, count = _header_decoder.decode(header)
-    if kind != FORMAT:
-        raise ValueError(f"snapshot of format {kind}; this master knows {FORMAT}")
+    digest, history = b"", BEGINNING
+    if _format_of(header, "snapshot") == 1:
+        _, version, count = _header_decoder_1.decode(header)
+    else:
+        _, version, count, digest, last, chain = _header_decoder.decode(header)
+        history = Head(last, chain)
     state = State(schema)
     seen = 0
     for part in remaining:
@@ -66,4 +93,18 @@ def restore(schema: Schema, parts: Iterable[bytes]) -> State:
             seen += 1
     if seen != count:
         raise ValueError(f"a snapshot of {count} rows holds {seen}")
-    return state.at(version)
+    state = state.at(version, history)
+    if digest and state.digest != digest:
+        raise ValueError("the rows of a snapshot are not those that its digest was made from")
+    return state
+
+
+def _format_of(raw: bytes, what: str) -> int:
+    """The small number behind the array's own byte. Raises ValueError if it is not known here."""
+    kind = raw[1] if len(raw) > 1 else -1
+    if not OLDEST_FORMAT <= kind <= FORMAT:
+        raise ValueError(
+            f"{what} of format {kind}; this master knows {OLDEST_FORMAT} to {FORMAT}. If a newer"
+            " master wrote it, install that version here and start again: nothing was changed"
+        )
+    return kind

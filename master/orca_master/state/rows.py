@@ -3,28 +3,42 @@
 Built on `immutables.Map`, so a reader, a draft and a snapshot being written share what they have in
 common. A row that this master cannot decode (written by a newer one, say) is kept and passed on as
 bytes; it is merely not indexed, and reading it raises.
+
+A digest goes along: the sum of a hash of every row, so that writing a row changes it in one step and
+the order does not matter. It shows damage and divergence; it is no proof against forgery.
 """
 
 from collections.abc import Iterator
+from hashlib import blake2b
 from typing import Any, TypeVar
 
 import msgspec
 from immutables import Map
 
+from orca_master.state.history.event import BEGINNING, Head
 from orca_master.state.table import Key, Schema, Table
 
 R = TypeVar("R", bound=msgspec.Struct)
 
+DIGEST_BYTES = 32
+
 _IndexKey = tuple[str, str, str]  # table, index, value
+_SUM_MASK = (1 << 8 * DIGEST_BYTES) - 1
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class Cell:
-    """A row's bytes, and the row once somebody has asked for it."""
+    """A row's bytes, their share in the digest, and the row once somebody has asked for it.
 
-    __slots__ = ("_value", "raw")
+    `is_own`: the bytes are just the row as this master encodes it, nothing unknown is in them.
+    """
 
-    def __init__(self, raw: bytes, value: Any = None) -> None:
+    __slots__ = ("_value", "is_own", "raw", "share")
+
+    def __init__(self, raw: bytes, share: int, value: Any = None) -> None:
         self.raw = raw
+        self.share = share
+        self.is_own = value is not None
         self._value = value
 
     def value(self, table: Table[R]) -> R:
@@ -36,7 +50,7 @@ class Cell:
 class State:
     """Rows of all tables at one version. All iteration is in key order, the same on every master."""
 
-    __slots__ = ("_indexes", "_schema", "_tables", "version")
+    __slots__ = ("_indexes", "_sum", "_tables", "history", "schema", "version")
 
     def __init__(
         self,
@@ -44,9 +58,13 @@ class State:
         version: int = 0,
         tables: Map[str, Map[Key, Cell]] | None = None,
         indexes: Map[_IndexKey, Map[Key, None]] | None = None,
+        row_sum: int = 0,
+        history: Head = BEGINNING,
     ) -> None:
-        self._schema = schema
+        self.schema = schema
         self.version = version
+        self.history = history
+        self._sum = row_sum
         self._tables: Map[str, Map[Key, Cell]] = tables if tables is not None else Map()
         self._indexes: Map[_IndexKey, Map[Key, None]] = indexes if indexes is not None else Map()
 
@@ -71,6 +89,9 @@ class State:
     def count(self, table: Table[Any]) -> int:
         return len(self._rows(table.name))
 
+    def cell(self, table: str, key: Key) -> Cell | None:
+        return self._rows(table).get(key)
+
     def raw(self, table: str, key: Key) -> bytes | None:
         cell = self._rows(table).get(key)
         return None if cell is None else cell.raw
@@ -85,20 +106,44 @@ class State:
     def row_count(self) -> int:
         return sum(len(rows) for rows in self._tables.values())
 
+    @property
+    def cluster_version(self) -> int:
+        """The schema version that all masters have (see `versions`)."""
+        return self.schema.cluster_version(self)
+
+    @property
+    def digest(self) -> bytes:
+        """The same for equal rows and an equal history, whatever the order they came in."""
+        held = self._sum.to_bytes(DIGEST_BYTES, "little"), *self.history
+        return blake2b(_encode(held), digest_size=DIGEST_BYTES).digest()
+
     def changed(self, table: str, key: Key, raw: bytes | None, value: Any = None) -> "State":
-        """The state with one row written (or removed, raw=None), at the same version."""
+        """The state with one row written (or removed, raw=None), at the same version.
+
+        `value` may be given if `raw` is just its encoding.
+        """
         rows = self._rows(table)
         before = rows.get(key)
-        cell = None if raw is None else Cell(raw, value)
-        if cell is not None:
+        row_sum = self._sum if before is None else self._sum - before.share
+        cell = None
+        if raw is not None:
+            cell = Cell(raw, _share(table, key, raw), value)
             rows = rows.set(key, cell)
+            row_sum += cell.share
         elif before is not None:
             rows = rows.delete(key)
-        indexes = self._reindexed(table, key, before, cell)
-        return State(self._schema, self.version, self._tables.set(table, rows), indexes)
+        return State(
+            self.schema,
+            self.version,
+            self._tables.set(table, rows),
+            self._reindexed(table, key, before, cell),
+            row_sum & _SUM_MASK,
+            self.history,
+        )
 
-    def at(self, version: int) -> "State":
-        return State(self._schema, version, self._tables, self._indexes)
+    def at(self, version: int, history: Head) -> "State":
+        """The same rows as this version of the state, with what is recorded up to it."""
+        return State(self.schema, version, self._tables, self._indexes, self._sum, history)
 
     def _rows(self, table: str) -> Map[Key, Cell]:
         rows = self._tables.get(table)
@@ -108,7 +153,7 @@ class State:
         self, name: str, key: Key, before: Cell | None, after: Cell | None
     ) -> Map[_IndexKey, Map[Key, None]]:
         indexes = self._indexes
-        table = self._schema.get(name)
+        table = self.schema.get(name)
         if table is None or not table.indexes:
             return indexes
         old = _index_values(table, before)
@@ -125,6 +170,11 @@ class State:
                 slot = (name, index, now)
                 indexes = indexes.set(slot, indexes.get(slot, Map()).set(key, None))
         return indexes
+
+
+def _share(table: str, key: Key, raw: bytes) -> int:
+    row = _encode((table, key, raw))
+    return int.from_bytes(blake2b(row, digest_size=DIGEST_BYTES).digest(), "little")
 
 
 def _index_values(table: Table[Any], cell: Cell | None) -> dict[str, str | None]:

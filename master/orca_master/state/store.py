@@ -14,17 +14,23 @@ from typing import Any, TypeVar
 
 from orca_common.env import Env
 from orca_common.logs import get_logger
-from orca_master.errors import NotLeader, OrcaError, OutcomeUnknown
+from orca_master.errors import NotLeader, OrcaError, OutcomeUnknown, StorageFull, TooLarge
 from orca_master.state import entry as codec
 from orca_master.state.follow import Commit, Feed, Follower
+from orca_master.state.history.event import Record, head_after, placed
+from orca_master.state.history.keeper import History
 from orca_master.state.log import Leadership, Log
+from orca_master.state.marks import Marks, mark
 from orca_master.state.rows import State
 from orca_master.state.table import Schema, Table
 from orca_master.state.transaction import MAX_BYTES, Changes, Transaction
 
 T = TypeVar("T")
 
-SLOW_TRANSACTION_SECONDS = 0.020
+TRANSACTION_SECONDS = 0.020
+"""Of the processor: what one function may use while everybody else waits for it."""
+SECOND_RUN_WITHIN = 10
+"""Times the budget: one that used more than this is not given a second run."""
 MAX_FUNCTIONS_PER_ENTRY = 512
 
 log = get_logger("state")
@@ -33,16 +39,50 @@ log = get_logger("state")
 @dataclass(slots=True)
 class _Waiting:
     run: Callable[[Transaction], Any]
+    budget_seconds: float
     answer: "asyncio.Future[Any]"
     result: Any = None
     refusal: Exception | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Proposal:
+    """The entry under way, with what came of it here: it need not be read and applied again."""
+
+    raw: bytes
+    entry: codec.Entry
+    after: State
+
+
+class _Group:
+    """Whoever is written together: what they wrote so far, and the draft the next one reads."""
+
+    def __init__(self, base: State) -> None:
+        self.ran: list[_Waiting] = []
+        self.draft = base
+        self.changes: Changes = {}
+        self.records: list[Record] = []
+        self.size = 0
+
+    def take(self, transaction: Transaction) -> None:
+        self.draft = transaction.state
+        self.changes.update(transaction.changes)
+        self.records += transaction.records
+        self.size += transaction.size
+
+    @property
+    def wrote(self) -> bool:
+        return bool(self.changes or self.records)
+
+
 class Store:
     """Start it (`start`), keep `run` running, then `update` and read. One instance per master."""
 
-    def __init__(self, env: Env, backing: Log, schema: Schema) -> None:
+    def __init__(
+        self, env: Env, backing: Log, schema: Schema, history: History | None = None
+    ) -> None:
         self._env = env
+        self._history = history
         self._log = backing
         self._schema = schema
         self._state = State(schema)
@@ -51,13 +91,19 @@ class Store:
         # In order of arrival: a simulation must wake them in the same order every time.
         self._followers: dict[Follower, None] = {}
         self._feeds: dict[Feed, None] = {}
-        self._own_entry: bytes | None = None
-        self._own_state: State | None = None
+        self._marks: Marks = {}
+        self._own: _Proposal | None = None
 
     @property
     def state(self) -> State:
         """The last committed state."""
         return self._state
+
+    @property
+    def marks(self) -> Marks:
+        """Digests of the state at the last round versions, since the start or the last snapshot that
+        replaced it: to be compared with those of other masters (`odd_one_out`)."""
+        return dict(self._marks)
 
     @property
     def leadership(self) -> Leadership:
@@ -67,14 +113,18 @@ class Store:
         return await self._log.leadership_change(seen)
 
     async def start(self) -> None:
-        """Recover from the log. Raises DamagedLog, FolderInUse."""
+        """Recover from the log. Raises DamagedLog, FolderInUse, DamagedHistory."""
         await self._log.start(self)
+        if self._history is not None:
+            await self._history.start()
 
     async def run(self) -> None:
         """The writer and the log's own work, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._log.run(), name="log")
             group.create_task(self._write(), name="writer")
+            if self._history is not None:
+                group.create_task(self._history.run(), name="history")
 
     async def close(self) -> None:
         for waiting in self._waiting:
@@ -82,15 +132,24 @@ class Store:
                 waiting.answer.set_exception(NotLeader("this master is stopping"))
         self._waiting.clear()
         await self._log.close()
+        if self._history is not None:
+            await self._history.close()
 
-    async def update(self, fn: Callable[[Transaction], T]) -> T:
+    async def update(
+        self,
+        fn: Callable[[Transaction], T],
+        *,
+        budget_seconds: float = TRANSACTION_SECONDS,
+    ) -> T:
         """Run `fn` in a transaction and return its result once that is durable.
 
-        Raises what `fn` raised (then nothing of it was written), or what `Log.propose` raises.
+        Raises what `fn` raised (then nothing of it was written), or what `Log.propose` raises, or
+        TooLarge if `fn` used more of the processor than its budget. It may run twice: what a cold
+        cache or a garbage collection took is not held against it, so the second run is judged.
         A result without a write, and a refusal, is given only when the log has confirmed the state
         that it was made from: a master that was cut off, or a failed commit, misleads nobody.
         """
-        waiting = _Waiting(fn, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(fn, budget_seconds, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._wake.set()
         result: T = await waiting.answer
@@ -121,21 +180,28 @@ class Store:
 
     def apply(self, entry: bytes) -> bool:
         before = self._state
-        base, changes = codec.decode_entry(entry)
-        if base != before.version:
+        # By value: a replicated entry comes back as other bytes.
+        own = self._own if self._own is not None and self._own.raw == entry else None
+        decoded = own.entry if own else codec.decode_entry(entry)
+        if decoded.base != before.version:
             return False
-        if entry == self._own_entry and self._own_state is not None:
-            self._state = self._own_state
-        else:
-            self._state = codec.apply_changes(before, changes)
-        self._announce(Commit(before, self._state, changes))
+        self._state = own.after if own else codec.apply_entry(before, decoded)
+        if decoded.records and self._history is not None:
+            events = placed(before.history, self._state.version, decoded.records)
+            self._history.push(before.history, events)
+        mark(self._marks, self._state)
+        self._announce(Commit(before, self._state, decoded.changes))
         return True
 
     def capture(self) -> Iterator[bytes]:
-        return codec.capture(self._state)
+        parts = codec.capture(self._state)
+        return parts if self._history is None else self._history.synced(parts)
 
     def restore(self, parts: Iterable[bytes]) -> None:
         self._state = codec.restore(self._schema, parts)
+        self._marks.clear()
+        if self._history is not None:
+            self._history.jump(self._state.history)
         for follower in self._followers:
             follower.notify_everything()
         for feed in self._feeds:
@@ -156,59 +222,74 @@ class Store:
 
     async def _write_group(self) -> None:
         base = self._state
-        ran, draft, changes = self._run_waiting(base)
-        if not ran:
+        group = self._run_waiting(base)
+        if not group.ran:
             return
         try:
-            error = await (self._commit(base, draft, changes) if changes else self._confirm())
+            error = await (self._commit(base, group) if group.wrote else self._confirm())
         except BaseException:
             _answer(
-                ran,
+                group.ran,
                 OutcomeUnknown("this master stopped while it was writing; look, then ask again"),
             )
             raise
-        _answer(ran, error)
+        _answer(group.ran, error)
 
-    def _run_waiting(self, base: State) -> tuple[list[_Waiting], State, Changes]:
-        ran: list[_Waiting] = []
-        draft = base
-        changes: Changes = {}
-        written = 0
-        while self._waiting and len(ran) < MAX_FUNCTIONS_PER_ENTRY and written < MAX_BYTES:
+    def _run_waiting(self, base: State) -> _Group:
+        group = _Group(base)
+        while self._waiting and len(group.ran) < MAX_FUNCTIONS_PER_ENTRY and group.size < MAX_BYTES:
             waiting = self._waiting.popleft()
             if waiting.answer.done():  # its caller has gone away
                 continue
-            transaction = Transaction(draft)
-            started = self._env.monotonic()
+            group.ran.append(waiting)
             try:
-                waiting.result = waiting.run(transaction)
+                group.take(self._run(waiting, group.draft))
             except Exception as error:  # the caller gets it; the writer goes on with the others
                 waiting.refusal = error
-                ran.append(waiting)
-                continue
-            took = self._env.monotonic() - started
-            if took > SLOW_TRANSACTION_SECONDS:
-                log.warning(
-                    "transaction was slow", seconds=round(took, 3), function=str(waiting.run)
-                )
-            ran.append(waiting)
-            draft = transaction.state
-            changes.update(transaction.changes)
-            written += sum(len(raw or b"") for raw in transaction.changes.values())
-        return ran, draft, changes
+        return group
 
-    async def _commit(self, base: State, draft: State, changes: Changes) -> OrcaError | None:
-        entry = codec.encode_entry(base.version, changes)
-        self._own_entry, self._own_state = entry, draft.at(base.version + 1)
+    def _run(self, waiting: _Waiting, draft: State) -> Transaction:
+        budget, thread_time = waiting.budget_seconds, self._env.clock.thread_time
+        started = thread_time()
+        transaction = Transaction(draft)
+        waiting.result = waiting.run(transaction)
+        took = thread_time() - started
+        if budget < took <= budget * SECOND_RUN_WITHIN:
+            started = thread_time()
+            transaction = Transaction(draft)
+            waiting.result = waiting.run(transaction)
+            took = thread_time() - started
+        if took > budget:
+            log.warning("transaction was refused", seconds=round(took, 3), run=str(waiting.run))
+            raise TooLarge(
+                f"the change took {took * 1000:.0f} ms of at most {budget * 1000:.0f} ms, and"
+                " nothing of it was done: split it into smaller batches"
+            )
+        if transaction.records:
+            self._check_recordable()
+        return transaction
+
+    def _check_recordable(self) -> None:
+        if self._history is None:
+            raise RuntimeError("this store was made without a history")
+        if self._history.is_behind:
+            raise StorageFull("the history cannot be written: make space on the master's disk")
+
+    async def _commit(self, base: State, group: _Group) -> OrcaError | None:
+        version = base.version + 1
+        entry = codec.Entry(base.version, group.changes, group.records)
+        raw = codec.encode_entry(entry)
+        history = head_after(base.history, version, group.records)
+        self._own = _Proposal(raw, entry, group.draft.at(version, history))
         try:
-            if not await self._log.propose(entry):
+            if not await self._log.propose(raw):
                 return NotLeader(
                     "another master changed the state first; nothing was done, ask again"
                 )
         except OrcaError as error:
             return error
         finally:
-            self._own_entry = self._own_state = None
+            self._own = None
         return None
 
     async def _confirm(self) -> OrcaError | None:

@@ -58,6 +58,29 @@ def test_names_are_listed_in_order_renamed_over_others_and_removed(make: Make, r
     assert not disk.exists(f"{root}/a")
 
 
+def test_a_file_is_renamed_into_another_folder(make: Make, root: str):
+    disk = make()
+    disk.make_folders(f"{root}/folder")
+    write(disk, f"{root}/x", b"x")
+    with pytest.raises(FileNotFoundError):
+        disk.rename(f"{root}/x", f"{root}/none/x")
+    disk.rename(f"{root}/x", f"{root}/folder/y")
+    assert disk.list(root) == ["folder"]
+    assert disk.read(f"{root}/folder/y") == b"x"
+
+
+def test_a_file_is_read_in_pieces_also_when_its_name_is_gone(make: Make, root: str):
+    disk = make()
+    disk.make_folders(root)
+    write(disk, f"{root}/x", b"hello world")
+    assert disk.size(f"{root}/x") == 11
+    file = disk.open_read(f"{root}/x")
+    assert file.read(6) == b"hello "
+    disk.remove(f"{root}/x")
+    assert (file.read(6), file.read(6)) == (b"world", b"")
+    file.close()
+
+
 def test_an_open_file_follows_its_name_and_outlives_it(make: Make, root: str):
     disk = make()
     disk.make_folders(root)
@@ -77,6 +100,8 @@ def test_what_is_not_there_is_said_as_the_system_says_it(make: Make, root: str):
     disk.make_folders(root)
     for verb in (
         lambda: disk.read(f"{root}/none"),
+        lambda: disk.size(f"{root}/none"),
+        lambda: disk.open_read(f"{root}/none"),
         lambda: disk.remove(f"{root}/none"),
         lambda: disk.rename(f"{root}/none", f"{root}/x"),
         lambda: disk.open_append(f"{root}/none/x"),

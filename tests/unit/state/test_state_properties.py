@@ -70,18 +70,27 @@ def test_a_state_equals_a_dict_and_so_do_its_entries_and_its_capture(todo):
     for operations_of_one in todo:
         tx = Transaction(state)
         run(tx, model, operations_of_one)
-        base, changes = codec.decode_entry(codec.encode_entry(state.version, tx.changes))
-        assert base == state.version
-        state = tx.state.at(state.version + 1)
-        applied = codec.apply_changes(applied, changes)
+        entry = codec.decode_entry(codec.encode_entry(codec.Entry(state.version, tx.changes)))
+        assert entry.base == state.version
+        state = tx.state.at(state.version + 1, state.history)
+        applied = codec.apply_entry(applied, entry)
         history.append((state, dict(model)))
     for version, then in history:
         check(version, then)
     assert [*applied.raw_rows()] == [*state.raw_rows()]
+    assert applied.digest == state.digest
     check(applied, model)
     restored = codec.restore(SCHEMA, codec.capture(state))
     check(restored, model)
     assert restored.version == state.version
+    assert restored.digest == state.digest
+    afresh = State(SCHEMA)
+    for table, key, raw in reversed([*state.raw_rows()]):
+        afresh = afresh.changed(table, key, raw)
+    assert afresh.digest == state.digest, "whatever way led here"
+    for other, _ in history:
+        same = sorted(other.raw_rows()) == sorted(state.raw_rows())
+        assert (other.digest == state.digest) == same
 
 
 @settings(max_examples=100, derandomize=True, deadline=None)

@@ -3,17 +3,20 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import cast
 
 import msgspec
 import pytest
+from memory_log import MemoryLog
 
+from orca_common.env import Env
 from orca_master.errors import Conflict, NotLeader, OutcomeUnknown, StorageFull, TooLarge
 from orca_master.state.follow import FeedOverrun
-from orca_master.state.log import Leadership, LogFailed, Machine
+from orca_master.state.log import LogFailed
 from orca_master.state.store import Store
 from orca_master.state.table import Schema, Table
 from orca_master.state.transaction import Transaction
-from sim.env import sim_env
+from sim.env import SimClock, sim_env
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -26,45 +29,9 @@ ROWS = Table("rows", Row, key=lambda r: (r.id,), indexes={"group": lambda r: r.g
 OTHERS = Table("others", Row, key=lambda r: (r.id,))
 
 
-class MemoryLog:
-    """Commits in memory. `fails` are raised, one for each proposal; `gate` holds proposals back."""
-
-    def __init__(self) -> None:
-        self.machine: Machine
-        self.entries: list[bytes] = []
-        self.fails: list[BaseException] = []
-        self.barrier_fails: list[Exception] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.leadership = Leadership(1, True, "m1")
-
-    async def start(self, machine: Machine) -> None:
-        self.machine = machine
-
-    async def run(self) -> None:
-        await asyncio.Event().wait()
-
-    async def propose(self, entry: bytes) -> bool:
-        await self.gate.wait()
-        if self.fails:
-            raise self.fails.pop(0)
-        self.entries.append(entry)
-        return self.machine.apply(bytes(bytearray(entry)))  # other bytes, as from another master
-
-    async def barrier(self) -> None:
-        if self.barrier_fails:
-            raise self.barrier_fails.pop(0)
-
-    async def leadership_change(self, seen: Leadership) -> Leadership:
-        return self.leadership
-
-    async def close(self) -> None:
-        pass
-
-
 @contextlib.asynccontextmanager
-async def a_store(log: MemoryLog) -> AsyncIterator[Store]:
-    store = Store(sim_env(1), log, Schema(ROWS, OTHERS))
+async def a_store(log: MemoryLog, env: Env | None = None) -> AsyncIterator[Store]:
+    store = Store(env or sim_env(1), log, Schema(ROWS, OTHERS))
     await store.start()
     work = asyncio.ensure_future(store.run())
     try:
@@ -245,6 +212,59 @@ async def test_one_transaction_is_bounded():
         assert store.state.count(ROWS) == 0
 
 
+class Burning:
+    """A function that uses so many seconds of the processor in its first run, second run, …"""
+
+    def __init__(self, env: Env, *seconds: float) -> None:
+        self._clock = cast("SimClock", env.clock)
+        self._seconds = list(seconds)
+        self.runs = 0
+
+    def __call__(self, tx: Transaction) -> str:
+        self._clock.burnt += self._seconds[self.runs]
+        self.runs += 1
+        tx.put(ROWS, Row("burnt", self.runs))
+        return "done"
+
+
+async def test_a_function_over_its_budget_is_refused_and_the_others_of_its_group_go_on():
+    log = MemoryLog()
+    async with a_store(log, env := sim_env(1)) as store:
+        slow = Burning(env, 0.030, 0.031)
+        answers = await asyncio.gather(
+            store.update(put("a")),
+            store.update(slow),
+            store.update(put("b")),
+            return_exceptions=True,
+        )
+        assert isinstance(answers[1], TooLarge)
+        assert "took 31 ms of at most 20 ms" in str(answers[1])
+        assert "split it into smaller batches" in str(answers[1])
+        assert [row.id for row in store.state.scan(ROWS)] == ["a", "b"]
+        assert len(log.entries) == 1
+
+
+async def test_a_slow_first_run_is_not_held_against_a_function():
+    async with a_store(MemoryLog(), env := sim_env(1)) as store:
+        cold = Burning(env, 0.150, 0.010)
+        assert await store.update(cold) == "done"
+        assert store.state.get(ROWS, "burnt") == Row("burnt", 2)
+
+
+async def test_what_is_far_over_its_budget_does_not_stop_the_loop_a_second_time():
+    async with a_store(MemoryLog(), env := sim_env(1)) as store:
+        endless = Burning(env, 0.201, 0.0)
+        with pytest.raises(TooLarge):
+            await store.update(endless)
+        assert endless.runs == 1
+
+
+async def test_a_caller_may_state_a_larger_budget():
+    async with a_store(MemoryLog(), env := sim_env(1)) as store:
+        heavy = Burning(env, 0.5)
+        assert await store.update(heavy, budget_seconds=1.0) == "done"
+
+
 async def test_writing_what_is_there_already_writes_nothing():
     log = MemoryLog()
     async with a_store(log) as store:
@@ -356,3 +376,14 @@ async def test_a_capture_is_of_the_moment_of_the_call_whenever_its_parts_are_mad
         other.restore(list(parts))
         assert [row.id for row in other.state.scan(ROWS)] == ["a"]
         assert other.state.version == store.state.version - 1
+
+
+async def test_marks_are_taken_while_applying_and_begin_anew_behind_a_snapshot():
+    async with a_store(MemoryLog()) as one, a_store(MemoryLog()) as other:
+        for number in range(1000):
+            await one.update(put("a", number))
+        assert one.marks == {1000: one.state.digest}
+        other.restore(one.capture())
+        assert other.marks == {}
+        one.restore([*other.capture()])
+        assert one.marks == {}
