@@ -14,8 +14,10 @@ import asyncio
 import itertools
 import random
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Any
 
 from orca_master.errors import NotLeader, OutcomeUnknown, Refusal, StorageFull
 from orca_master.state.log import DamagedLog, LogFailed
@@ -69,6 +71,7 @@ class History:
         self.nodes = [SimNode(name, self.wires, self.chance) for name in names]
         for node in self.nodes:
             node.on_state = self._check_state
+        self._born = itertools.count(self.masters + 1)
         self._leaders: dict[int, str] = {}
         self._rows: dict[int, dict[tuple[str, tuple[str, ...]], bytes]] = {}
         self._operations: dict[str, list[Operation]] = {name: [] for name in REGISTER_NAMES}
@@ -218,11 +221,14 @@ class History:
 
     async def _break(self) -> None:
         until = self._now() + CHAOS_SECONDS
-        faults = [fault for fault in FAULTS if self.chance.random() < 0.6]
+        faults = self._faults()
         while self._now() < until:
             await asyncio.sleep(self.chance.expovariate(1.5))
             self._check_failures()
             await self.chance.choice([*faults, History.heal])(self)
+
+    def _faults(self) -> list[Callable[[Any], Awaitable[None]]]:
+        return [fault for fault in FAULTS if self.chance.random() < 0.6]
 
     async def kill(self) -> None:
         await self._take_down(self.chance.choice(self.nodes), power_loss=False)
@@ -368,9 +374,8 @@ class History:
                 node.disk.changes_left = None
 
     def _leader_or_any(self) -> SimNode:
-        if self.last_leader is not None and self.chance.random() < 0.7:
-            return next(node for node in self.nodes if node.name == self.last_leader)
-        return self.chance.choice(self.nodes)
+        leaders = [node for node in self.nodes if node.name == self.last_leader]
+        return self.chance.choice(leaders if self.chance.random() < 0.7 and leaders else self.nodes)
 
     # What must stay true.
 
@@ -426,8 +431,11 @@ class History:
         except (NotLeader, OutcomeUnknown, StorageFull, TimeoutError):
             return False
         await asyncio.sleep(0.5)
-        version = leaders[0].store.state.version
-        return all(n.store is not None and n.store.state.version == version for n in self.nodes)
+        return self._are_equal(leaders[0])
+
+    def _are_equal(self, leader: SimNode) -> bool:
+        versions = {n.store.state.version if n.store is not None else None for n in self.nodes}
+        return len(versions) == 1
 
     def _check_end(self) -> None:
         rows = self._rows[max(self._rows)]

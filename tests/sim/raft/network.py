@@ -49,9 +49,12 @@ class Port:
         self._last_turn = now
         if self._turns > MOST_TURNS:
             raise LogFailed(f"{self.name} turns and turns, and nothing comes of it")
-        timer = asyncio.get_running_loop().call_later(seconds, self._something.set)
-        await self._something.wait()
-        timer.cancel()
+        if seconds > 0 and not self._something.is_set():
+            timer = asyncio.get_running_loop().call_later(seconds, self._something.set)
+            await self._something.wait()
+            timer.cancel()
+        else:
+            await asyncio.sleep(0)
         self._something.clear()
         await self._may_run.wait()
 

@@ -208,6 +208,7 @@ class SimNode:
     async def start(self) -> None:
         """Raises DamagedLog, which no fault that is simulated here may lead to."""
         self.boots += 1
+        self.removed = None
         env = Env(
             clock=self.clock,
             random=SimRandom(self._chance.getrandbits(32)),

@@ -65,8 +65,11 @@ class PreVote(_Message, frozen=True, tag=3):
 
 
 class PreVoteReply(_Message, frozen=True, tag=4):
+    """`removed_by`: who removed the receiver from the cluster, if that is committed; else empty."""
+
     attempt: Number
     is_granted: bool
+    removed_by: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
 class RequestVote(_Message, frozen=True, tag=5):

@@ -76,6 +76,7 @@ class Elections(SyncObj):  # type: ignore[misc]
         self._votes: set[str] = set()
         self._pre_votes: set[str] = set()
         self._attempt = 0
+        self._told_removed_by: str | None = None
         self._may_stand = False
         self._was_asked_to_stand = False
         self._heard_leader_at = NEVER
@@ -270,10 +271,13 @@ class Elections(SyncObj):  # type: ignore[misc]
             and not self._hears_a_leader()
             and self._is_up_to_date(message)
         )
-        self._send(peer, PreVoteReply(self.term, message.attempt, is_granted))
+        removed_by = self._journal.members.at(self.commit_index).removed_by(peer) or ""
+        self._send(peer, PreVoteReply(self.term, message.attempt, is_granted, removed_by))
 
     def _on_pre_vote_reply(self, peer: str, message: PreVoteReply) -> None:
-        if message.term > self.term:
+        if message.removed_by:  # no id ever comes back, so that is true for good
+            self._told_removed_by = message.removed_by
+        elif message.term > self.term:
             self.step_down(message.term)
         elif message.is_granted and message.attempt == self._attempt and not self.leads:
             self._pre_votes.add(peer)

@@ -159,6 +159,8 @@ class Followers:
         self.round = 0
         self._followers = {}
         self.go_by(members, connected)
+        for peer in sorted(connected):
+            self.tell_if_removed(peer)
 
     def go_by(self, members: Configuration, connected: Set[str]) -> None:
         """These are the members from now on."""
@@ -178,18 +180,22 @@ class Followers:
         return Follower(self._journal.last_index + 1, self._env.monotonic(), is_connected)
 
     def connected(self, peer: str) -> None:
+        self.tell_if_removed(peer)
         follower = self._followers.get(peer)
         if follower is None:
-            if self._members.removed_by(peer) is None:
-                return
-            follower = self._followers[peer] = self._new(is_connected=True)
-            follower.leaves_at = self._env.monotonic() + FAREWELL_SECONDS
+            return
         follower.is_connected = True
         follower.sent_at = float("-inf")
         follower.told_round = 0
         follower.probe(follower.match_index + 1 if follower.match_index else follower.next_index)
         if follower.stream is not None:
             follower.stream.restart(self._env.monotonic())
+
+    def tell_if_removed(self, peer: str) -> None:
+        """Feed a connected one that is no member any more, until it has heard of that."""
+        if peer not in self._followers and self._members.removed_by(peer) is not None:
+            follower = self._followers[peer] = self._new(is_connected=True)
+            follower.leaves_at = self._env.monotonic() + FAREWELL_SECONDS
 
     def disconnected(self, peer: str) -> None:
         follower = self._followers.get(peer)
@@ -269,13 +275,18 @@ class Followers:
         follower = self._followers.get(peer)
         return (0, -inf) if follower is None else (follower.match_index, follower.heard_at)
 
-    def is_close(self, peer: str, *, entries: int) -> bool:
+    def is_majority_close(self, members: Configuration, *, within: int) -> bool:
+        """Whether enough of these voters answer and lack at most so many entries."""
+        near = [v for v in members.voters if v == self._node or self.is_close(v, within=within)]
+        return len(near) > len(members.voters) // 2
+
+    def is_close(self, peer: str, *, within: int) -> bool:
         """Whether it answers, and lacks at most so many entries."""
         follower = self._followers.get(peer)
         return (
             follower is not None
             and follower.is_connected
-            and follower.match_index >= self._journal.last_index - entries
+            and follower.match_index >= self._journal.last_index - within
             and follower.match_index >= self._journal.first_index
             and self._env.monotonic() - follower.heard_at < ANSWER_SECONDS
         )

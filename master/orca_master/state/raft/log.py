@@ -191,17 +191,35 @@ class RaftLog:
 
         def edit(now: Configuration) -> Configuration:
             after = with_voter(now, node)
-            if not self._engine.followers.is_close(node, entries=CAUGHT_UP_ENTRIES):
+            if not self._engine.followers.is_close(node, within=CAUGHT_UP_ENTRIES):
                 raise Conflict(
                     f"{node} has not caught up yet, or is not connected: ask again when it has"
+                )
+            if not self._engine.followers.is_majority_close(after, within=CAUGHT_UP_ENTRIES):
+                raise Conflict(
+                    f"with {node} the voters that answer would be no majority any more: bring the"
+                    " others back, or remove those that are gone first"
                 )
             return after
 
         await self._change(edit)
 
     async def remove(self, node: str) -> None:
-        """Remove a member, for good. A leader that removes itself hands over when it is committed."""
-        await self._change(lambda now: without(now, node, by=self._node))
+        """Remove a member, for good. A leader that removes itself hands over when it is committed.
+
+        Conflict also if those that are left could not commit anything, this change included.
+        """
+
+        def edit(now: Configuration) -> Configuration:
+            after = without(now, node, by=self._node)
+            if not self._engine.followers.is_majority_close(after, within=CAUGHT_UP_ENTRIES):
+                raise Conflict(
+                    f"without {node} there would be no majority of voters that answers: bring the"
+                    " others back, or remove those that are gone first"
+                )
+            return after
+
+        await self._change(edit)
 
     async def change_address(self, node: str, address: str) -> None:
         await self._change(lambda now: with_address(now, node, address))

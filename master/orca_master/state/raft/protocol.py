@@ -130,10 +130,15 @@ class Engine(Elections):
             if led and not self.leads:  # a majority was silent; it must not stand again at once
                 self._renew_election_deadline()
 
+    @property
+    def has_more_to_do(self) -> bool:
+        """Whether another tick will do something even if nothing comes."""
+        if self.applied_index < self.commit_index:
+            return True
+        return self.leads and self.is_alone and self.commit_index < self._journal.last_index
+
     def seconds_to_deadline(self) -> float:
         """How long there is nothing to do, if nothing comes."""
-        if self.leads and self.is_alone and self.commit_index < self._journal.last_index:
-            return 0.0  # our own disk was all that was waited for
         now = self._env.monotonic()
         if self.leads:
             return self.followers.next_heartbeat_at() - now
@@ -161,7 +166,9 @@ class Engine(Elections):
 
     @property
     def removed_by(self) -> str | None:
-        """Who removed this master, once it has applied that; else None."""
+        """Who removed this master, once it has applied that or was told; else None."""
+        if self._told_removed_by is not None:
+            return self._told_removed_by
         return self._journal.members.at(self.applied_index).removed_by(self._node)
 
     def change_members(self, edit: Callable[[Configuration], Configuration]) -> int:

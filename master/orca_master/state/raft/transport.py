@@ -128,7 +128,7 @@ class TlsNetwork:
                 )
 
     async def wait(self, seconds: float) -> None:
-        if not self._something.is_set():
+        if seconds > 0 and not self._something.is_set():
             timer = asyncio.get_running_loop().call_later(seconds, self._something.set)
             await self._something.wait()
             timer.cancel()

@@ -15,6 +15,7 @@ from orca_master.state.log import DamagedLog, FolderInUse
 
 FORMAT = 1
 LOCK = "lock"
+IDENTITY = "identity"
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -89,4 +90,4 @@ def _refuse(folder: str, theirs: Identity, ours: Identity) -> NoReturn:
 
 
 def _path(folder: str) -> str:
-    return posixpath.join(folder, "identity")
+    return posixpath.join(folder, IDENTITY)
