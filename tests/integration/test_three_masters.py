@@ -225,7 +225,7 @@ async def test_one_master_grows_to_three_and_what_runs_goes_on(tmp_path: Path) -
             await cluster.up()
             deploys.stop()
         await deploys.check()
-        assert not (cluster.folder / "master-1" / "log").exists()
+        assert not (cluster.folder / "master-1" / "log" / "identity").exists()
         await until_all_agree(cluster)
         await cluster.until("sleeps", status="running", running_replicas=2)
         assert own_children("sleep") == before

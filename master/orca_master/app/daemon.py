@@ -70,6 +70,7 @@ async def serve(settings: MasterConfig) -> None:
         node_down_after_seconds=settings.node_down_after_seconds,
         membership=membership,
     )
+    await backing.prepare()
     await core.store.start()
     try:
         async with asyncio.TaskGroup() as group:

@@ -8,6 +8,7 @@ from orca_master.app.folder import Folder
 from orca_master.http.port import NotAllowedHere
 from orca_master.state.growing import GrowingLog
 from orca_master.state.log import Machine
+from orca_master.state.raft.convert import retire
 from orca_master.state.raft.founding import found
 from orca_master.state.raft.log import RaftLog
 from orca_master.state.raft.transport import TlsNetwork
@@ -43,18 +44,31 @@ class Backing:
             raise NotAllowedHere("this master has no others yet")
         return self._network.accept()
 
+    async def prepare(self) -> None:
+        """Remove what a conversion that was cut short has left. Raises DamagedLog, OSError."""
+        if self._folder.is_raft and self._env.disk.exists(self._folder.raft_log):
+            self._retire_solo()
+
     async def _convert(self, machine: Machine, *, term: int) -> RaftLog:
-        folder = self._folder
         await found(
             self._env,
-            folder.raft_log,
-            cluster_id=folder.cluster_id,
-            node=folder.master_id,
+            self._folder.raft_log,
+            cluster_id=self._folder.cluster_id,
+            node=self._folder.master_id,
             address=self._peers,
             capture=machine.capture(),
             first_term=term,
         )
+        self._retire_solo()
         return self._raft()
+
+    def _retire_solo(self) -> None:
+        retire(
+            self._env,
+            self._folder.solo_log,
+            cluster_id=self._folder.cluster_id,
+            node=self._folder.master_id,
+        )
 
     def _raft(self) -> RaftLog:
         client = self._credentials.client()

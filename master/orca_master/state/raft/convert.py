@@ -55,10 +55,14 @@ async def convert(
         finally:
             await solo.close()
         log.info("the log was converted", folder=raft_folder, first_term=solo.leadership.term)
-    identity = folders.Identity(cluster=cluster_id, member=node)
-    folders.check_identity(disk, raft_folder, identity)
-    if disk.exists(solo_folder):
-        _empty(disk, solo_folder, identity)
+    folders.check_identity(disk, raft_folder, folders.Identity(cluster=cluster_id, member=node))
+    retire(env, solo_folder, cluster_id=cluster_id, node=node)
+
+
+def retire(env: Env, solo_folder: str, *, cluster_id: str, node: str) -> None:
+    """Empty the solo log's folder, if it is there, once the Raft folder is. Raises FolderInUse, OSError."""
+    if env.disk.exists(solo_folder):
+        _empty(env.disk, solo_folder, folders.Identity(cluster=cluster_id, member=node))
 
 
 def _empty(disk: Disk, solo_folder: str, identity: folders.Identity) -> None:
