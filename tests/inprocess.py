@@ -15,11 +15,10 @@ from orca_common.env import Disk
 from orca_common.real import real_env
 from orca_master.app.config import MasterConfig
 from orca_master.app.core import MasterCore
-from orca_master.app.credentials import Credentials
-from orca_master.app.daemon import Keys, all_routes, authenticated, found, myself
 from orca_master.app.folder import found_folder
-from orca_master.app.log import Backing
-from orca_master.app.members import LogMembership
+from orca_master.app.home import myself
+from orca_master.app.keys import found
+from orca_master.app.parts import Parts
 from orca_master.cluster.masters.operations import register
 from orca_master.cluster.model import NODES, Node, NodeState
 from orca_master.errors import Forbidden, Trouble
@@ -139,19 +138,22 @@ async def in_process(
     env = real_env(threads=2)
     if disk is not None:
         env = replace(env, disk=disk)
-    settings = MasterConfig(data_dir=str(folder), bind=HOST, api_port=free_port())
+    settings = MasterConfig(
+        data_dir=str(folder),
+        bind=HOST,
+        api_port=free_port(),
+        heartbeat_seconds=0.5,
+        node_down_after_seconds=2.0,
+    )
     kept = found_folder(env, folder)
-    me = myself(settings, kept)
-    backing = Backing(env, kept, Credentials(env, kept), peers=me.peers)
-    membership = LogMembership(backing.log, me=me.id, address=me.peers)
-    core = MasterCore(env, backing.log, heartbeat_seconds=0.5, node_down_after_seconds=2.0)
-    await core.store.start()
+    parts = Parts(env, settings, kept, myself(settings, kept))
+    core = parts.core
+    await parts.start()
     async with asyncio.TaskGroup() as group:
         running = group.create_task(core.run())
-        await found(core, kept, me, cluster_name="test")
-        await core.store.update(lambda tx: register(tx, me))
-        routes = all_routes(core, membership, Keys(core, kept), kek=kept.kek)
-        server = HttpServer(core.env, routes, lambda header: authenticated(core, header))
+        await found(core, kept, parts.me, cluster_name="test")
+        await core.store.update(lambda tx: register(tx, parts.me))
+        server = HttpServer(core.env, parts.routes(), parts.keys.authenticated)
         await server.start(HOST, settings.api_port)
         assert kept.admin_token is not None
         cluster = InProcess(core, f"http://{HOST}:{settings.api_port}", kept.admin_token, group)
@@ -165,4 +167,4 @@ async def in_process(
             await cluster.worker.kill()
             await server.close()
             running.cancel()
-    await core.store.close()
+    await parts.close()

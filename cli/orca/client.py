@@ -136,6 +136,11 @@ class Client:
         answer = await self._json("POST", "/api/v1/cluster/join-tokens", body=body, once=False)
         return str(answer["token"])
 
+    async def audit(self, *, resource: str | None = None, limit: int = 100) -> dict[str, Any]:
+        """`{events: [...], next}`, newest first."""
+        params = _given(resource=resource, limit=str(limit))
+        return await self._json("GET", "/api/v1/audit", params=params)
+
     async def masters(self) -> dict[str, Any]:
         """`{masters: [...], term, voters, tolerates}`."""
         return await self._json("GET", "/api/v1/cluster/masters")

@@ -11,13 +11,15 @@ from orca_master.cluster.presence import Liveness, Presence
 from orca_master.control.leader import Controller, run_while_leader
 from orca_master.http.once import OnceSweeper
 from orca_master.services.controller import ServicesController
+from orca_master.state.history.keeper import History
 from orca_master.state.log import Log
 from orca_master.state.store import Store
 from orca_master.tasks.dispatcher import Dispatcher
 
 
 class MasterCore:
-    """`membership`: how the log's members are changed; None where they are fixed."""
+    """`membership`: how the log's members are changed; None where they are fixed. Without a `history`
+    no trail can be written, so nothing of `routes` works."""
 
     def __init__(
         self,
@@ -27,9 +29,10 @@ class MasterCore:
         heartbeat_seconds: float,
         node_down_after_seconds: float,
         membership: Membership | None = None,
+        history: History | None = None,
     ) -> None:
         self.env = env
-        self.store = Store(env, log, SCHEMA)
+        self.store = Store(env, log, SCHEMA, history)
         self.presence = Presence(env)
         self.dispatcher = Dispatcher(
             env, self.store, self.presence, heartbeat_seconds=heartbeat_seconds
@@ -57,5 +60,7 @@ class MasterCore:
         """Make the cluster's first row, once; needs `run` to be running."""
         now = self.env.now()
         await self.store.update(
-            lambda tx: found_cluster(tx, id=cluster_id, name=cluster_name, now=now)
+            lambda tx: found_cluster(
+                tx, id=cluster_id, name=cluster_name, now=now, schema=SCHEMA.version
+            )
         )

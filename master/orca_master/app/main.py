@@ -16,10 +16,13 @@ from orca_master.app.config import MasterConfig
 from orca_master.app.daemon import serve
 from orca_master.app.folder import BadFolder
 from orca_master.app.joining import CannotJoin
+from orca_master.cluster.masters.agreement import Diverged
 from orca_master.cluster.pki import WrongKey
 from orca_master.errors import StorageFull
+from orca_master.state.history.file import DamagedHistory
 from orca_master.state.log import DamagedLog, FolderInUse, LogFailed
 from orca_master.state.raft.members import Removed
+from orca_master.state.versions import OlderThanCluster
 from orca_proto.join import NotAToken
 
 REMOVED_EXIT = 3
@@ -65,10 +68,13 @@ def main(config: Path | None, join: tuple[str, ...], **flags: Any) -> None:
 _KNOWN = (
     BadFolder,
     CannotJoin,
+    DamagedHistory,
     DamagedLog,
+    Diverged,
     FolderInUse,
     LogFailed,
     NotAToken,
+    OlderThanCluster,
     OSError,
     Removed,
     StorageFull,

@@ -4,9 +4,29 @@ from orca_master.cluster.model import AUTHORITY, CLUSTER, JOIN_GRANTS, MASTERS, 
 from orca_master.http.once import DONE
 from orca_master.identity.model import TOKENS
 from orca_master.services.model import SERVICES
-from orca_master.state.table import Schema
+from orca_master.state.table import Schema, View
 from orca_master.tasks.model import SPECS, TASKS
 
+VERSION = 1
+"""Raise it with what is added to tables, and say there since when it is (`Table.since`)."""
+
+
+def _cluster_version(view: View) -> int:
+    cluster = view.get(CLUSTER, "cluster")
+    return cluster.schema if cluster is not None else VERSION
+
+
 SCHEMA = Schema(
-    CLUSTER, AUTHORITY, MASTERS, JOIN_GRANTS, NODES, TOKENS, DONE, SERVICES, TASKS, SPECS
+    CLUSTER,
+    AUTHORITY,
+    MASTERS,
+    JOIN_GRANTS,
+    NODES,
+    TOKENS,
+    DONE,
+    SERVICES,
+    TASKS,
+    SPECS,
+    version=VERSION,
+    cluster_version=_cluster_version,
 )

@@ -8,12 +8,14 @@ from orca_master.state.table import Table
 
 
 class Cluster(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One row. `epoch` is raised when the state is restored from a backup."""
+    """One row. `epoch` is raised when the state is restored from a backup; `schema` is the lowest
+    schema version of all masters, and never falls."""
 
     id: str
     name: str
     epoch: int
     created_at: float
+    schema: int = 1
 
 
 class Authority(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -21,11 +21,11 @@ from orca_proto import join
 from orca_proto.identity import NodeRole
 
 
-def found_cluster(tx: Transaction, *, id: str, name: str, now: float) -> Cluster:
+def found_cluster(tx: Transaction, *, id: str, name: str, now: float, schema: int = 1) -> Cluster:
     """Make the cluster's row at the first start; later starts find it."""
     cluster = tx.get(CLUSTER, "cluster")
     if cluster is None:
-        cluster = Cluster(id=id, name=name, epoch=1, created_at=now)
+        cluster = Cluster(id=id, name=name, epoch=1, created_at=now, schema=schema)
         tx.put(CLUSTER, cluster)
     return cluster
 

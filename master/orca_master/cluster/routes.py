@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from orca_common.env import Env
+from orca_master.audit.operations import trail
 from orca_master.cluster import operations, pki
 from orca_master.cluster.masters.port import Membership
 from orca_master.cluster.masters.routes import describe
-from orca_master.cluster.model import NODES, Node
+from orca_master.cluster.model import NODES, JoinGrant, Node
 from orca_master.cluster.presence import Presence
 from orca_master.errors import Forbidden, Invalid, Problem
 from orca_master.http.dialects import CLUSTER
@@ -21,6 +22,7 @@ from orca_master.http.names import Name
 from orca_master.http.route import Call, NoQuery, Open, Reply, Route, Served, StrictModel
 from orca_master.identity.model import Permission
 from orca_master.state.store import Store
+from orca_master.state.transaction import Transaction
 from orca_proto.identity import NodeRole
 from orca_proto.join import JoinToken
 
@@ -126,17 +128,24 @@ class ClusterRoutes:
         if role is NodeRole.MASTER and not call.caller.may(Permission.MASTERS_WRITE):
             raise Forbidden(f"this token lacks the permission {Permission.MASTERS_WRITE}")
         token = JoinToken(self.signer().fingerprint, self.env.random.token_bytes(32))
-        grant = await self.store.update(
-            lambda tx: operations.grant_join(
+
+        def grant_join(tx: Transaction) -> JoinGrant:
+            now = self.env.now()
+            self._note(tx, call.actor, "join-token.create", f"join-tokens/{token.public_key[:8]}")
+            return operations.grant_join(
                 tx,
                 public_key=token.public_key,
                 ttl_seconds=call.body.ttl,
                 uses=call.body.uses,
-                now=self.env.now(),
+                now=now,
                 role=role,
             )
-        )
+
+        grant = await self.store.update(grant_join)
         return Reply({"token": token.text(), "expires_at": grant.expires_at}, 201)
+
+    def _note(self, tx: Transaction, actor: str, action: str, resource: str) -> None:
+        trail(tx, actor=actor, action=action, resource=resource, now=self.env.now())
 
     async def ca(self, call: Call[NoQuery, None]) -> object:
         return {"certificate": self.signer().pem.decode()}
@@ -149,8 +158,9 @@ class ClusterRoutes:
             raise Invalid([Problem("request", "must be base64")]) from error
         request = pki.read_request(der)
         signer = self.signer()
-        node = await self.store.update(
-            lambda tx: operations.enrol(
+
+        def enrol(tx: Transaction) -> Node:
+            node = operations.enrol(
                 tx,
                 public_key=body.token,
                 signature=body.signature,
@@ -159,7 +169,10 @@ class ClusterRoutes:
                 now=self.env.now(),
                 new_id=self.env.new_id(),
             )
-        )
+            self._note(tx, f"token {body.token[:8]}", "node.join", f"nodes/{node.name}")
+            return node
+
+        node = await self.store.update(enrol)
         certificate = pki.issue_worker(self.env, signer, request, node.id)
         answer = {
             "node_id": node.id,

@@ -7,7 +7,7 @@ done is answered with 504, and an `Idempotency-Key` makes asking again exact.
 
 import asyncio
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -15,7 +15,7 @@ import aiohttp
 from aiohttp import web
 
 from orca_common.logs import get_logger
-from orca_master.errors import NotLeader, OutcomeUnknown
+from orca_master.errors import NotFound, NotLeader, NotReady, OutcomeUnknown
 
 CLIENT_HEADER = "X-Orca-Client"
 ERROR_HEADER = "X-Orca-Error"
@@ -51,10 +51,14 @@ class Leading(Protocol):
 
 
 class Forwarder:
-    """Keep `run` running while `send` is used. `server_name` is what every master's certificate carries."""
+    """Keep `run` running while `send` is used. `server_name` is what every master's certificate carries.
 
-    def __init__(self, leading: Leading, tls: ssl.SSLContext, *, server_name: str) -> None:
-        tls.set_alpn_protocols([ALPN])
+    `tls` makes the client's context, once it is needed.
+    """
+
+    def __init__(
+        self, leading: Leading, tls: Callable[[], ssl.SSLContext], *, server_name: str
+    ) -> None:
         self.leading = leading
         self._tls = tls
         self._server_name = server_name
@@ -113,6 +117,20 @@ class Forwarder:
         async with answer:
             return answer.status, await answer.read()
 
+    async def stream(self, address: str, path: str) -> AsyncIterator[bytes]:
+        """What another master answers, as it comes. Raises NotFound, NotReady, OSError."""
+        try:
+            answer = await self._ask("GET", address, path, (), b"")
+            async with answer:
+                if answer.status == 404:
+                    raise NotFound("on another master", path)
+                if answer.status != 200:
+                    raise NotReady(f"{address} answered {answer.status}")
+                async for chunk in answer.content.iter_any():
+                    yield chunk
+        except (aiohttp.ClientError, NotLeader) as error:
+            raise OSError(f"{address} cannot be read from: {error}") from error
+
     async def _ask(
         self,
         method: str,
@@ -154,7 +172,9 @@ class Forwarder:
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.TCPConnector(ssl=self._tls, limit=MAX_CONNECTIONS)
+            tls = self._tls()
+            tls.set_alpn_protocols([ALPN])
+            connector = aiohttp.TCPConnector(ssl=tls, limit=MAX_CONNECTIONS)
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),

@@ -37,6 +37,8 @@ class Caller(Protocol):
 
     @property
     def tenant(self) -> str: ...
+    @property
+    def name(self) -> str: ...
     def may(self, permission: StrEnum) -> bool: ...
 
 
@@ -75,6 +77,11 @@ class Call(Generic[Q, B]):
     def tenant(self) -> str:
         assert self.caller is not None, "an open route has no tenant"
         return self.caller.tenant
+
+    @property
+    def actor(self) -> str:
+        """Whose name stands in the trail."""
+        return self.caller.name if self.caller is not None else "nobody"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ class Permission(StrEnum):
     CLUSTER_READ = "cluster:read"
     NODES_WRITE = "nodes:write"
     MASTERS_WRITE = "masters:write"
+    AUDIT_READ = "audit:read"
 
 
 class Role(StrEnum):

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from orca_common.env import Env
+from orca_master.audit.operations import trail
 from orca_master.errors import NotFound, NotReady
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.once import update_once
@@ -133,7 +134,7 @@ class ServiceRoutes:
 
         def accept(tx: Transaction) -> list[tuple[str, str, int]]:
             now = self.env.now()
-            services = [
+            done = [
                 operations.deploy(
                     tx,
                     tenant=call.tenant,
@@ -142,10 +143,15 @@ class ServiceRoutes:
                     spec=item.spec(),
                     replicas=item.replicas,
                     now=now,
-                ).service
+                )
                 for item in items
             ]
-            return [(each.project, each.name, each.revision) for each in services]
+            for each in done:
+                if each.changed:
+                    self._note(tx, call, "deploy", each.service, revision=each.service.revision)
+            return [
+                (each.service.project, each.service.name, each.service.revision) for each in done
+            ]
 
         done = await self._once(call, accept)
         accepted = []
@@ -201,6 +207,7 @@ class ServiceRoutes:
                 replicas=call.body.replicas,
                 now=self.env.now(),
             )
+            self._note(tx, call, "scale", service, replicas=service.replicas)
             return {"service": service.name, "replicas": service.replicas}
 
         return await self._once(call, scale)
@@ -208,8 +215,7 @@ class ServiceRoutes:
     async def stop(self, call: Call[payload.StopQuery, None]) -> object:
         def stop(tx: Transaction) -> str:
             found = operations.resolve(tx, call.tenant, call.path["name"], call.query.project)
-            operations.stop(tx, found, purge=call.query.purge, now=self.env.now())
-            return found.name
+            return self._stop_each(tx, call, [found])[0]
 
         return {"ok": f"stop {await self._once(call, stop)}"}
 
@@ -220,7 +226,7 @@ class ServiceRoutes:
             found = tx.find(SERVICES, "project", f"{call.tenant}/{project}")
             if not found:
                 raise NotFound("project", project)
-            return self._stop_each(tx, found, purge=call.query.purge)
+            return self._stop_each(tx, call, found)
 
         stopped = await self._once(call, stop)
         return {"ok": f"stopped project {project}", "stopped": stopped}
@@ -228,17 +234,25 @@ class ServiceRoutes:
     async def stop_all(self, call: Call[payload.PurgeQuery, None]) -> object:
         def stop(tx: Transaction) -> list[str]:
             found = tx.find(SERVICES, "tenant", call.tenant)
-            return self._stop_each(tx, found, purge=call.query.purge)
+            return self._stop_each(tx, call, found)
 
         return {"ok": "stop all", "stopped": await self._once(call, stop)}
 
     async def _once(self, call: Call[Any, Any], fn: Callable[[Transaction], T]) -> T:
         return await update_once(self.store, call.once, fn, now=self.env.now())
 
-    def _stop_each(self, tx: Transaction, found: list[Service], *, purge: bool) -> list[str]:
+    def _stop_each(self, tx: Transaction, call: Call[Any, None], found: list[Service]) -> list[str]:
         for service in found:
-            operations.stop(tx, service, purge=purge, now=self.env.now())
+            operations.stop(tx, service, purge=call.query.purge, now=self.env.now())
+            self._note(tx, call, "stop", service, purge=call.query.purge)
         return [service.name for service in found]
+
+    def _note(
+        self, tx: Transaction, call: Call[Any, Any], verb: str, service: Service, **details: object
+    ) -> None:
+        resource = f"services/{service.project}/{service.name}"
+        action, now = f"service.{verb}", self.env.now()
+        trail(tx, actor=call.actor, action=action, resource=resource, now=now, **details)
 
     async def logs(self, call: Call[payload.LogsQuery, None]) -> object:
         """Plain text. With several replicas each line begins with `name.replica | `."""

@@ -19,7 +19,7 @@ from orca_common.env import AppendFile, Env, ReadFile
 from orca_common.logs import get_logger
 from orca_master.errors import NotFound, OrcaError, StorageFull, TooLarge
 from orca_master.state.rows import State
-from orca_master.state.solo.segments import is_full
+from orca_master.state.space import is_full
 from orca_master.state.versions import check_not_older
 
 TEMPORARY = ".tmp"

@@ -1,6 +1,7 @@
 """Makes the log's members what the masters' rows say, one change at a time. Runs on the leader only."""
 
 from orca_common.logs import get_logger
+from orca_master.cluster.masters.operations import raise_version
 from orca_master.cluster.masters.port import Member, Membership
 from orca_master.cluster.model import MASTERS
 from orca_master.errors import Conflict, OutcomeUnknown
@@ -29,9 +30,10 @@ class MastersController:
 
     async def step(self) -> None:
         """At most one change. Raises NotLeader, Conflict, OutcomeUnknown."""
-        wanted = {master.id: master for master in self._store.state.scan(MASTERS)}
-        if not wanted:
+        if not self._store.state.count(MASTERS):
             return  # the cluster is just being founded
+        await self._store.update(raise_version)
+        wanted = {master.id: master for master in self._store.state.scan(MASTERS)}
         members = {member.id: member for member in self._membership.members()}
         for id, master in wanted.items():
             member = members.get(id)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from orca_master.cluster.masters.port import Member
-from orca_master.cluster.model import MASTERS, Master
-from orca_master.cluster.operations import use_grant
+from orca_master.cluster.model import CLUSTER, MASTERS, Master
+from orca_master.cluster.operations import the_cluster, use_grant
 from orca_master.errors import Conflict, Forbidden, NotFound
 from orca_master.state.transaction import Transaction, View
 from orca_proto.identity import NodeRole
@@ -61,6 +61,14 @@ def found_master(tx: Transaction, master: Master) -> None:
     """The first master of a new cluster; at later starts it is there."""
     if not any(True for _ in tx.scan(MASTERS)):
         tx.put(MASTERS, master)
+
+
+def raise_version(tx: Transaction) -> None:
+    """The cluster's schema version is the lowest of its masters', and never falls."""
+    cluster = the_cluster(tx)
+    lowest = min((master.schema for master in tx.scan(MASTERS)), default=cluster.schema)
+    if lowest > cluster.schema:
+        tx.put(CLUSTER, replace(cluster, schema=lowest))
 
 
 def find_master(view: View, name_or_id: str) -> Master:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from orca_common.env import Env
+from orca_master.audit.operations import trail
 from orca_master.cluster import pki
 from orca_master.cluster.masters import operations
 from orca_master.cluster.masters.port import Member, Membership
@@ -31,6 +32,7 @@ from orca_master.http.route import (
 from orca_master.identity.model import Permission
 from orca_master.state.rows import State
 from orca_master.state.store import Store
+from orca_master.state.transaction import Transaction
 
 LEAVE_SECONDS = 10.0
 LEADER_SECONDS = 5.0
@@ -138,8 +140,9 @@ class MasterRoutes:
             raise Invalid([Problem("request", "must be base64")]) from error
         request = pki.read_request(der)
         signer = self.signer()
-        master = await self.store.update(
-            lambda tx: operations.enrol_master(
+
+        def enrol(tx: Transaction) -> Master:
+            master = operations.enrol_master(
                 tx,
                 public_key=body.token,
                 signature=body.signature,
@@ -149,7 +152,10 @@ class MasterRoutes:
                 now=self.env.now(),
                 new_id=self.env.new_id(),
             )
-        )
+            self._note(tx, f"token {body.token[:8]}", "join", master)
+            return master
+
+        master = await self.store.update(enrol)
         others = [m for m in self.store.state.scan(MASTERS) if m.id != master.id]
         answer = {
             "id": master.id,
@@ -169,13 +175,22 @@ class MasterRoutes:
             if not await self.membership.transfer():
                 raise NotReady(f"{master.name} leads, and no other master could take over")
             raise NotLeader(f"{master.name} led; it has handed over before it is removed")
-        await self.store.update(lambda tx: tx.delete(MASTERS, master.id))
+
+        def remove(tx: Transaction) -> None:
+            tx.delete(MASTERS, master.id)
+            self._note(tx, call.actor, "remove", master)
+
+        await self.store.update(remove)
         until = self.env.monotonic() + LEAVE_SECONDS
         while any(member.id == master.id for member in self.membership.members()):
             if self.env.monotonic() > until:
                 raise NotReady(f"{master.name} is leaving; that is not done yet")
             await asyncio.sleep(0.05)
         return {"ok": f"removed master {master.name}"}
+
+    def _note(self, tx: Transaction, actor: str, verb: str, master: Master) -> None:
+        resource, now = f"masters/{master.name}", self.env.now()
+        trail(tx, actor=actor, action=f"master.{verb}", resource=resource, now=now, id=master.id)
 
     async def transfer(self, call: Call[NoQuery, None]) -> object:
         if not await self.membership.transfer():

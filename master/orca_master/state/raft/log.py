@@ -34,8 +34,9 @@ from orca_master.state.raft.protocol import Engine
 from orca_master.state.raft.snapshot import Keeper, restored
 from orca_master.state.raft.standing import Standing
 from orca_master.state.solo import folder as folders
-from orca_master.state.solo.segments import WHAT_TO_DO, NoSpace, is_full
+from orca_master.state.solo.segments import WHAT_TO_DO, NoSpace
 from orca_master.state.solo.snapshots import Snapshots
+from orca_master.state.space import is_full
 
 LARGEST_ENTRY_BYTES = MAX_ENTRY_BYTES - 64
 TRANSFER_SECONDS = 0.3

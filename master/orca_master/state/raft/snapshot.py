@@ -24,8 +24,8 @@ from orca_master.state.raft.members import (
     encode_configuration,
 )
 from orca_master.state.raft.meters import Meters
-from orca_master.state.solo.segments import is_full
 from orca_master.state.solo.snapshots import Snapshot, Snapshots
+from orca_master.state.space import is_full
 
 T = TypeVar("T")
 

@@ -15,8 +15,9 @@ from orca_common.logs import get_logger
 from orca_master.errors import NotLeader, OutcomeUnknown, StorageFull
 from orca_master.state.log import DamagedLog, Leadership, LogFailed, Machine
 from orca_master.state.solo import folder as folders
-from orca_master.state.solo.segments import WHAT_TO_DO, Entry, NoSpace, Segments, is_full
+from orca_master.state.solo.segments import WHAT_TO_DO, Entry, NoSpace, Segments
 from orca_master.state.solo.snapshots import Snapshots
+from orca_master.state.space import is_full
 
 GROUP_BYTES = 4 << 20
 SLOW_SYNC_SECONDS = 0.0005

@@ -9,7 +9,6 @@ Used by `log`, where a record is an entry, and by the journal of the Raft log, w
 step of that journal, numbered by its place in it.
 """
 
-import errno
 import itertools
 import posixpath
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from orca_common.logs import get_logger
 from orca_master.state.log import DamagedLog, LogFailed
 from orca_master.state.solo import records
 from orca_master.state.solo.records import HEADER_BYTES, LOG_MAGIC, Record
+from orca_master.state.space import is_full
 
 SUFFIX = ".log"
 WHAT_TO_DO = (
@@ -277,10 +277,6 @@ class Segments:
 
     def _damaged(self, path: str, offset: int, what: str) -> DamagedLog:
         return DamagedLog(f"{path} is damaged at byte {offset}: {what}. {WHAT_TO_DO}")
-
-
-def is_full(error: OSError) -> bool:
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _failure(error: OSError, doing: str) -> NoSpace | LogFailed:

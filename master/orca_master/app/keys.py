@@ -1,0 +1,66 @@
+"""The cluster's authority and first rows, and who a request's token belongs to."""
+
+from orca_master.app.core import MasterCore
+from orca_master.app.folder import Folder
+from orca_master.cluster import pki
+from orca_master.cluster.masters.operations import found_master
+from orca_master.cluster.model import AUTHORITY, CLUSTER, Authority, Master
+from orca_master.errors import NotReady
+from orca_master.identity.model import Principal, Role
+from orca_master.identity.operations import authenticate, create_token
+from orca_master.state.transaction import Transaction
+
+NO_STATE = "this master does not have the cluster's state yet: it has to reach the other masters"
+
+
+class Keys:
+    """The cluster's authority, opened once its row has come."""
+
+    def __init__(self, core: MasterCore, folder: Folder) -> None:
+        self._core = core
+        self._folder = folder
+        self._signer: pki.Signer | None = None
+
+    @property
+    def are_known(self) -> bool:
+        return self._core.store.state.get(AUTHORITY, "ca") is not None
+
+    def signer(self) -> pki.Signer:
+        """Raises NotReady, WrongKey."""
+        if self._signer is None:
+            authority = self._core.store.state.get(AUTHORITY, "ca")
+            if authority is None:
+                raise NotReady(NO_STATE)
+            self._signer = pki.open_authority(authority, self._folder.cluster_id, self._folder.kek)
+        return self._signer
+
+    def authenticated(self, authorization: str | None) -> Principal:
+        """Raises Unauthenticated; NotReady while nobody's token can be known."""
+        if self._core.store.state.get(CLUSTER, "cluster") is None:
+            raise NotReady(NO_STATE)
+        return authenticate(self._core.store.state, authorization)
+
+
+async def found(core: MasterCore, folder: Folder, me: Master, *, cluster_name: str) -> None:
+    """The first rows of a new cluster: itself, this master, the authority, the first admin token."""
+    await core.found(cluster_id=folder.cluster_id, cluster_name=cluster_name)
+    made: Authority | None = None
+    if core.store.state.get(AUTHORITY, "ca") is None:
+        made = pki.create_authority(core.env, folder.cluster_id, folder.kek)
+
+    def bootstrap(tx: Transaction) -> None:
+        now = core.env.now()
+        found_master(tx, Master(id=me.id, name=me.name, joined_at=now, schema=me.schema))
+        if folder.admin_token is not None:
+            create_token(
+                tx,
+                id=core.env.new_id(),
+                name="admin",
+                role=Role.ADMIN,
+                secret=folder.admin_token,
+                now=now,
+            )
+        if made is not None and tx.get(AUTHORITY, "ca") is None:
+            tx.put(AUTHORITY, made)
+
+    await core.store.update(bootstrap)

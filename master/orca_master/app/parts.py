@@ -1,0 +1,94 @@
+"""What one master is made of below its ports, put together from its folder and its settings."""
+
+from collections.abc import Sequence
+
+from orca_common.env import Env
+from orca_common.version import orca_version
+from orca_master.app.config import MasterConfig
+from orca_master.app.core import MasterCore
+from orca_master.app.credentials import Credentials
+from orca_master.app.folder import Folder
+from orca_master.app.keys import Keys
+from orca_master.app.log import Backing
+from orca_master.app.members import LogMembership
+from orca_master.app.metrics import LogCollector
+from orca_master.audit.routes import AuditRoutes
+from orca_master.cluster.masters.agreement import AgreementWatch
+from orca_master.cluster.masters.leading import WhoLeads
+from orca_master.cluster.masters.routes import MasterRoutes
+from orca_master.cluster.masters.sharing import Others, SharingRoutes
+from orca_master.cluster.model import Master
+from orca_master.cluster.routes import ClusterRoutes
+from orca_master.http.forward import Forwarder
+from orca_master.http.route import Route
+from orca_master.ops.health import OpsRoutes
+from orca_master.services.routes import ServiceRoutes
+from orca_master.state.blobs import Blobs
+from orca_master.state.history.file import DamagedHistory
+from orca_master.state.history.keeper import WHAT_TO_DO, History
+from orca_master.state.store import Store
+from orca_master.state.versions import check_not_older
+from orca_proto.identity import MASTER_NAME
+
+
+class Parts:
+    """`start` it, keep `core.run` running, close it."""
+
+    def __init__(self, env: Env, settings: MasterConfig, folder: Folder, me: Master) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.me = me
+        self.credentials = Credentials(env, folder)
+        self.backing = Backing(env, folder, self.credentials, peers=me.peers)
+        self.membership = LogMembership(self.backing.log, me=me.id, address=me.peers)
+        self.history = History(
+            env, str(folder.path / "history.db"), sources=lambda: self.others.history()
+        )
+        self.blobs = Blobs(env, str(folder.path / "blobs"), sources=lambda: self.others.blobs())
+        self.core = MasterCore(
+            env,
+            self.backing.log,
+            heartbeat_seconds=settings.heartbeat_seconds,
+            node_down_after_seconds=settings.node_down_after_seconds,
+            membership=self.membership,
+            history=self.history,
+        )
+        self.leading = WhoLeads(self.core.store, me.id)
+        self.forwarder = Forwarder(self.leading, self.credentials.client, server_name=MASTER_NAME)
+        self.others = Others(self._store, self.forwarder, me.id)
+        self.watch = AgreementWatch(self.core.store, self.membership, self.others)
+        self.keys = Keys(self.core, folder)
+
+    def _store(self) -> Store:
+        return self.core.store
+
+    async def start(self) -> None:
+        """Raises DamagedLog, FolderInUse, DamagedHistory, OlderThanCluster, StorageFull, OSError."""
+        await self.backing.prepare()
+        await self.core.store.start()
+        check_not_older(self.core.store.state)
+        if not self.folder.is_raft and not self.history.is_whole:
+            raise DamagedHistory(f"{self.folder.path}/history.db lacks events. {WHAT_TO_DO}")
+        await self.blobs.start()
+
+    async def close(self) -> None:
+        await self.forwarder.close()
+        await self.core.store.close()
+
+    def routes(self) -> Sequence[Route]:
+        """Every endpoint of a master."""
+        core, store, version = self.core, self.core.store, orca_version()
+        membership, signer, kek = self.membership, self.keys.signer, self.folder.kek
+        collectors = [LogCollector(store, self.backing.log, membership)]
+        return [
+            *OpsRoutes(store, version, self._troubles, collectors).table(),
+            *ServiceRoutes(core.env, store, core.dispatcher).table(),
+            *AuditRoutes(store, self.history).table(),
+            *ClusterRoutes(core.env, store, core.presence, membership, signer, version).table(),
+            *MasterRoutes(core.env, store, membership, signer, kek).table(),
+            *SharingRoutes(store, self.history, self.blobs).table(),
+        ]
+
+    def _troubles(self) -> list[str]:
+        gaps = [] if self.history.is_whole else ["events of the history are being fetched"]
+        return [*self.core.put_aside(), *self.watch.doubts, *gaps]
