@@ -255,6 +255,7 @@ async def test_if_all_others_contradict_what_is_here_it_is_this_one_that_is_fetc
     async with Master(tmp_path / "one").running() as one:
         async with Master(tmp_path / "two").running() as stranger:
             await stranger.happen("of another history")
+            assert await stranger.told() == ["of another history"]
         for number in range(1, 6):
             await one.happen(str(number))
         two = Master(tmp_path / "two", [source := Source(one.history)])
@@ -332,6 +333,7 @@ async def test_a_single_master_refuses_to_start_without_its_history(tmp_path, da
 async def test_the_history_of_another_log_is_noticed_when_the_log_goes_on(tmp_path):
     async with Master(tmp_path).running() as one:
         await one.happen("of one log")
+        assert await one.told() == ["of one log"]
     other = Master(tmp_path)
     await other.store.start()
     work = asyncio.ensure_future(other.store.run())

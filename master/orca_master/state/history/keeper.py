@@ -35,6 +35,8 @@ T = TypeVar("T")
 STEPS_PER_COMMIT = 1_000
 EVENTS_PER_BATCH = 200
 LARGEST_QUERY = 1_000
+GATHER_SECONDS = 0.05
+"""Events wait so long to be written together: many small commits would cost the event loop time."""
 BATCH_SECONDS = 30.0
 RETRY_SECONDS = 10.0
 BEHIND_BYTES = 64 << 20
@@ -295,6 +297,7 @@ class History:
     async def _write(self) -> None:
         while True:
             await self._wake.wait()
+            await asyncio.sleep(GATHER_SECONDS)
             self._wake.clear()
             try:
                 await self._in_thread(self._write_brought)
