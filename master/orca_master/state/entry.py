@@ -13,7 +13,7 @@ from itertools import islice
 
 import msgspec
 
-from orca_master.state.history.event import BEGINNING, Head, Record, head_after
+from orca_master.state.history.event import BEGINNING, Event, Head, Record, head_after, placed
 from orca_master.state.rows import State
 from orca_master.state.table import Key, Schema
 from orca_master.state.transaction import Changes
@@ -56,13 +56,13 @@ def decode_entry(raw: bytes) -> Entry:
     return Entry(base, {(table, key): row for table, key, row in rows}, records)
 
 
-def apply_entry(state: State, entry: Entry) -> State:
-    """The state after an entry that was made from it."""
-    version = state.version + 1
-    history = head_after(state.history, version, entry.records)
+def apply_entry(state: State, entry: Entry) -> tuple[State, list[Event]]:
+    """The state after an entry that was made from it, and the events that it recorded."""
+    events = placed(state.history, state.version + 1, entry.records)
+    draft = state
     for (table, key), raw in entry.changes.items():
-        state = state.changed(table, key, raw)
-    return state.at(version, history)
+        draft = draft.changed(table, key, raw)
+    return draft.at(state.version + 1, head_after(state.history, events)), events
 
 
 def capture(state: State) -> Iterator[bytes]:

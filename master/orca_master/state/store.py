@@ -17,7 +17,7 @@ from orca_common.logs import get_logger
 from orca_master.errors import NotLeader, OrcaError, OutcomeUnknown, StorageFull, TooLarge
 from orca_master.state import entry as codec
 from orca_master.state.follow import Commit, Feed, Follower
-from orca_master.state.history.event import Record, head_after, placed
+from orca_master.state.history.event import Event, Record, head_after, placed
 from orca_master.state.history.keeper import History
 from orca_master.state.log import Leadership, Log
 from orca_master.state.marks import Marks, mark
@@ -52,6 +52,7 @@ class _Proposal:
     raw: bytes
     entry: codec.Entry
     after: State
+    events: list[Event]
 
 
 class _Group:
@@ -185,9 +186,9 @@ class Store:
         decoded = own.entry if own else codec.decode_entry(entry)
         if decoded.base != before.version:
             return False
-        self._state = own.after if own else codec.apply_entry(before, decoded)
-        if decoded.records and self._history is not None:
-            events = placed(before.history, self._state.version, decoded.records)
+        after = (own.after, own.events) if own else codec.apply_entry(before, decoded)
+        self._state, events = after
+        if events and self._history is not None:
             self._history.push(before.history, events)
         mark(self._marks, self._state)
         self._announce(Commit(before, self._state, decoded.changes))
@@ -279,8 +280,9 @@ class Store:
         version = base.version + 1
         entry = codec.Entry(base.version, group.changes, group.records)
         raw = codec.encode_entry(entry)
-        history = head_after(base.history, version, group.records)
-        self._own = _Proposal(raw, entry, group.draft.at(version, history))
+        events = placed(base.history, version, group.records)
+        after = group.draft.at(version, head_after(base.history, events))
+        self._own = _Proposal(raw, entry, after, events)
         try:
             if not await self._log.propose(raw):
                 return NotLeader(

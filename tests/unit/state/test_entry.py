@@ -35,7 +35,7 @@ RECORDS = [Record("deployed", "web", b"\x80"), Record("stopped", "web", b"\x80")
 
 def a_state() -> State:
     entry = codec.decode_entry(FORMAT_1_ENTRY)
-    return codec.apply_entry(State(SCHEMA), entry)
+    return codec.apply_entry(State(SCHEMA), entry)[0]
 
 
 def test_an_entry_and_a_snapshot_of_format_1_are_read() -> None:
@@ -73,10 +73,11 @@ def test_bytes_that_are_no_entry_are_refused(raw: bytes) -> None:
 
 def test_recorded_events_move_the_chain_and_the_digest_and_come_through_a_snapshot() -> None:
     state = a_state()
-    after = codec.apply_entry(state, codec.Entry(1, {}, RECORDS))
-    assert after.history == (2, placed(BEGINNING, 2, RECORDS)[-1].chain)
+    after, events = codec.apply_entry(state, codec.Entry(1, {}, RECORDS))
+    assert events == placed(BEGINNING, 2, RECORDS)
+    assert after.history == (2, events[-1].chain)
     assert after.digest != state.digest
-    swapped = codec.apply_entry(state, codec.Entry(1, {}, RECORDS[::-1]))
+    swapped, _ = codec.apply_entry(state, codec.Entry(1, {}, RECORDS[::-1]))
     assert swapped.history != after.history, "their order is part of the chain"
     restored = codec.restore(SCHEMA, codec.capture(after))
     assert (restored.history, restored.digest) == (after.history, after.digest)
@@ -84,7 +85,7 @@ def test_recorded_events_move_the_chain_and_the_digest_and_come_through_a_snapsh
 
 @pytest.mark.parametrize("change", ["a row", "the chain"])
 def test_a_snapshot_whose_digest_does_not_fit_is_damaged(change: str) -> None:
-    header, rows = codec.capture(codec.apply_entry(a_state(), codec.Entry(1, {}, RECORDS)))
+    header, rows = codec.capture(codec.apply_entry(a_state(), codec.Entry(1, {}, RECORDS))[0])
     if change == "a row":
         rows = rows.replace(Row("a", 1).id.encode() + b"\xa5value\x01", b"a\xa5value\x03")
     else:

@@ -23,6 +23,7 @@ from orca_master.state.history.keeper import History, HistorySource
 from orca_master.state.store import Store
 from orca_master.state.table import Schema, Table
 from sim.env import sim_env
+from sim.virtual_time import run_virtual
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -254,6 +255,7 @@ async def test_if_all_others_contradict_what_is_here_it_is_this_one_that_is_fetc
     async with Master(tmp_path / "one").running() as one:
         async with Master(tmp_path / "two").running() as stranger:
             await stranger.happen("of another history")
+            assert await stranger.told() == ["of another history"]
         for number in range(1, 6):
             await one.happen(str(number))
         two = Master(tmp_path / "two", [source := Source(one.history)])
@@ -331,6 +333,7 @@ async def test_a_single_master_refuses_to_start_without_its_history(tmp_path, da
 async def test_the_history_of_another_log_is_noticed_when_the_log_goes_on(tmp_path):
     async with Master(tmp_path).running() as one:
         await one.happen("of one log")
+        assert await one.told() == ["of one log"]
     other = Master(tmp_path)
     await other.store.start()
     work = asyncio.ensure_future(other.store.run())
@@ -366,6 +369,48 @@ async def test_a_full_disk_loses_nothing_and_stops_recording_only_when_much_wait
         assert len([*master.store.capture()]) > 0
         await master.happen("last")
         assert await master.told(limit=1) == ["last"]
+
+
+def test_a_full_disk_is_waited_for_while_a_gap_is_filled(tmp_path):
+    async def fill() -> None:
+        async with Master(tmp_path / "one").running() as one:
+            for _ in range(20):
+                await one.happen(*["x" * 10_000] * 10)
+            source = Source(one.history)
+            source.gate.clear()
+            two = Master(tmp_path / "two", [source])
+            two.store.restore([*one.store.capture()])
+            async with two.running():
+                while not source.asked:
+                    await asyncio.sleep(0)
+                db = two.history._file._db
+                db.execute("PRAGMA max_page_count = 100")
+                source.gate.set()
+                while len(source.asked) < 3:
+                    await asyncio.sleep(1)
+                assert not two.history.is_whole
+                db.execute("PRAGMA max_page_count = 1000000")
+                while not two.history.is_whole:
+                    await asyncio.sleep(1)
+                assert await two.history.query(limit=1000) == await one.history.query(limit=1000)
+
+    run_virtual(fill())
+
+
+async def test_damage_that_is_seen_while_reading_is_mended_from_others(tmp_path):
+    async with Master(tmp_path / "one").running() as one:
+        for number in range(1, 6):
+            await one.happen(str(number))
+        two = Master(tmp_path / "two", [Source(one.history)])
+        for entry in one.log.entries:
+            two.store.apply(entry)
+        async with two.running():
+            await two.told()
+            two.history._file._db.execute("DROP TABLE events")
+            with pytest.raises(NotReady, match="fetched anew"):
+                await two.told()
+            await until(lambda: two.history.is_whole)
+            assert await two.told() == ["5", "4", "3", "2", "1"]
 
 
 def test_a_hundred_thousand_events_are_found_at_once(tmp_path):

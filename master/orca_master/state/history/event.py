@@ -69,8 +69,8 @@ def placed(before: Head, version: int, records: Sequence[Record]) -> list[Event]
     return events
 
 
-def head_after(before: Head, version: int, records: Sequence[Record]) -> Head:
-    return Head(version, placed(before, version, records)[-1].chain) if records else before
+def head_after(before: Head, events: Sequence[Event]) -> Head:
+    return Head(events[-1].version, events[-1].chain) if events else before
 
 
 def verified(before: bytes, events: Iterable[Event]) -> Iterator[Event]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from orca_common.env import Disk
-from orca_master.state.history.event import BEGINNING, Event, Head, verified
+from orca_master.state.history.event import BEGINNING, Event, Head, head_after, verified
 
 FORMAT = 1
 CHECKED_AT_START = 1_000
@@ -50,7 +50,7 @@ class Batch(NamedTuple):
 
     @property
     def after(self) -> Head:
-        return Head(self.events[-1].version, self.events[-1].chain)
+        return head_after(self.before, self.events)
 
 
 Step = Batch | Head

@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 
 from orca_common.env import Env
 from orca_common.logs import get_logger
-from orca_master.errors import NotReady, OrcaError
+from orca_master.errors import NotReady, OrcaError, StorageFull
 from orca_master.state.history.event import BEGINNING, Event, Head, verified
 from orca_master.state.history.file import (
     Batch,
@@ -35,6 +35,8 @@ T = TypeVar("T")
 STEPS_PER_COMMIT = 1_000
 EVENTS_PER_BATCH = 200
 LARGEST_QUERY = 1_000
+GATHER_SECONDS = 0.05
+"""Events wait so long to be written together: many small commits would cost the event loop time."""
 BATCH_SECONDS = 30.0
 RETRY_SECONDS = 10.0
 BEHIND_BYTES = 64 << 20
@@ -125,7 +127,7 @@ class History:
     async def start(self) -> None:
         """Open the file and take in what the log brought at its start.
 
-        Raises DamagedHistory if it can be neither used nor fetched again, and OSError.
+        Raises DamagedHistory if it can be neither used nor fetched again, StorageFull, and OSError.
         """
         self._env.disk.make_folders(posixpath.dirname(self._path))
         await self._in_thread(self._open)
@@ -140,7 +142,7 @@ class History:
         self._gap_found.set()
 
     async def run(self) -> None:
-        """Write and fetch, until cancelled. Raises DamagedHistory and OSError but for a full disk."""
+        """Write and fetch, until cancelled; a full disk is waited for. Raises DamagedHistory, OSError."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._write(), name="history writer")
             if self._sources is not None:
@@ -164,7 +166,8 @@ class History:
         """Events between two positions (neither included), newest first; everything applied here
         before the call is among them. The last one's position is the `before` of the next page.
 
-        Raises ValueError for a limit outside 1 to 1,000, and NotReady while events are missing.
+        Raises ValueError for a limit outside 1 to 1,000, NotReady while events are missing, and
+        StorageFull if what was applied cannot be written.
         """
         if not 1 <= limit <= LARGEST_QUERY:
             raise ValueError(f"limit must be 1 to {LARGEST_QUERY}")
@@ -262,11 +265,9 @@ class History:
         if self._file is not None:
             self._file.forget_arrived()
 
-    def _doubt_own_part(self, gap: Gap) -> None:
-        if self._file is not None and self._file.gap == gap:
-            self._start_over(
-                self._file.last, DamagedHistory(f"{self._path} fits to no other master's history")
-            )
+    def _fetch_all(self, file: HistoryFile | None, why: DamagedHistory) -> None:
+        if file is not None and file is self._file:  # else somebody else saw the damage first
+            self._start_over(file.last, why)
 
     # On the event loop.
 
@@ -275,32 +276,33 @@ class History:
             with self._lock:
                 return work()
 
-        return await self._env.threads.run(locked)
+        try:
+            return await self._env.threads.run(locked)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise StorageFull(
+                "the master's disk is full, its history cannot be written: make space"
+            ) from error
 
     async def _read(self, select: Callable[[], T]) -> T:
+        file = self._file
         try:
             return await self._in_thread(select)
         except DamagedHistory as damage:
-            seen = damage
-        await self._in_thread(lambda: self._start_over(self._last(), seen))
+            await self._in_thread(partial(self._fetch_all, file, damage))
         self._gap_found.set()
         raise NotReady("this master's history is damaged and is fetched anew: ask another master")
-
-    def _last(self) -> Head:
-        return self._file.last if self._file is not None else BEGINNING
 
     async def _write(self) -> None:
         while True:
             await self._wake.wait()
+            await asyncio.sleep(GATHER_SECONDS)
             self._wake.clear()
             try:
                 await self._in_thread(self._write_brought)
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
-                pause = self._env.random.uniform(0.5, 1.0) * RETRY_SECONDS
-                log.warning("no space for the history", next_try_seconds=round(pause))
-                await asyncio.sleep(pause)
+            except StorageFull as error:
+                await self._pause(str(error))
                 self._wake.set()
             if self._file is not None and self._file.gap is not None:
                 self._gap_found.set()
@@ -309,17 +311,29 @@ class History:
         while True:
             await self._gap_found.wait()
             self._gap_found.clear()
-            while self._file is not None and (gap := self._file.gap) is not None:
-                if not await self._fill(gap, sources()):
-                    pause = self._env.random.uniform(0.5, 1.0) * RETRY_SECONDS
-                    await asyncio.sleep(pause)
+            while (file := self._file) is not None and (gap := file.gap) is not None:
+                try:
+                    if not await self._fill(gap, sources()):
+                        await self._pause("no other master could give what is missing here")
+                except StorageFull as error:
+                    await self._pause(str(error))
+                except DamagedHistory as damage:
+                    await self._in_thread(partial(self._fetch_all, file, damage))
+
+    async def _pause(self, why: str) -> None:
+        seconds = self._env.random.uniform(0.5, 1.0) * RETRY_SECONDS
+        log.warning("the history waits", why=why, next_try_seconds=round(seconds))
+        await asyncio.sleep(seconds)
 
     async def _fill(self, gap: Gap, sources: Sequence[HistorySource]) -> bool:
-        """Try each until one fills the gap. Whether to look again at once."""
+        """Whether one of them filled the gap. Raises DamagedHistory if all contradict this master."""
         liars = 0
         for source in sources:
+            await self._in_thread(self._forget_arrived)
             try:
                 await self._fill_from(source, gap)
+            except StorageFull:
+                raise
             except ValueError as lie:
                 liars += 1
                 log.error("a master's history is refused", source=source.name, why=str(lie))
@@ -328,11 +342,8 @@ class History:
             else:
                 log.info("history was fetched", source=source.name, up_to=gap.up_to.version)
                 return True
-            finally:
-                await self._in_thread(self._forget_arrived)
         if liars and liars == len(sources) and gap.after != BEGINNING:
-            await self._in_thread(lambda: self._doubt_own_part(gap))
-            return True
+            raise DamagedHistory(f"{self._path} fits to no other master's history")
         return False
 
     async def _fill_from(self, source: HistorySource, gap: Gap) -> None:
