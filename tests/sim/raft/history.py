@@ -37,7 +37,6 @@ from sim.raft.linearizability import UNKNOWN, Operation, is_linearizable
 from sim.raft.network import Wires
 from sim.raft.node import ITEMS, REGISTERS, Crash, Items, Register, SimNode
 
-CHAOS_SECONDS = 10.0
 CONVERGE_SECONDS = 20.0
 CLIENT_SECONDS = 1.5
 """How long a client waits for an answer."""
@@ -56,6 +55,8 @@ class NotAsExpected(Refusal):
 class History:
     seed: int
     masters: int = 3
+    seconds: float = 10.0
+    """How long things break."""
     duplicates: bool = False
     """Some messages arrive twice, at once or much later. No connection of ours does that."""
     counts: Counter[str] = field(default_factory=Counter)
@@ -220,7 +221,7 @@ class History:
     # What breaks.
 
     async def _break(self) -> None:
-        until = self._now() + CHAOS_SECONDS
+        until = self._now() + self.seconds
         faults = self._faults()
         while self._now() < until:
             await asyncio.sleep(self.chance.expovariate(1.5))

@@ -10,6 +10,7 @@ What must be true of every history must be true of these, and
 """
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from sim.raft.history import CLIENT_SECONDS, History
 from sim.raft.node import SimNode, address_of
 
 MOST_NODES = 6
+REFUSALS = (Conflict, NotLeader, StorageFull, OutcomeUnknown, LogFailed, TimeoutError)
 UNNOTICED_SECONDS = 1.5
 """So long a leader may take a master that is gone for one that answers."""
 
@@ -92,6 +94,25 @@ class MemberHistory(History):
             self._tell(f"{name}: moves to {address}")
             await self._ask(lambda log: log.change_address(name, address))
 
+    async def change_while_cut_off(self) -> None:
+        """A leader appends a change that it cannot commit: others will cut it off its log, or not."""
+        async with self._one_at_a_time:
+            leader = next((n for n in self.nodes if n.name == self.last_leader and n.is_up), None)
+            if leader is None or leader.log is None or leader.name in self._down:
+                return
+            heard = self.chance.choice([None, *(n.name for n in self.nodes if n is not leader)])
+            self._tell(f"{leader.name}: only {heard or 'nobody'} hears it, and it changes members")
+            for node in self.nodes:
+                if node is not leader and node.name != heard:
+                    self.wires.cut(leader.name, node.name)
+            target = self.chance.choice([*leader.log.members]).id
+            change = self.chance.choice((leader.log.remove, leader.log.promote))
+            with contextlib.suppress(*REFUSALS):
+                async with asyncio.timeout(CLIENT_SECONDS):
+                    await change(target)
+            await asyncio.sleep(self.chance.uniform(0.0, 1.0))
+            self.wires.heal()
+
     async def wipe(self) -> None:
         """Its disk is lost. It comes back under a new id, and the old one is removed."""
         async with self._one_at_a_time:
@@ -136,7 +157,7 @@ class MemberHistory(History):
                     await change(node.log)
             except Conflict:
                 self.counts["changes refused"] += 1
-            except (NotLeader, StorageFull, OutcomeUnknown, LogFailed, TimeoutError):
+            except REFUSALS:
                 self.counts["changes failed"] += 1
             else:
                 self.counts["changes done"] += 1
@@ -252,5 +273,7 @@ MEMBER_FAULTS = (
     MemberHistory.remove,
     MemberHistory.remove,
     MemberHistory.move,
+    MemberHistory.change_while_cut_off,
+    MemberHistory.change_while_cut_off,
     MemberHistory.wipe,
 )

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+from orca_master.errors import Conflict
 from orca_master.state.raft import journal
 from orca_master.state.raft.codec import Append, RequestVote, VoteReply
 from orca_master.state.raft.driver import Driver
 from orca_master.state.raft.journal import Journal
 from orca_master.state.raft.log import RaftLog
-from orca_master.state.raft.members import Configuration
+from orca_master.state.raft.members import Configuration, History
 from orca_master.state.raft.protocol import Engine
 from orca_master.state.solo import snapshots
 
@@ -208,4 +209,91 @@ def a_lost_leadership_is_answered_as_a_refusal() -> Iterator[None]:
             proposal.refuse(NotLeader("nothing was changed"))
 
     with mock.patch.object(driver, "_refuse_unknown", refuse):
+        yield
+
+
+@contextmanager
+def a_configuration_is_in_force_only_when_committed() -> Iterator[None]:
+    def configuration(self: Engine) -> Configuration:
+        return self._journal.members.at(self.commit_index)
+
+    with mock.patch.object(Engine, "configuration", property(configuration)):
+        yield
+
+
+@contextmanager
+def a_configuration_that_is_cut_off_stays_in_force() -> Iterator[None]:
+    with mock.patch.object(History, "cut_from"):
+        yield
+
+
+@contextmanager
+def learners_count_for_the_commit() -> Iterator[None]:
+    def tick(self: Any) -> None:
+        if self.leads:
+            others = self.configuration.ids - {self._node}
+            matched = [self.followers.answers_of(other)[0] for other in others]
+            matched = sorted([self._journal.last_index, *matched], reverse=True)
+            index = matched[len(self.configuration.voters) // 2]
+            if self._journal.term_at(index) == self.term:
+                self._SyncObj__raftCommitIndex = max(self.commit_index, index)
+        usual(self)
+
+    usual = Engine.tick
+    with mock.patch.object(Engine, "tick", tick):
+        yield
+
+
+@contextmanager
+def members_change_before_an_entry_of_the_own_term() -> Iterator[None]:
+    """As the thesis had it until its correction of 2015."""
+
+    def check(self: Engine) -> None:
+        if self.is_changing:
+            raise Conflict("another change")
+
+    def leads(self: Engine) -> bool:
+        return self.leads
+
+    with (
+        mock.patch.object(Engine, "_check_may_change", check),
+        mock.patch.object(Engine, "leads_settled", property(leads)),
+    ):
+        yield
+
+
+@contextmanager
+def members_change_twice_at_once() -> Iterator[None]:
+    def check(self: Engine) -> None:
+        """Whoever asks may."""
+
+    with mock.patch.object(Engine, "_check_may_change", check):
+        yield
+
+
+@contextmanager
+def a_start_forgets_the_configurations_after_the_snapshot() -> Iterator[None]:
+    with mock.patch.object(Journal, "_note_members"):
+        yield
+
+
+@contextmanager
+def a_snapshot_brings_no_members() -> Iterator[None]:
+    def begin_at(self: History, index: int, configuration: Configuration) -> None:
+        usual(self, index, self.in_force if self.in_force.members else configuration)
+
+    usual = History.begin_at
+    with mock.patch.object(History, "begin_at", begin_at):
+        yield
+
+
+@contextmanager
+def a_leader_counts_itself_while_it_removes_itself() -> Iterator[None]:
+    def count(self: Any) -> None:
+        usual(self)
+        seats = self._SyncObj__otherNodes
+        self._SyncObj__otherNodes = {seat for seat in seats if seat.id}
+
+    usual = Engine._count_by_members
+    with mock.patch.object(Engine, "_count_by_members", count):
         yield

@@ -4,9 +4,11 @@ Each raises `Broken` if its rule does not hold. They are here for what random hi
 rarely: pre-vote makes two candidates in one term, or two leaders in a row that die early, rare.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from orca_common.env import Env
+from orca_master.errors import Conflict
 from orca_master.state.raft.codec import (
     NO_OP_COMMAND,
     Append,
@@ -21,7 +23,13 @@ from orca_master.state.raft.codec import (
 )
 from orca_master.state.raft.elections import Timing
 from orca_master.state.raft.journal import Journal
-from orca_master.state.raft.members import Configuration, Member
+from orca_master.state.raft.members import (
+    Configuration,
+    Member,
+    command_of,
+    with_voter,
+    without,
+)
 from orca_master.state.raft.meters import Meters
 from orca_master.state.raft.protocol import Engine
 from sim.disk import SimDisk
@@ -34,8 +42,9 @@ class Broken(AssertionError):
     """A rule of the protocol does not hold."""
 
 
-def of_voters(*names: str) -> Configuration:
-    return Configuration(members=tuple(Member(n, f"{n}:1", is_voter=True) for n in names))
+def of_members(*voters: str, learners: tuple[str, ...] = ()) -> Configuration:
+    names = [*voters, *learners]
+    return Configuration(members=tuple(Member(n, f"{n}:1", n in voters) for n in names))
 
 
 class HandClock:
@@ -52,8 +61,14 @@ class HandClock:
 class Played:
     """The master `m1`. Start another on the same disk to see what a restart has left."""
 
-    def __init__(self, disk: SimDisk, *, peers: tuple[str, ...] = ("m2", "m3")) -> None:
-        configuration = of_voters("m1", *peers)
+    def __init__(
+        self,
+        disk: SimDisk,
+        *,
+        peers: tuple[str, ...] = ("m2", "m3"),
+        learners: tuple[str, ...] = (),
+    ) -> None:
+        configuration = of_members("m1", *peers, learners=learners)
         self.clock = HandClock()
         self.applied: list[bytes] = []
         env = Env(self.clock, SimRandom(1), disk, InlineThreads())
@@ -75,7 +90,7 @@ class Played:
             max_append_bytes=1 << 20,
             meters=Meters(),
         )
-        for peer in peers:
+        for peer in (*peers, *learners):
             self.engine.connected(peer)
 
     def append_waiting(self) -> None:
@@ -112,6 +127,25 @@ class Played:
         term = self.engine.term
         self.hear("m2", VoteReply(term, is_granted=True))
         return term
+
+    def lead_settled(self) -> int:
+        """Until it leads and its own first entry is committed; returns its term."""
+        term = self.lead()
+        self.acknowledge("m2", "m3")
+        return term
+
+    def acknowledge(self, *peers: str) -> None:
+        """These have the whole log."""
+        for peer in peers:
+            last = self.journal.last_index
+            reply = AppendReply(self.engine.term, 1 << 20, 0, matches=True, next_index=last + 1)
+            self.hear(peer, reply)
+
+    def change(self, edit: Callable[[Configuration], Configuration]) -> int:
+        """As the leader; returns the index of the entry, which its peers have been sent."""
+        index = self.engine.change_members(edit)
+        self.turn()
+        return index
 
 
 def _grants(messages: list[Message]) -> bool:
@@ -203,6 +237,96 @@ def a_silent_follower_is_asked_again_and_not_sent_a_snapshot() -> None:
         raise Broken(f"it was asked {asked} times in 4 s")
 
 
+def a_promoted_master_counts_from_the_moment_its_promotion_is_appended() -> None:
+    leader = Played(SimDisk(), learners=("m4",))
+    leader.lead_settled()
+    index = leader.change(lambda now: with_voter(now, "m4"))
+    leader.acknowledge("m2")
+    if leader.engine.commit_index >= index:
+        raise Broken("two of four voters have committed that they are four")
+    leader.acknowledge("m4")
+    if leader.engine.commit_index < index:
+        raise Broken("three of four voters have committed nothing")
+
+
+def a_configuration_that_is_cut_off_is_in_force_no_longer() -> None:
+    follower = Played(SimDisk())
+    before = follower.engine.configuration
+    entry = (command_of(of_members("m1", "m2", "m3", "m4")), 2, 1)
+    follower.hear("m2", Append(1, 1, 0, 1, 0, 1, pack_entries([entry])))
+    if follower.configuration.voters != {"m1", "m2", "m3", "m4"}:
+        raise Broken("a follower does not go by a configuration that it has")
+    follower.hear("m3", Append(2, 1, 0, 1, 0, 1, pack_entries([(NO_OP_COMMAND, 2, 2)])))
+    if not follower.engine.configuration == follower.configuration == before:
+        raise Broken("a configuration that no log has is in force")
+
+
+def a_learner_commits_nothing() -> None:
+    leader = Played(SimDisk(), learners=("m4", "m5"))
+    leader.lead()
+    leader.acknowledge("m4", "m5")
+    if leader.engine.commit_index > 1:
+        raise Broken("learners have committed an entry")
+    leader.acknowledge("m2")
+    if leader.engine.commit_index == 1:
+        raise Broken("two of three voters have committed nothing")
+
+
+def a_new_leader_changes_no_members_before_it_has_committed_something() -> None:
+    """Ongaro's correction of 2015: else two leaders may each commit with a majority of their own."""
+    leader = Played(SimDisk(), learners=("m4",))
+    leader.lead()
+    with _refused("has only begun to lead"):
+        leader.change(lambda now: with_voter(now, "m4"))
+    leader.acknowledge("m2")
+    leader.change(lambda now: with_voter(now, "m4"))
+
+
+def members_change_one_at_a_time() -> None:
+    leader = Played(SimDisk(), learners=("m4", "m5"))
+    leader.lead_settled()
+    leader.change(lambda now: with_voter(now, "m4"))
+    with _refused("under way"):
+        leader.change(lambda now: with_voter(now, "m5"))
+    leader.acknowledge("m2", "m4")
+    leader.change(lambda now: with_voter(now, "m5"))
+
+
+def a_configuration_in_the_log_survives_a_restart() -> None:
+    disk = SimDisk()
+    leader = Played(disk, learners=("m4",))
+    leader.lead_settled()
+    leader.change(lambda now: with_voter(now, "m4"))
+    disk.kill()
+    if Played(disk, learners=("m4",)).engine.configuration.voters != {"m1", "m2", "m3", "m4"}:
+        raise Broken("a configuration that is not committed was forgotten at a start")
+
+
+def a_leader_that_removes_itself_does_not_count_itself() -> None:
+    leader = Played(SimDisk())
+    leader.lead_settled()
+    index = leader.change(lambda now: without(now, "m1", by="m1"))
+    leader.acknowledge("m2")
+    if leader.engine.commit_index >= index:
+        raise Broken("one of two voters has committed")
+    if leader.engine.removed_by is not None:
+        raise Broken("it goes before its removal is committed")
+    leader.acknowledge("m3")
+    if leader.engine.removed_by != "m1":
+        raise Broken("both voters have committed nothing")
+
+
+@contextmanager
+def _refused(words: str) -> Iterator[None]:
+    try:
+        yield
+    except Conflict as conflict:
+        if words not in conflict.message:
+            raise Broken(f"refused for another reason: {conflict.message}") from conflict
+    else:
+        raise Broken(f"not refused with {words!r}")
+
+
 ALL: list[Callable[[], None]] = [
     a_vote_survives_a_power_loss,
     an_older_terms_entry_is_not_committed_by_counting,
@@ -210,4 +334,11 @@ ALL: list[Callable[[], None]] = [
     a_repeated_vote_counts_once,
     entries_that_agree_stay_when_an_old_message_comes_late,
     a_silent_follower_is_asked_again_and_not_sent_a_snapshot,
+    a_promoted_master_counts_from_the_moment_its_promotion_is_appended,
+    a_configuration_that_is_cut_off_is_in_force_no_longer,
+    a_learner_commits_nothing,
+    a_new_leader_changes_no_members_before_it_has_committed_something,
+    members_change_one_at_a_time,
+    a_configuration_in_the_log_survives_a_restart,
+    a_leader_that_removes_itself_does_not_count_itself,
 ]

@@ -50,7 +50,7 @@ class Three:
                     break
                 await asyncio.sleep(0.1)
         rows = [sorted(store_of(node).state.raw_rows()) for node in self.nodes]
-        assert rows[0] == rows[1] == rows[2]
+        assert all(other == rows[0] for other in rows)
 
 
 @asynccontextmanager

@@ -39,6 +39,28 @@ def test_the_rule_holds(scenario: Scenario) -> None:
             mutations.a_follower_claims_more_than_it_compared,
             scenarios.entries_that_agree_stay_when_an_old_message_comes_late,
         ),
+        (
+            mutations.a_configuration_is_in_force_only_when_committed,
+            scenarios.a_promoted_master_counts_from_the_moment_its_promotion_is_appended,
+        ),
+        (
+            mutations.a_configuration_that_is_cut_off_stays_in_force,
+            scenarios.a_configuration_that_is_cut_off_is_in_force_no_longer,
+        ),
+        (mutations.learners_count_for_the_commit, scenarios.a_learner_commits_nothing),
+        (
+            mutations.members_change_before_an_entry_of_the_own_term,
+            scenarios.a_new_leader_changes_no_members_before_it_has_committed_something,
+        ),
+        (mutations.members_change_twice_at_once, scenarios.members_change_one_at_a_time),
+        (
+            mutations.a_start_forgets_the_configurations_after_the_snapshot,
+            scenarios.a_configuration_in_the_log_survives_a_restart,
+        ),
+        (
+            mutations.a_leader_counts_itself_while_it_removes_itself,
+            scenarios.a_leader_that_removes_itself_does_not_count_itself,
+        ),
     ],
     ids=lambda f: f.__name__,
 )

@@ -135,7 +135,11 @@ class Engine(Elections):
         """Whether another tick will do something even if nothing comes."""
         if self.applied_index < self.commit_index:
             return True
-        return self.leads and self.is_alone and self.commit_index < self._journal.last_index
+        if not self.is_alone:
+            return False
+        if self.leads:
+            return self.commit_index < self._journal.last_index
+        return not self._hears_a_leader()
 
     def seconds_to_deadline(self) -> float:
         """How long there is nothing to do, if nothing comes."""
