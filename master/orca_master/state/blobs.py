@@ -112,6 +112,17 @@ class Blobs:
         """
         if not await self._env.threads.run(partial(self._is_whole, sha256)):
             await self.fetch(sha256)
+        async for piece in self._pieces(sha256):
+            yield piece
+
+    async def own(self, sha256: str) -> AsyncIterator[bytes]:
+        """As `get`, for another master: what is not here whole is NotFound, nobody else is asked."""
+        if not await self._env.threads.run(partial(self._is_whole, sha256)):
+            raise NotFound("blob", sha256)
+        async for piece in self._pieces(sha256):
+            yield piece
+
+    async def _pieces(self, sha256: str) -> AsyncIterator[bytes]:
         file = await self._env.threads.run(partial(self._open_kept, sha256))
         try:
             while piece := await self._env.threads.run(partial(file.read, PIECE_BYTES)):

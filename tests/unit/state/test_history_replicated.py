@@ -11,7 +11,10 @@ import msgspec
 from orca_common.real import SystemDisk
 from orca_master.errors import Trouble
 from orca_master.state.history.keeper import History
+from orca_master.state.raft.founding import lay
 from orca_master.state.raft.log import RaftLog
+from orca_master.state.raft.members import Configuration, Member
+from orca_master.state.solo.folder import Identity
 from orca_master.state.store import Store
 from orca_master.state.table import Schema, Table
 from sim.env import sim_env
@@ -42,12 +45,22 @@ class Master:
     async def start(self) -> None:
         env = sim_env(len(self.name), SystemDisk())
         self._port = Port(self._wires, self.name)
+        folder = str(self._folder / "log")
+        if not env.disk.exists(folder):
+            members = tuple(Member(name, "sim:1", is_voter=True) for name in NAMES)
+            await lay(
+                env,
+                folder,
+                identity=Identity(cluster="c", member=self.name),
+                configuration=Configuration(members=members),
+                capture=(),
+                first_term=0,
+            )
         log = RaftLog(
             env,
-            str(self._folder / "log"),
+            folder,
             cluster_id="c",
             node=self.name,
-            peers=[name for name in NAMES if name != self.name],
             network=self._port,
             snapshot_every_entries=20,
             kept_entries=5,

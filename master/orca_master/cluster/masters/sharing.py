@@ -65,7 +65,7 @@ class SharingRoutes:
             yield len(raw).to_bytes(LENGTH_BYTES, "big") + raw
 
     async def blob(self, call: Call[NoQuery, None]) -> object:
-        return Text(self.blobs.get(call.path["sha256"]), BYTES)
+        return Text(self.blobs.own(call.path["sha256"]), BYTES)
 
     async def marks(self, call: Call[NoQuery, None]) -> object:
         marks = {str(version): digest.hex() for version, digest in self.store.marks.items()}
