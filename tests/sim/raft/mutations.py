@@ -208,7 +208,7 @@ def a_lost_leadership_is_answered_as_a_refusal() -> Iterator[None]:
         for proposal in proposals:
             proposal.refuse(NotLeader("nothing was changed"))
 
-    with mock.patch.object(driver, "_refuse_unknown", refuse):
+    with mock.patch.object(driver, "refuse_unknown", refuse):
         yield
 
 

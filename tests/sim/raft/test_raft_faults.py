@@ -1,6 +1,7 @@
 """Single faults on three masters, where the answer of the log is exactly known."""
 
 import asyncio
+import contextlib
 import errno
 import pickle
 import random
@@ -280,6 +281,50 @@ async def test_bytes_that_are_no_list_of_members_never_get_into_a_log() -> None:
         with pytest.raises(ValueError, match="no list of members"):
             leader.log._engine.append(bytes((codec.MEMBERSHIP,)) + pickle.dumps(["add", "m4"]))
         assert leader.log.progress().last_index == before
+
+
+@in_virtual_time
+async def test_a_leader_whose_disk_stays_full_hands_over_to_one_whose_disk_is_not() -> None:
+    async with three() as cluster:
+        leader = await cluster.leader()
+        await store_of(leader).update(write(1))
+        leader.disk.capacity = sum(map(len, leader.disk.image().values()))
+        with pytest.raises(StorageFull):
+            await store_of(leader).update(write(2))
+        async with asyncio.timeout(5):
+            while (new := await cluster.leader()) is leader:
+                await asyncio.sleep(0.05)
+        await store_of(new).update(write(3))
+
+
+@in_virtual_time
+async def test_a_leader_whose_disk_stays_slow_hands_over_to_one_whose_disk_is_not() -> None:
+    async with three() as cluster:
+        leader = await cluster.leader()
+        leader.disk.sync_seconds = leader.threads.seconds = 0.6
+        asked = 0
+        async with asyncio.timeout(60):
+            while (await cluster.leader()) is leader:
+                with contextlib.suppress(NotLeader, OutcomeUnknown):
+                    await store_of(leader).update(write(asked))
+                await asyncio.sleep(0.01)
+                asked += 1
+        assert asked > 5
+        await store_of(await cluster.leader()).update(write(-1))
+
+
+@in_virtual_time
+async def test_a_leader_whose_disk_is_no_slower_than_the_others_stays() -> None:
+    async with three() as cluster:
+        leader = await cluster.leader()
+        assert leader.log is not None
+        for node in cluster.nodes:
+            node.disk.sync_seconds = node.threads.seconds = 0.6
+        await asyncio.sleep(1)
+        before = (await cluster.leader()).name
+        for value in range(30):
+            await store_of(await cluster.leader()).update(write(value))
+        assert (await cluster.leader()).name == before
 
 
 @in_virtual_time

@@ -14,8 +14,7 @@ be written is more than that, the master falls silent until there is space.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from orca_common.env import Env
 from orca_common.logs import get_logger
@@ -29,6 +28,8 @@ from orca_master.state.raft.port import Connected, Disconnected, Network, Receiv
 from orca_master.state.raft.protocol import Engine
 from orca_master.state.raft.reads import Reads
 from orca_master.state.raft.snapshot import Keeper
+from orca_master.state.raft.waiting import Change, Edit, Errand, Proposal, refuse_unknown
+from orca_master.state.raft.wellbeing import Wellbeing
 from orca_master.state.solo.segments import NoSpace
 
 T = TypeVar("T")
@@ -42,40 +43,14 @@ SYNCS_IN_AVERAGE = 16
 LONGEST_WAIT_SECONDS = 0.05
 SHORTEST_WAIT_SECONDS = 0.001
 FULL_DISK_RETRY_SECONDS = 0.25
+GIVE_WAY_SECONDS = 0.3
+PAUSE_AFTER_GIVING_WAY_SECONDS = 10.0
+"""Nobody better took over: then it is not tried again at once."""
 LEAVE_SECONDS = 1.0
 """How long a leader that was removed tries to hand over before it just goes."""
 NOTHING_CHANGED = "nothing was changed"
 
 log = get_logger("state.raft")
-
-
-@dataclass(slots=True)
-class Proposal:
-    entry: bytes
-    answer: "asyncio.Future[bool]"
-    asked_at: float
-
-    def refuse(self, error: Exception) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(error)
-
-
-Edit = Callable[[Configuration], Configuration]
-"""From the members in force to others; raises Conflict."""
-
-
-@dataclass(slots=True)
-class _Change:
-    edit: Edit
-    proposal: Proposal
-
-
-@dataclass(slots=True)
-class _Errand:
-    work: Callable[[], Any]
-    done: "asyncio.Future[Any]"
-    result: tuple[Any] | None = None
-    """Set once it has run; its caller hears of it when the journal is durable."""
 
 
 class Driver:
@@ -100,12 +75,14 @@ class Driver:
         self._meters = meters
         self._reads = Reads()
         self._waiting: deque[Proposal] = deque()
-        self._changes: deque[_Change] = deque()
+        self._changes: deque[Change] = deque()
         self._under_way: dict[int, list[Proposal]] = {}
         self._term_under_way = 0
         self._appended: list[int] = []
-        self._errands: list[_Errand] = []
+        self._errands: list[Errand] = []
         self._sync_seconds = 0.0
+        self._wellbeing = Wellbeing()
+        self._has_synced = False
         self._is_stalled = False
         self._is_syncing = False
         self._is_handing_over = False
@@ -127,7 +104,7 @@ class Driver:
     def change_members(self, edit: Edit) -> "asyncio.Future[bool]":
         """As `propose`, of what the edit makes of the members; ends with Conflict if it refuses."""
         proposal = self._new_proposal(b"")
-        self._changes.append(_Change(edit, proposal))
+        self._changes.append(Change(edit, proposal))
         self._network.wake()
         return proposal.answer
 
@@ -180,7 +157,7 @@ class Driver:
     async def in_turn(self, errand: Callable[[], T]) -> T:
         """Run this between two ticks; return once what it put into the journal is durable."""
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._errands.append(_Errand(errand, done))
+        self._errands.append(Errand(errand, done))
         self._network.wake()
         return await done
 
@@ -203,6 +180,16 @@ class Driver:
                 for peer, message in engine.take_appends():
                     self._network.send(peer, message)
 
+    async def give_way(self) -> None:
+        """A leader whose disk is in trouble hands over, if another voter seems to be better off."""
+        while True:
+            await asyncio.sleep(GIVE_WAY_SECONDS)
+            trouble = self._wellbeing.trouble(self._env.monotonic())
+            if trouble and self.leadership.is_leader:
+                log.warning("leadership is handed over", reason=trouble)
+                await self.transfer(GIVE_WAY_SECONDS + 3 * self._sync_seconds)
+                await asyncio.sleep(PAUSE_AFTER_GIVING_WAY_SECONDS)
+
     def _seconds_to_wait(self) -> float:
         engine = self._engine
         if self._waiting or self._changes or self._errands or engine.has_more_to_do:
@@ -211,6 +198,8 @@ class Driver:
 
     async def _turn(self, engine: Engine) -> None:
         self._give_what_came(engine)
+        if self._has_synced:
+            self._wellbeing.is_outpaced, self._has_synced = engine.has_successor, False
         errands = self._run_errands()
         self._appended = []
         engine.tick()
@@ -245,9 +234,9 @@ class Driver:
                     except ValueError as error:
                         self._network.drop(peer, reason=str(error))
 
-    def _run_errands(self) -> list[_Errand]:
+    def _run_errands(self) -> list[Errand]:
         errands, self._errands = self._errands, []
-        ran: list[_Errand] = []
+        ran: list[Errand] = []
         for errand in errands:
             if errand.done.done():
                 continue
@@ -262,15 +251,20 @@ class Driver:
 
     def _write(self, engine: Engine) -> bool:
         """Step 3. False: the master falls silent, and nothing of this turn may leave."""
+        is_needed = self._journal.is_dirty
         try:
             self._journal.write()
         except NoSpace as error:
+            self._wellbeing.was_full(self._env.monotonic())
             self._take_back(error)
             try:
                 self._journal.write()
             except NoSpace:
                 self._stall(engine, error)
                 return False
+        else:
+            if is_needed:
+                self._wellbeing.had_space()
         return True
 
     def _take_back(self, error: NoSpace) -> None:
@@ -319,9 +313,11 @@ class Driver:
                 took = await self._env.threads.run(self._timed_sync)
             finally:
                 self._is_syncing = False
+        self._has_synced = True
         self._sync_seconds += (took - self._sync_seconds) / SYNCS_IN_AVERAGE
         self._meters.last_fsync_seconds = took
         self._meters.fsync.observe(took)
+        self._wellbeing.was_synced(self._env.monotonic(), average_seconds=self._sync_seconds)
 
     def _timed_sync(self) -> float:
         """The disk's seconds alone: with a thread's own, what was slow once would stay slow."""
@@ -348,7 +344,7 @@ class Driver:
                 self._appended.append(index)
             size += batch_size
 
-    def _append_change(self, change: _Change) -> None:
+    def _append_change(self, change: Change) -> None:
         if change.proposal.answer.done():
             return
         try:
@@ -378,7 +374,7 @@ class Driver:
     def apply(self, command: bytes, index: int, term: int) -> None:
         proposals = self._under_way.pop(index, [])
         if term != self._term_under_way:
-            _refuse_unknown(proposals)
+            refuse_unknown(proposals)
             proposals = []
         kind = command[0]
         self._keeper.count(command)
@@ -407,7 +403,7 @@ class Driver:
     def _settle(self, engine: Engine) -> None:
         if not engine.leads or engine.term != self._term_under_way:
             for proposals in self._under_way.values():
-                _refuse_unknown(proposals)
+                refuse_unknown(proposals)
             self._under_way.clear()
         if self._reads.settle(engine):
             self._network.wake()
@@ -471,12 +467,3 @@ class Driver:
         for errand in self._errands:
             errand.done.cancel()
         self._announce(Leadership(self.leadership.term, False, None))
-
-
-def _refuse_unknown(proposals: list[Proposal]) -> None:
-    for proposal in proposals:
-        proposal.refuse(
-            OutcomeUnknown(
-                "leadership was lost while the change was under way; look, then ask again"
-            )
-        )

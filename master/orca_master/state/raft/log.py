@@ -15,7 +15,7 @@ from orca_common.logs import get_logger
 from orca_master.errors import Conflict, NotLeader, StorageFull
 from orca_master.state.log import DamagedLog, Leadership, LogFailed, Machine
 from orca_master.state.raft.codec import MAX_ENTRY_BYTES
-from orca_master.state.raft.driver import Driver, Edit
+from orca_master.state.raft.driver import Driver
 from orca_master.state.raft.elections import Timing
 from orca_master.state.raft.journal import Journal
 from orca_master.state.raft.members import (
@@ -33,6 +33,7 @@ from orca_master.state.raft.port import Network
 from orca_master.state.raft.protocol import Engine
 from orca_master.state.raft.snapshot import Keeper, restored
 from orca_master.state.raft.standing import Standing
+from orca_master.state.raft.waiting import Edit
 from orca_master.state.solo import folder as folders
 from orca_master.state.solo.segments import WHAT_TO_DO, NoSpace
 from orca_master.state.solo.snapshots import Snapshots
@@ -119,6 +120,7 @@ class RaftLog:
                     self._driver.show_life(self._engine, every_seconds=self._timing.heartbeat / 2),
                     name="raft heartbeats",
                 )
+                group.create_task(self._driver.give_way(), name="raft give way")
                 group.create_task(
                     self._keeper.run(self._engine, self._driver.in_turn), name="raft snapshots"
                 )

@@ -207,10 +207,16 @@ class Engine(Elections):
     def hand_over(self) -> bool:
         """Ask the follower that has all of our log to stand (thesis 3.10); False: nobody has yet."""
         best = self.followers.most_caught_up() if self.leads else None
-        if best is None or best[1] < self._journal.last_index:
+        if best is None or not self.has_successor:
             return False
         self._send(best[0], TimeoutNow(self.term))
         return True
+
+    @property
+    def has_successor(self) -> bool:
+        """Whether some other voter answers and has all of our log, which may not be durable here."""
+        best = self.followers.most_caught_up() if self.leads else None
+        return best is not None and self.followers.is_close(best[0], within=0)
 
     def installed(self, snapshot: Snapshot, configuration: Configuration) -> None:
         """The machine holds this snapshot now, and it is durable; stand behind it."""
