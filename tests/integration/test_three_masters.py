@@ -229,9 +229,25 @@ async def test_one_master_grows_to_three_and_what_runs_goes_on(tmp_path: Path) -
         await until_all_agree(cluster)
         await cluster.until("sleeps", status="running", running_replicas=2)
         assert own_children("sleep") == before
+        trails = [await trail(cluster, api) for api in cluster.apis]
+        assert trails[0] == trails[1] == trails[2], "what joined later has fetched what was before"
+        assert "service.deploy services/default/sleeps" in trails[2]
         await cluster.kill("master-1")
         await cluster.until("sleeps", status="running", running_replicas=2)
         assert own_children("sleep") == before
+
+
+async def trail(cluster: RealCluster, api: str) -> list[str]:
+    """What this very master's history says."""
+    headers = {"Authorization": f"Bearer {cluster.token}"}
+    async with aiohttp.ClientSession(api, headers=headers) as http, asyncio.timeout(20):
+        while True:
+            path = "/api/v1/audit?consistency=stale&limit=1000"
+            async with http.get(path) as response:
+                answer = await response.json()
+                if response.status == 200:
+                    return [f"{e['action']} {e['resource']}" for e in answer["events"]]
+            await asyncio.sleep(0.05)
 
 
 def own_children(word: str) -> set[int]:
