@@ -87,8 +87,12 @@ class Client:
             seconds=timeout + DEPLOY_MARGIN_SECONDS,
         )
 
-    async def status(self, *, project: str | None = None) -> list[dict[str, Any]]:
-        answer = await self._json("GET", "/api/v1/status", params=_given(project=project))
+    async def status(
+        self, *, project: str | None = None, stale: bool = False
+    ) -> list[dict[str, Any]]:
+        """`stale`: what one master knows, also while none leads."""
+        params = _given(project=project, consistency="stale" if stale else None)
+        answer = await self._json("GET", "/api/v1/status", params=params)
         services: list[dict[str, Any]] = answer["services"]
         return services
 
@@ -141,9 +145,10 @@ class Client:
         params = _given(resource=resource, limit=str(limit))
         return await self._json("GET", "/api/v1/audit", params=params)
 
-    async def masters(self) -> dict[str, Any]:
-        """`{masters: [...], term, voters, tolerates}`."""
-        return await self._json("GET", "/api/v1/cluster/masters")
+    async def masters(self, *, stale: bool = False) -> dict[str, Any]:
+        """`{masters: [...], term, voters, tolerates}`; `stale`: as one master knows it."""
+        params = _given(consistency="stale" if stale else None)
+        return await self._json("GET", "/api/v1/cluster/masters", params=params)
 
     async def remove_master(self, name: str, *, force: bool = False) -> dict[str, Any]:
         params = _given(force="true" if force else None)
@@ -192,11 +197,12 @@ class Client:
     async def _ask(
         self, method: str, path: str, *, once: bool, **request: Any
     ) -> aiohttp.ClientResponse:
-        """The answer of the first master that gives one. Raises CannotReach."""
+        """The answer of the first master that gives one. Raises CannotReach, Refused."""
         may_repeat = method == "GET" or once
         headers = {"Idempotency-Key": uuid.uuid4().hex} if once and method != "GET" else {}
         tries = len(self._apis) * (ROUNDS if may_repeat else 1)
         problems: list[str] = []
+        refused: OrcaError | None = None
         for number in range(1, tries + 1):
             api = self._apis[self._first % len(self._apis)]
             try:
@@ -211,10 +217,13 @@ class Client:
             else:
                 if response.status not in AGAIN or not may_repeat or number == tries:
                     return response
+                refused = await _error(response)
                 response.release()
             self._first += 1
             if number % len(self._apis) == 0:
                 await asyncio.sleep(BETWEEN_ROUNDS_SECONDS)
+        if refused is not None:  # by one that can be reached: it knows more than a connection
+            raise refused
         raise CannotReach(f"no master answers at {', '.join(dict.fromkeys(problems))}")
 
     async def _request(

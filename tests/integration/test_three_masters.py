@@ -373,3 +373,31 @@ async def test_a_client_that_knows_all_masters_needs_no_luck(three_masters: Real
     async with Client(cluster.apis[1], cluster.token) as alone:
         with pytest.raises(CannotReach, match="no master answers"):
             await alone.status()
+
+
+async def test_without_a_majority_the_command_line_says_what_is_wrong(
+    three_masters: RealCluster,
+) -> None:
+    cluster = three_masters
+    await until_all_agree(cluster)
+    await cluster.kill("master-1", "master-3")
+
+    async def orca(*words: str) -> tuple[int, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", "from orca.main import main; main()"),
+            *("--api", ",".join(cluster.apis), *words),
+            env=dict(os.environ) | {"ORCA_TOKEN": cluster.token},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, said.decode()
+
+    code, said = await orca("masters", "status")
+    assert code == 0, said
+    assert "nobody leads: of the 3 masters that vote at least 2 must reach each other" in said
+    code, said = await orca("stop", "nothing")
+    assert (code, "nothing was changed" in said) == (1, True)
+    code, said = await orca("status", "--stale")
+    assert (code, "no services yet" in said) == (0, True)

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from orca import show
+from orca.client import Client, Refused
 from orca.commands.running import with_client
 
 
@@ -34,8 +35,8 @@ def list_masters(output: str = "table") -> None:
 
 @masters.command()
 def status() -> None:
-    """How the masters are, in words."""
-    found = with_client(lambda client: client.masters())
+    """How the masters are, in words; if none leads, as one of them knows it."""
+    found = with_client(_known)
     for sentence in sentences(found):
         click.echo(show.clean(sentence))
 
@@ -63,6 +64,15 @@ def transfer() -> None:
     click.echo(f"{show.clean(answer['leader'])} leads")
 
 
+async def _known(client: Client) -> dict[str, Any]:
+    try:
+        return await client.masters()
+    except Refused as error:
+        if error.status != 503:
+            raise
+        return await client.masters(stale=True)
+
+
 def _row(master: dict[str, Any]) -> list[object]:
     return [
         master["name"],
@@ -85,7 +95,14 @@ def sentences(found: dict[str, Any]) -> list[str]:
     """What `GET /api/v1/cluster/masters` says, for people."""
     leader = next((m["name"] for m in found["masters"] if m["role"] == "leader"), None)
     voters, tolerates = found["voters"], found["tolerates"]
-    said = [f"{leader} leads in term {found['term']}" if leader else "nobody leads"]
+    if leader is None:
+        names = ", ".join(master["name"] for master in found["masters"])
+        most = voters // 2 + 1
+        return [
+            f"nobody leads: of the {voters} masters that vote at least {most} must reach each other",
+            f"masters are {names}; what runs goes on, nothing can be changed",
+        ]
+    said = [f"{leader} leads in term {found['term']}"]
     for master in found["masters"]:
         name = master["name"]
         if master["role"] == "joining":

@@ -72,10 +72,11 @@ def deploy(files: tuple[str, ...], wait: bool, timeout: float, output: str) -> N
 @click.command()
 @click.argument("name", required=False)
 @_project
+@click.option("--stale", is_flag=True, help="What one master knows, also while none leads.")
 @_output
-def status(name: str | None, project: str | None, output: str) -> None:
+def status(name: str | None, project: str | None, output: str, stale: bool) -> None:
     """Show all services, or the replicas of the service NAME."""
-    services = with_client(lambda client: client.status(project=project))
+    services = with_client(lambda client: client.status(project=project, stale=stale))
     if name is not None:
         services = [service for service in services if service["name"] == name]
         if not services:

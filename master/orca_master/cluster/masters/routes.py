@@ -84,6 +84,7 @@ class MasterRoutes:
                 Permission.CLUSTER_READ,
                 self.list,
                 "The masters, who leads, and how far each is",
+                served=Served.HERE_OR_LEADER,
             ),
             route(
                 f"POST {masters}/enroll",
@@ -122,7 +123,7 @@ class MasterRoutes:
         ]
 
     async def list(self, call: Call[NoQuery, None]) -> object:
-        state = await self.store.fresh()
+        state = await self.store.read(stale=call.stale)
         members = self.membership.members()
         voters = [member for member in members if member.is_voter]
         return {
