@@ -109,10 +109,10 @@ def test_histories_find_what_is_broken(
 @pytest.mark.parametrize(
     ("mutation", "first_seed"),
     [
-        (mutations.a_configuration_is_in_force_only_when_committed, 5),
-        (mutations.a_configuration_that_is_cut_off_stays_in_force, 50),
-        (mutations.learners_count_for_the_commit, 6),
-        (mutations.members_change_before_an_entry_of_the_own_term, 1),
+        (mutations.a_configuration_is_in_force_only_when_committed, 35),
+        (mutations.a_configuration_that_is_cut_off_stays_in_force, 103),
+        (mutations.learners_count_for_the_commit, 48),
+        (mutations.members_change_before_an_entry_of_the_own_term, 13),
         (mutations.members_change_twice_at_once, 1),
         (mutations.a_start_forgets_the_configurations_after_the_snapshot, 15),
         (mutations.a_snapshot_brings_no_members, 6),
