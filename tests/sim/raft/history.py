@@ -21,21 +21,14 @@ from typing import Any
 
 from orca_master.errors import NotLeader, OutcomeUnknown, Refusal, StorageFull
 from orca_master.state.log import DamagedLog, LogFailed
-from orca_master.state.raft.codec import (
-    Append,
-    AppendReply,
-    Message,
-    Piece,
-    PieceReply,
-    RequestVote,
-    VoteReply,
-)
+from orca_master.state.raft.codec import Append, Message, Piece
 from orca_master.state.rows import State
 from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction
 from sim.raft.linearizability import UNKNOWN, Operation, is_linearizable
 from sim.raft.network import Wires
 from sim.raft.node import ITEMS, REGISTERS, Crash, Items, Register, SimNode
+from sim.raft.promises import PROMISES, is_promise
 
 CONVERGE_SECONDS = 20.0
 CLIENT_SECONDS = 1.5
@@ -263,7 +256,7 @@ class History:
         node = self.chance.choice(self.nodes)
         if not node.is_up or node.name in self._down:
             return
-        kind = self.chance.choice(_PROMISES)
+        kind = self.chance.choice(PROMISES)
         self._tell(f"{node.name}: stops after a {kind.__name__}")
         self._fatal[node.name] = kind
         await asyncio.sleep(self.chance.uniform(0.05, 1.0))
@@ -386,7 +379,7 @@ class History:
             if leader != sender:
                 self._violated(f"{leader} and {sender} both lead in term {message.term}")
             self.last_leader = sender
-        if isinstance(message, self._fatal.get(sender, ())) and _promises(message):
+        if isinstance(message, self._fatal.get(sender, ())) and is_promise(message):
             del self._fatal[sender]
             next(node for node in self.nodes if node.name == sender).vanish()
             raise Crash
@@ -472,17 +465,6 @@ class History:
         self.violation = self.violation or violation
         raise self.violation
 
-
-def _promises(message: Message) -> bool:
-    match message:
-        case VoteReply(is_granted=answer) | AppendReply(matches=answer):
-            return answer
-        case PieceReply(is_installed=answer):
-            return answer
-    return True
-
-
-_PROMISES: tuple[type[Message], ...] = (VoteReply, AppendReply, PieceReply, RequestVote, Append)
 
 FAULTS = (
     History.kill,

@@ -3,7 +3,8 @@
 What must be true of every history must be true of these, and
 
 - entries that anybody knows to be committed are the same on everybody,
-- a leader that has committed something has at most one configuration that is not committed,
+- a leader has at most one configuration that is not committed, and brings none before it has
+  committed an entry of its own term,
 - one committed configuration differs from the next by at most one voter, and so does that of a new
   leader from the last one committed before: no two majorities can do without each other,
 - at the end every member has the state, and whoever was removed and knows a member has noticed.
@@ -93,6 +94,39 @@ class MemberHistory(History):
             address = f"{name}.moved:{self.chance.randint(1, 9999)}"
             self._tell(f"{name}: moves to {address}")
             await self._ask(lambda log: log.change_address(name, address))
+
+    async def change_twice(self) -> None:
+        """Two changes are asked for at once; one of them must wait."""
+        async with self._one_at_a_time:
+            leader = self._leader_or_any()
+            if leader.log is None or not leader.is_up:
+                return
+            self._tell(f"{leader.name}: is asked for two changes at once")
+            changes = [
+                leader.log.change_address(member.id, f"{member.id}.again:{number}")
+                for number, member in enumerate(leader.log.members, self.chance.randint(1, 9999))
+            ]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLIENT_SECONDS):
+                    await asyncio.gather(*changes, return_exceptions=True)
+
+    async def change_when_elected(self) -> None:
+        """A new leader is asked for a change again and again from its first moment on."""
+        async with self._one_at_a_time:
+            self._tell("a new leader will be asked for a change at once")
+            before = {node.name for node in self.nodes if _leads(node)}
+            until = self._now() + CLIENT_SECONDS
+            await self.isolate_leader()
+            while self._now() < until:
+                await asyncio.sleep(0.0005)
+                for node in self.nodes:
+                    if node.log is not None and _leads(node) and node.name not in before:
+                        address = f"{node.name}.first:{self.chance.randint(1, 9999)}"
+                        with contextlib.suppress(*REFUSALS):
+                            async with asyncio.timeout(CLIENT_SECONDS):
+                                await node.log.change_address(node.name, address)
+                                until = 0.0
+            self.wires.heal()
 
     async def change_while_cut_off(self) -> None:
         """A leader appends a change that it cannot commit: others will cut it off its log, or not."""
@@ -184,6 +218,9 @@ class MemberHistory(History):
         # Before that it does not know which of those that it has found are committed.
         if engine.may_confirm_reads and members.count_after(engine.commit_index) > 1:
             self._violated(f"{name} leads with two configurations that are not committed")
+        is_own = node.log._journal.term_at(members.index) == term
+        if is_own and not engine.may_confirm_reads and members.index > engine.commit_index:
+            self._violated(f"{name} has changed members before it has committed anything")
         self._read_log(node, node.log._journal, engine.commit_index)
         if is_new:
             self._read_logs()
@@ -266,6 +303,10 @@ class MemberHistory(History):
         return leader in knows or (was_voter and not members.ids.isdisjoint(knows))
 
 
+def _leads(node: SimNode) -> bool:
+    return node.is_up and node.log is not None and node.log._engine.leads
+
+
 MEMBER_FAULTS = (
     MemberHistory.join,
     MemberHistory.join,
@@ -273,6 +314,8 @@ MEMBER_FAULTS = (
     MemberHistory.remove,
     MemberHistory.remove,
     MemberHistory.move,
+    MemberHistory.change_twice,
+    MemberHistory.change_when_elected,
     MemberHistory.change_while_cut_off,
     MemberHistory.change_while_cut_off,
     MemberHistory.wipe,

@@ -7,6 +7,7 @@ import pytest
 
 from sim.raft import mutations, scenarios
 from sim.raft.history import History
+from sim.raft.member_history import MemberHistory
 from sim.raft.virtual import outcome_of
 
 Mutation = Callable[[], AbstractContextManager[None]]
@@ -100,5 +101,32 @@ def test_histories_find_what_is_broken(
             violation = outcome_of(History(seed, duplicates=duplicates))
         if violation is not None:
             assert outcome_of(History(seed, duplicates=duplicates)) is None
+            return
+    pytest.fail(f"not found in {MOST_SEEDS} histories")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("mutation", "first_seed"),
+    [
+        (mutations.a_configuration_is_in_force_only_when_committed, 35),
+        (mutations.a_configuration_that_is_cut_off_stays_in_force, 103),
+        (mutations.learners_count_for_the_commit, 48),
+        (mutations.members_change_before_an_entry_of_the_own_term, 13),
+        (mutations.members_change_twice_at_once, 1),
+        (mutations.a_start_forgets_the_configurations_after_the_snapshot, 15),
+        (mutations.a_snapshot_brings_no_members, 6),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_histories_with_changes_of_members_find_what_is_broken(
+    mutation: Mutation, first_seed: int
+) -> None:
+    """As above."""
+    for seed in range(first_seed, first_seed + MOST_SEEDS):
+        with mutation():
+            violation = outcome_of(MemberHistory(seed))
+        if violation is not None:
+            assert outcome_of(MemberHistory(seed)) is None
             return
     pytest.fail(f"not found in {MOST_SEEDS} histories")
