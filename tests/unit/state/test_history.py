@@ -183,6 +183,14 @@ async def test_a_snapshot_is_whole_only_when_the_history_is_durable(tmp_path):
         assert codec.restore(Schema(ROWS), said).history.version == 1
 
 
+async def test_a_snapshot_does_not_become_whole_behind_a_closed_history(tmp_path):
+    async with Master(tmp_path).running() as master:
+        await master.happen("1")
+        parts = master.store.capture()
+    with pytest.raises(OSError, match="closed"):
+        list(parts)
+
+
 async def test_what_a_snapshot_leaves_out_is_fetched_and_then_seen_as_one(tmp_path):
     async with Master(tmp_path / "one").running() as one:
         await one.happen("1")

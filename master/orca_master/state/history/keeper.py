@@ -119,9 +119,10 @@ class History:
             yield held
             held = part
         with self._lock:
+            if self._file is None:
+                raise OSError(errno.ESHUTDOWN, "the history is closed", self._path)
             self._write_brought()
-            if self._file is not None:
-                self._file.sync()
+            self._file.sync()
         yield held
 
     async def start(self) -> None:
