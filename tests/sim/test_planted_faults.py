@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from orca_master.state.transaction import View
 from orca_master.tasks import dispatcher, operations
 from orca_master.tasks.model import TASKS, Task
+from orca_master.tasks.placement import Placement
 from orca_worker.agent import Agent
 from orca_worker.task import TaskRunner
 from sim.disk import SimDisk
@@ -50,13 +52,13 @@ def stopped_tasks_are_not_removed(patch: pytest.MonkeyPatch) -> None:
 
 
 def pending_tasks_are_tried_once(patch: pytest.MonkeyPatch) -> None:
-    place = operations.place_pending
+    plan = operations.plan_placements
 
-    def only_new_ones(tx: operations.Transaction, *, now: float) -> None:
-        if not any(task.pending_reason for task in tx.find(TASKS, "unplaced", "yes")):
-            place(tx, now=now)
+    def only_new_ones(view: View, *, now: float) -> list[Placement]:
+        said = any(task.pending_reason for task in view.find(TASKS, "unplaced", "yes"))
+        return [] if said else plan(view, now=now)
 
-    patch.setattr("orca_master.services.controller.place_pending", only_new_ones)
+    patch.setattr("orca_master.services.controller.plan_placements", only_new_ones)
 
 
 PLANTED: list[Plant] = [

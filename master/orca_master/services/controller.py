@@ -1,6 +1,8 @@
 """When services are looked at: whenever they, their tasks or the nodes change, or a wait is over."""
 
 from collections.abc import Iterable
+from functools import partial
+from typing import TypeVar
 
 from orca_common.env import Env
 from orca_common.logs import get_logger
@@ -13,9 +15,12 @@ from orca_master.state.follow import Changed
 from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction
 from orca_master.tasks.model import TASKS
-from orca_master.tasks.operations import place_pending
+from orca_master.tasks.operations import plan_placements, take_placements
 
-OWNERS_PER_TRANSACTION = 50
+OWNERS_PER_TRANSACTION = 10
+PLACED_PER_TRANSACTION = 100
+
+T = TypeVar("T")
 
 log = get_logger("services")
 
@@ -34,8 +39,9 @@ class ServicesController:
             while True:
                 changed = await follower.next(self._seconds_to_next_look())
                 owners = self._owners(changed)
-                for batch in _batches(sorted(owners)):
+                for batch in _batches(sorted(owners), OWNERS_PER_TRANSACTION):
                     await self._look(batch)
+                await self._place()
 
     async def _look(self, owners: list[str]) -> None:
         """One transaction for the batch; if it fails, one for each, so that one bad row stops one
@@ -62,7 +68,11 @@ class ServicesController:
                 self._look_at.pop(owner, None)
             else:
                 self._look_at[owner] = again_at
-        place_pending(tx, now=now)
+
+    async def _place(self) -> None:
+        plan = plan_placements(self._store.state, now=self._env.now())
+        for batch in _batches(plan, PLACED_PER_TRANSACTION):
+            await self._store.update(partial(take_placements, placements=batch))
 
     def _owners(self, changed: Changed) -> set[str]:
         now = self._env.now()
@@ -81,6 +91,6 @@ class ServicesController:
         return max(0.0, min(self._look_at.values()) - self._env.now()) + 0.001
 
 
-def _batches(owners: list[str]) -> Iterable[list[str]]:
-    for first in range(0, len(owners), OWNERS_PER_TRANSACTION):
-        yield owners[first : first + OWNERS_PER_TRANSACTION]
+def _batches(items: list[T], size: int) -> Iterable[list[T]]:
+    for first in range(0, len(items), size):
+        yield items[first : first + size]

@@ -13,6 +13,9 @@ from orca_master.state.transaction import Transaction, View
 from orca_master.tasks import operations as tasks
 from orca_master.tasks.model import TASKS, Health, Task, TaskSpec, Wanted
 
+CHANGES_AT_ONCE = 50
+"""Tasks of one service that one transaction makes or stops; the change brings the next look."""
+
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
@@ -108,7 +111,7 @@ def reconcile_owner(
     mine = tx.find(TASKS, "owner", owner)
     service = tx.get(SERVICES, *key_of_owner(owner))
     if service is None:
-        for task in mine:
+        for task in [t for t in mine if t.wanted is Wanted.RUN][:CHANGES_AT_ONCE]:
             tasks.stop(tx, task)
         return None
     if service.purge and not mine:
@@ -116,9 +119,9 @@ def reconcile_owner(
         return None
     target = Target(service.revision, service.wanted_replicas, bool(service.spec.host_port))
     plan = reconcile(target, mine, down_nodes(tx), now)
-    for task in plan.stop:
+    for task in plan.stop[:CHANGES_AT_ONCE]:
         tasks.stop(tx, task)
-    for wanted in plan.create:
+    for wanted in plan.create[:CHANGES_AT_ONCE]:
         tasks.create(
             tx,
             id=new_id(),

@@ -5,7 +5,8 @@ list from the state and sends it if it differs from what was sent last.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Protocol
 
 from orca_common.env import Env
@@ -18,11 +19,12 @@ from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction
 from orca_master.tasks import wire
 from orca_master.tasks.model import TASKS, Task, Wanted
-from orca_master.tasks.operations import observe, spec_of
+from orca_master.tasks.operations import observe, observe_all, spec_of
 from orca_proto import worker_pb2 as pb
 
 PROTOCOL = 1
 HELLO_TIMEOUT_SECONDS = 10.0
+STATUSES_PER_TRANSACTION = 200
 LOG_TIMEOUT_SECONDS = 30.0
 LOG_CHUNKS = 256
 """Chunks kept for a reader; one that falls further behind is cut off."""
@@ -130,12 +132,13 @@ class Dispatcher:
             cpu_millis=hello.capacity.cpu_millis,
             labels=dict(hello.labels),
         )
-        reports = [wire.observed(status) for status in hello.tasks]
+        present = {status.id for status in hello.tasks}
 
         def connect(tx: Transaction) -> None:
             node_connected(tx, node_id, facts=facts, now=self._env.now())
-            observe(tx, node_id, reports, complete=True)
+            observe_all(tx, node_id, present)
 
+        await self._observe(node_id, hello.tasks)
         await self._store.update(connect)
         self._presence.heard(node_id)
         self._presence.connected(node_id, True)
@@ -194,8 +197,13 @@ class Dispatcher:
         return node is not None and node.state is NodeState.READY
 
     async def _take_report(self, node_id: str, report: pb.Report) -> None:
-        reports = [wire.observed(status) for status in report.tasks]
-        await self._store.update(lambda tx: observe(tx, node_id, reports, complete=False))
+        await self._observe(node_id, report.tasks)
+
+    async def _observe(self, node_id: str, statuses: Sequence[pb.TaskStatus]) -> None:
+        for first in range(0, len(statuses), STATUSES_PER_TRANSACTION):
+            some = statuses[first : first + STATUSES_PER_TRANSACTION]
+            reports = [wire.observed(status) for status in some]
+            await self._store.update(partial(observe, node_id=node_id, reports=reports))
 
     async def _send_masters(self, session: _Session) -> None:
         """So that the worker finds a leader when this one is gone, whoever it joined with."""

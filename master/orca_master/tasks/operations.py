@@ -1,12 +1,12 @@
 """The verbs of tasks: ask for one, place it, observe it, stop it, forget it."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 from msgspec.structs import replace
 
-from orca_master.cluster.model import NODES
+from orca_master.cluster.model import NODES, NodeState
 from orca_master.state.transaction import Transaction, View
 from orca_master.tasks.model import (
     SPECS,
@@ -19,7 +19,7 @@ from orca_master.tasks.model import (
     TaskState,
     Wanted,
 )
-from orca_master.tasks.placement import Demand, Room, place
+from orca_master.tasks.placement import Demand, Placement, Room, place
 
 
 def keep_spec(tx: Transaction, spec: TaskSpec) -> str:
@@ -53,7 +53,7 @@ def create(
     not_before: float = 0.0,
     last_failure: str = "",
 ) -> Task:
-    """Ask for a task. It is pending until `place_pending` finds a node for it."""
+    """Ask for a task. It is pending until `plan_placements` finds a node for it."""
     task = Task(
         id=id,
         owner=owner,
@@ -101,38 +101,58 @@ def rooms(view: View) -> list[Room]:
     return sorted(by_node.values(), key=lambda room: room.node.name)
 
 
-def place_pending(tx: Transaction, *, now: float) -> None:
-    """Give every pending task that is due a node, or the reason why there is none."""
-    tasks = [task for task in tx.find(TASKS, "unplaced", "yes") if task.not_before <= now]
+def plan_placements(view: View, *, now: float) -> list[Placement]:
+    """A node for every pending task that is due, or why there is none; what is said already is left out.
+
+    To be taken by `take_placements`: looking at all nodes is too much work for a transaction.
+    """
+    tasks = [task for task in view.find(TASKS, "unplaced", "yes") if task.not_before <= now]
     if not tasks:
-        return
+        return []
     tasks.sort(key=lambda task: (task.created_at, task.owner, task.slot, task.id))
-    demands = [Demand(t.id, t.owner, spec_of(tx, t), t.constraints) for t in tasks]
-    for task, placement in zip(tasks, place(demands, rooms(tx)), strict=True):
-        if placement.node:
-            observed = replace(task.observed, state=TaskState.ASSIGNED)
-            placed = replace(task, node=placement.node, pending_reason="", observed=observed)
-            tx.put(TASKS, placed)
-        else:
+    demands = [Demand(t.id, t.owner, spec_of(view, t), t.constraints) for t in tasks]
+    placements = place(demands, rooms(view))
+    return [
+        placement
+        for task, placement in zip(tasks, placements, strict=True)
+        if placement.node or placement.reason != task.pending_reason
+    ]
+
+
+def take_placements(tx: Transaction, placements: Iterable[Placement]) -> None:
+    """As planned, except for what has changed since: that is planned again.
+
+    Only whoever places takes room, so a node that is still ready has it.
+    """
+    for placement in placements:
+        task = by_id(tx, placement.task)
+        if task is None or task.node or task.wanted is not Wanted.RUN:
+            continue
+        if not placement.node:
             tx.put(TASKS, replace(task, pending_reason=placement.reason))
+            continue
+        node = tx.get(NODES, placement.node)
+        if node is not None and node.state is NodeState.READY and node.schedulable:
+            observed = replace(task.observed, state=TaskState.ASSIGNED)
+            placed = replace(task, node=node.id, pending_reason="", observed=observed)
+            tx.put(TASKS, placed)
 
 
-def observe(
-    tx: Transaction, node_id: str, reports: Sequence[tuple[str, Observed]], *, complete: bool
-) -> None:
+def observe(tx: Transaction, node_id: str, reports: Sequence[tuple[str, Observed]]) -> None:
     """Take in what a worker says of its tasks.
 
-    `complete` says that nothing else exists on the node: what should be there and is not has
-    vanished, and what was to be stopped is gone. A report about a task of another node, or one
-    that would take a task back to an earlier state, is ignored.
+    A report about a task of another node, or one that would take a task back to an earlier state,
+    is ignored.
     """
     for task_id, observed in reports:
         task = by_id(tx, task_id)
         if task is not None and task.node == node_id:
             _observe_one(tx, task, observed)
-    if not complete:
-        return
-    present = {task_id for task_id, _ in reports}
+
+
+def observe_all(tx: Transaction, node_id: str, present: Collection[str]) -> None:
+    """Nothing but these tasks exists on the node: what should be there and is not has vanished, and
+    what was to be stopped is gone."""
     for task in tx.find(TASKS, "node", node_id):
         if task.id in present:
             continue

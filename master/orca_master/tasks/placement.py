@@ -8,8 +8,10 @@ share, then the name.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heapreplace
+from itertools import groupby
 
 from orca_master.cluster.model import Node, NodeState
 from orca_master.tasks.model import Constraints, TaskSpec
@@ -60,25 +62,46 @@ class Placement:
 
 def place(demands: Iterable[Demand], rooms: Sequence[Room]) -> list[Placement]:
     """Place each demand in order; each takes its room before the next is looked at."""
-    return [_place_one(demand, rooms) for demand in demands]
+    return [
+        placement
+        for _, alike in groupby(demands, key=lambda d: (d.owner, d.spec, d.constraints))
+        for placement in _place_alike(list(alike), rooms)
+    ]
 
 
-def _place_one(demand: Demand, rooms: Sequence[Room]) -> Placement:
-    refusals: Counter[str] = Counter()
-    fitting: list[Room] = []
-    for room in rooms:
-        reason = next((r for check in _FILTERS if (r := check(demand, room))), None)
-        if reason is None:
-            fitting.append(room)
+def _place_alike(demands: Sequence[Demand], rooms: Sequence[Room]) -> Iterator[Placement]:
+    """Demands that differ in nothing: every room is looked at once, then only the one just taken."""
+    first = demands[0]
+    fitting = [room for room in rooms if _refusal(first, room) is None]
+    best = [(_preference(first, room), place) for place, room in enumerate(fitting)]
+    heapify(best)
+    reason = ""
+    for demand in demands:
+        if not best:
+            reason = reason or _why_nowhere(demand, rooms)
+            yield Placement(demand.task, "", reason)
+            continue
+        place = best[0][1]
+        room = fitting[place]
+        room.take(demand.owner, demand.spec)
+        yield Placement(demand.task, room.node.id, "")
+        if _refusal(demand, room) is None:
+            heapreplace(best, (_preference(demand, room), place))
         else:
-            refusals[reason] += 1
-    if not fitting:
-        return Placement(demand.task, "", explain(demand, rooms, refusals))
-    best = min(
-        fitting, key=lambda r: (r.owners[demand.owner], round(r.used_share(), 6), r.node.name)
-    )
-    best.take(demand.owner, demand.spec)
-    return Placement(demand.task, best.node.id, "")
+            heappop(best)
+
+
+def _preference(demand: Demand, room: Room) -> tuple[int, float, str]:
+    return room.owners[demand.owner], round(room.used_share(), 6), room.node.name
+
+
+def _refusal(demand: Demand, room: Room) -> str | None:
+    return next((reason for check in _FILTERS if (reason := check(demand, room))), None)
+
+
+def _why_nowhere(demand: Demand, rooms: Sequence[Room]) -> str:
+    refusals = Counter(_refusal(demand, room) or "" for room in rooms)
+    return explain(demand, rooms, refusals)
 
 
 def explain(demand: Demand, rooms: Sequence[Room], refusals: Counter[str]) -> str:
@@ -92,8 +115,7 @@ def explain(demand: Demand, rooms: Sequence[Room], refusals: Counter[str]) -> st
             known = ", ".join(sorted(room.node.name for room in rooms))
             return f"no node is named {pin} (nodes: {known})"
         room = pinned[0]
-        reason = next((r for check in _FILTERS if (r := check(demand, room))), "")
-        return f"node {room.node.name}: {reason}"
+        return f"node {room.node.name}: {_refusal(demand, room)}"
     parts = [
         f"{count} node{'s' if count > 1 else ''}: {reason}"
         for reason, count in sorted(refusals.items(), key=lambda item: (-item[1], item[0]))

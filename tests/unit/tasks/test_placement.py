@@ -114,3 +114,26 @@ def test_no_node_is_ever_given_more_than_it_has(demands: list[int], capacities: 
             given_to[placement.node] = given_to.get(placement.node, 0) + item.spec.memory_bytes
     for i, size in enumerate(capacities):
         assert given_to.get(f"id-n{i}", 0) <= size * mib
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.sampled_from([0, 1, 2]), st.sampled_from([0, 80])),
+        max_size=25,
+    ),
+    st.lists(st.integers(1, 6), min_size=1, max_size=6),
+)
+def test_placing_alike_demands_together_places_them_as_one_by_one(
+    wanted: list[tuple[str, int, int]], capacities: list[int]
+) -> None:
+    demands = [
+        Demand(str(n), owner, a_spec(memory_bytes=gib * GIB, host_port=port), Constraints())
+        for n, (owner, gib, port) in enumerate(wanted)
+    ]
+
+    def the_rooms() -> list[Room]:
+        return [Room(a_node(f"n{n}", memory_bytes=c * GIB)) for n, c in enumerate(capacities)]
+
+    together, one_by_one = the_rooms(), the_rooms()
+    assert place(demands, together) == [place([each], one_by_one)[0] for each in demands]
+    assert together == one_by_one
