@@ -56,6 +56,7 @@ class Stream:
     def restart(self, now: float) -> None:
         self._part = self._offset = 0
         self.sent = self.answered = 0
+        self._is_refused = False
         self.moved_at = now
 
     @property
@@ -63,12 +64,16 @@ class Stream:
         return self._part == len(self._parts)
 
     def answer(self, wanted: int, now: float) -> None:
-        if wanted > self.answered:
+        if wanted == 0:  # it had no space for the whole of it
+            self._is_refused = True
+            self.moved_at = now
+        elif wanted > self.answered:
             self.answered = wanted
             self.moved_at = now
 
     def is_stuck(self, now: float) -> bool:
-        patience = INSTALL_SECONDS if self.is_sent and self.answered == self.sent else PIECE_SECONDS
+        is_installing = self.is_sent and self.answered == self.sent and not self._is_refused
+        patience = INSTALL_SECONDS if is_installing else PIECE_SECONDS
         return now - self.moved_at > patience
 
     def next_piece(self, *, term: int, round: int) -> Piece | None:

@@ -239,6 +239,9 @@ class Engine(Elections):
         if self.leads:
             self.followers.offer(peer, snapshot)
 
+    def answer_refused(self, peer: str, snapshot_index: int) -> None:
+        self._send(peer, PieceReply(self.term, 0, snapshot_index, 0, is_installed=False))
+
     def answer_installed(self, peer: str, snapshot_index: int) -> None:
         self._send(peer, PieceReply(self.term, 0, snapshot_index, 0, is_installed=True))
 

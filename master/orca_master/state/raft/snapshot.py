@@ -97,6 +97,7 @@ class Participant(Protocol):
     def are_streamed_to(self) -> bool: ...
     def offer(self, peer: str, snapshot: Snapshot) -> None: ...
     def installed(self, snapshot: Snapshot, configuration: Configuration) -> None: ...
+    def answer_refused(self, peer: str, snapshot_index: int) -> None: ...
     def answer_installed(self, peer: str, snapshot_index: int) -> None: ...
 
 
@@ -177,7 +178,9 @@ class Keeper:
             except OSError as error:
                 if not is_full(error):
                     raise LogFailed(f"a snapshot cannot be written: {error}") from error
-                engine.arrival.clear()
+                if engine.arrival.whole is not None:
+                    engine.answer_refused(engine.arrival.sender, engine.arrival.whole.index)
+                    engine.arrival.clear()
                 pause = self._env.random.uniform(0.5, 1.0) * RETRY_SECONDS
                 self._retry_at = self._env.monotonic() + pause
                 log.warning(
