@@ -10,7 +10,9 @@
     │   ├── Conflict           409  not in the present state of things
     │   │   ├── Ambiguous      409  a bare name fits in several projects
     │   │   └── NeedsNewerMasters  409  not before every master is upgraded
+    │   ├── TooSlow            408  the request did not come in time
     │   ├── TooLarge           413
+    │   ├── UnsupportedMediaType  415
     │   └── KeyReused          422  an Idempotency-Key that was used for another request
     └── Trouble            Orca cannot do it now; asking again later may help
         ├── NotLeader          503  nothing was changed
@@ -114,6 +116,16 @@ class NeedsNewerMasters(Conflict):
 class TooLarge(Refusal):
     status = 413
     code = "TOO_LARGE"
+
+
+class TooSlow(Refusal):
+    status = 408
+    code = "TOO_SLOW"
+
+
+class UnsupportedMediaType(Refusal):
+    status = 415
+    code = "UNSUPPORTED_MEDIA_TYPE"
 
 
 class KeyReused(Refusal):

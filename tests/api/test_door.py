@@ -62,8 +62,10 @@ async def test_unknown_paths_and_methods_are_json_too(cluster: InProcess) -> Non
 
 
 async def test_malformed_json_is_a_400(cluster: InProcess) -> None:
-    answer = await cluster.call("POST", "/api/v1/deploy", data=b"{", headers={})
+    headers = {"Content-Type": "application/json"}
+    answer = await cluster.call("POST", "/api/v1/deploy", data=b"{", headers=headers)
     assert answer.status == 400
+    assert "line 1 column 2" in answer.json["error"]
 
 
 async def test_a_body_that_is_too_large_is_a_413(cluster: InProcess) -> None:

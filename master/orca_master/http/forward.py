@@ -16,6 +16,7 @@ from aiohttp import web
 
 from orca_common.logs import get_logger
 from orca_master.errors import NotFound, NotLeader, NotReady, OutcomeUnknown
+from orca_master.http.sending import write
 
 CLIENT_HEADER = "X-Orca-Client"
 ERROR_HEADER = "X-Orca-Error"
@@ -201,11 +202,10 @@ async def _copy(answer: aiohttp.ClientResponse, request: web.Request) -> web.Str
     await response.prepare(request)
     try:
         async for chunk in answer.content.iter_any():
-            await response.write(chunk)
+            await write(request, response, chunk)
     except aiohttp.ClientError as error:
         # The status has left: only a connection that breaks tells the client that this is not all.
         if request.transport is not None:
             request.transport.abort()
         raise ConnectionError("the leader was lost while it answered") from error
-    await response.write_eof()
     return response

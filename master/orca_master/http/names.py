@@ -23,4 +23,9 @@ def check_name(value: str) -> str:
     return value
 
 
+def is_name(value: str) -> bool:
+    """Whether this could name, or identify, anything at all; for what stands in a path."""
+    return _NAME.fullmatch(value) is not None
+
+
 Name = Annotated[str, AfterValidator(check_name)]

@@ -1,17 +1,21 @@
 """What comes in, checked: query parameters and bodies against their types, every mistake at once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pydantic
 from pydantic import BaseModel
 
 from orca_master.errors import Invalid, Problem
+from orca_master.http.strict import check_json
 
 
-def parse_query(model: type[BaseModel], query: Mapping[str, str]) -> BaseModel:
-    """Raises Invalid."""
+def parse_query(model: type[BaseModel], query: Mapping[str, Sequence[str]]) -> BaseModel:
+    """Raises Invalid. A parameter that comes twice is refused: programs differ in which one they take."""
+    twice = [name for name, values in query.items() if len(values) > 1]
+    if twice:
+        raise Invalid([Problem(f"query.{name[:80]}", "is given twice") for name in twice])
     try:
-        return model.model_validate(dict(query))
+        return model.model_validate({name: values[0] for name, values in query.items()})
     except pydantic.ValidationError as error:
         raise Invalid(_problems(error, "query")) from error
 
@@ -20,6 +24,8 @@ def parse_body(model: type[BaseModel] | None, raw: bytes) -> BaseModel | None:
     """None where the route takes no body. Raises Invalid."""
     if model is None:
         return None
+    if raw:
+        check_json(raw)
     try:
         return model.model_validate_json(raw or b"{}")
     except pydantic.ValidationError as error:

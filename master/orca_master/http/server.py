@@ -18,9 +18,11 @@ from orca_master.errors import (
     OrcaError,
     Problem,
     TooLarge,
+    TooSlow,
     Unauthenticated,
 )
 from orca_master.http.dialects import Dialect, for_path
+from orca_master.http.doorman import Doorman
 from orca_master.http.forward import (
     CLIENT_HEADER,
     ERROR_HEADER,
@@ -29,11 +31,16 @@ from orca_master.http.forward import (
     Forwarder,
     client_of,
 )
+from orca_master.http.names import is_name
 from orca_master.http.once import OnceKey, once_key
 from orca_master.http.parse import parse_body, parse_query
 from orca_master.http.route import Call, Caller, Open, Reply, Route, Served, Text
+from orca_master.http.sending import send, write
+from orca_master.http.strict import check_media_type
 
 MAX_BODY_BYTES = 1 << 20
+BACKLOG = 1024
+BODY_SECONDS = 30.0
 SHUTDOWN_SECONDS = 5.0
 PATIENCE_SECONDS = 3.0
 """How long a request waits for somebody to lead: an election takes less."""
@@ -88,10 +95,15 @@ class HttpServer:
             self._app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, handle_signals=False
         )
 
+        self._doorman = Doorman(self._protocol)
+        self._listening: asyncio.Server | None = None
+
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises OSError when the address cannot be had."""
         await self.prepare()
-        await web.TCPSite(self._runner, host, port, backlog=1024).start()
+        self._listening = await asyncio.get_running_loop().create_server(
+            self._doorman.accept, host, port, backlog=BACKLOG
+        )
 
     async def prepare(self) -> None:
         """Be ready for `accept`, without a port of its own."""
@@ -99,12 +111,20 @@ class HttpServer:
 
     def accept(self) -> asyncio.BaseProtocol:
         """What speaks for one connection that somebody else has accepted."""
+        return self._doorman.accept()
+
+    def _protocol(self) -> asyncio.BaseProtocol:
         assert self._runner.server is not None, "prepare comes first"
         protocol: asyncio.BaseProtocol = self._runner.server()
         return protocol
 
     async def close(self) -> None:
+        """Take no more connections, and give what is under way a few seconds."""
+        if self._listening is not None:
+            self._listening.close()
         await self._runner.cleanup()
+        self._doorman.close()
+        await asyncio.sleep(0)  # connections that were closed just now end in the loop's next turn
 
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Around everything, unmatched paths included: errors in the family's form, and the log."""
@@ -112,9 +132,12 @@ class HttpServer:
         told = request.headers if is_between_masters else {}
         request_id = request[_REQUEST_ID] = told.get(REQUEST_ID_HEADER) or self._env.new_id()
         started = self._env.monotonic()
+        self._doorman.arrived(request.transport)
         response = await self._answer_or_refuse(request, handler, request_id)
         if not response.prepared:
             response.headers[REQUEST_ID_HEADER] = request_id
+        await send(request, response)
+        self._doorman.answered(request.transport)
         log.debug(
             "request answered",
             method=request.method,
@@ -156,7 +179,7 @@ class HttpServer:
 
     def _endpoint(self, route: Route) -> _Handler:
         async def endpoint(request: web.Request) -> web.StreamResponse:
-            body = await request.read()
+            body = await _read(request, route)
             stale = _wants_stale(route, request)
             if self._forwarder is None or stale or route.served is Served.HERE:
                 return await self._answer(route, request, body, stale=stale)
@@ -186,9 +209,10 @@ class HttpServer:
         self, route: Route, request: web.Request, body: bytes, *, stale: bool
     ) -> web.StreamResponse:
         caller = self._authorise(route, request)
-        query = {name: value for name, value in request.query.items() if name != "consistency"}
+        query = {name: request.query.getall(name) for name in request.query}
+        query.pop("consistency", None)
         call = Call(
-            path=dict(request.match_info),
+            path=_checked(dict(request.match_info)),
             query=parse_query(route.query, query),
             body=parse_body(route.body, body),
             caller=caller,
@@ -211,6 +235,25 @@ class HttpServer:
         if not caller.may(route.permission):
             raise Forbidden(f"this token lacks the permission {route.permission}")
         return caller
+
+
+async def _read(request: web.Request, route: Route) -> bytes:
+    """The body. Raises TooSlow, UnsupportedMediaType; too large a one is the framework's error."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await request.read()
+    except TimeoutError as error:
+        raise TooSlow(f"the body did not come within {BODY_SECONDS:g} s") from error
+    if body and route.body is not None:
+        check_media_type(request.content_type, request.charset)
+    return body
+
+
+def _checked(path: dict[str, str]) -> dict[str, str]:
+    wrong = [part for part in path.keys() & {"name", "project", "id"} if not is_name(path[part])]
+    if wrong:
+        raise Invalid([Problem(f"path.{part}", "is no name") for part in wrong])
+    return path
 
 
 def _wants_stale(route: Route, request: web.Request) -> bool:
@@ -262,8 +305,7 @@ async def _stream(request: web.Request, text: Text, request_id: str) -> web.Stre
     headers = {"Content-Type": text.content_type, REQUEST_ID_HEADER: request_id}
     response = web.StreamResponse(headers=headers)
     await response.prepare(request)
-    await response.write(first)
+    await write(request, response, first)
     async for part in text.parts:
-        await response.write(part)
-    await response.write_eof()
+        await write(request, response, part)
     return response
