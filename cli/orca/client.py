@@ -140,6 +140,21 @@ class Client:
         answer = await self._json("POST", "/api/v1/cluster/join-tokens", body=body, once=False)
         return str(answer["token"])
 
+    async def tokens(self) -> list[dict[str, Any]]:
+        answer = await self._json("GET", "/api/v1/tokens")
+        found: list[dict[str, Any]] = answer["tokens"]
+        return found
+
+    async def create_token(
+        self, name: str, role: str, *, project: str | None = None, ttl: float | None = None
+    ) -> dict[str, Any]:
+        """What was made, and `token`: its secret, shown this once. `ttl` in seconds."""
+        body = {"name": name, "role": role, "project": project, "ttl": ttl}
+        return await self._json("POST", "/api/v1/tokens", body=body, once=False)
+
+    async def revoke_token(self, name: str) -> dict[str, Any]:
+        return await self._json("DELETE", f"/api/v1/tokens/{name}", once=False)
+
     async def audit(self, *, resource: str | None = None, limit: int = 100) -> dict[str, Any]:
         """`{events: [...], next}`, newest first."""
         params = _given(resource=resource, limit=str(limit))

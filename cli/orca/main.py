@@ -15,6 +15,7 @@ COMMANDS = {
     "logs": ("orca.commands.services", "Output of a service's replicas."),
     "stop": ("orca.commands.services", "Stop services; they can be started again."),
     "masters": ("orca.commands.masters", "The masters: who leads, and how to add one."),
+    "tokens": ("orca.commands.tokens", "Who may reach the API."),
     "audit": ("orca.commands.audit", "Who changed what."),
     "nodes": ("orca.commands.nodes", "The cluster's machines, and how to add one."),
 }

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
+from orca_common.cancelling import go_on_unless_cancelled
 from orca_common.env import Env
 from orca_common.logs import get_logger
 from orca_proto import worker_pb2 as pb
@@ -84,8 +85,9 @@ class Session:
                 await self._receive(link, group)
                 raise _Ended
         except* _Ended:
-            pass
+            go_on_unless_cancelled()
         except* (OSError, Refused) as errors:
+            go_on_unless_cancelled()
             raise errors.exceptions[0] from None
 
     async def _hello(self) -> pb.Hello:

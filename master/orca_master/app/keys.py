@@ -38,7 +38,7 @@ class Keys:
         """Raises Unauthenticated; NotReady while nobody's token can be known."""
         if self._core.store.state.get(CLUSTER, "cluster") is None:
             raise NotReady(NO_STATE)
-        return authenticate(self._core.store.state, authorization)
+        return authenticate(self._core.store.state, authorization, now=self._core.env.now())
 
 
 async def found(core: MasterCore, folder: Folder, me: Master, *, cluster_name: str) -> None:

@@ -12,7 +12,6 @@ from orca_master.app.keys import Keys
 from orca_master.app.log import Backing
 from orca_master.app.members import LogMembership
 from orca_master.app.metrics import LogCollector
-from orca_master.audit.routes import AuditRoutes
 from orca_master.cluster.masters.agreement import AgreementWatch
 from orca_master.cluster.masters.leading import WhoLeads
 from orca_master.cluster.masters.routes import MasterRoutes
@@ -21,6 +20,8 @@ from orca_master.cluster.model import Master
 from orca_master.cluster.routes import ClusterRoutes
 from orca_master.http.forward import Forwarder
 from orca_master.http.route import Route
+from orca_master.identity.routes import TokenRoutes
+from orca_master.ops.audit import AuditRoutes
 from orca_master.ops.health import OpsRoutes
 from orca_master.services.routes import ServiceRoutes
 from orca_master.state.blobs import Blobs
@@ -84,6 +85,7 @@ class Parts:
             *OpsRoutes(store, version, self._troubles, collectors).table(),
             *ServiceRoutes(core.env, store, core.dispatcher).table(),
             *AuditRoutes(store, self.history).table(),
+            *TokenRoutes(core.env, store).table(),
             *ClusterRoutes(core.env, store, core.presence, membership, signer, version).table(),
             *MasterRoutes(core.env, store, membership, signer, kek).table(),
             *SharingRoutes(store, self.history, self.blobs).table(),

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
+from orca_common.cancelling import go_on_unless_cancelled
 from orca_common.logs import get_logger
 from orca_master.errors import Trouble
 from orca_master.state.log import Leadership
@@ -36,14 +37,20 @@ async def run_while_leader(store: Store, controllers: Sequence[Controller]) -> N
 
 
 async def _lead(store: Store, controllers: Sequence[Controller]) -> Leadership:
-    seen = store.leadership
     try:
         async with asyncio.TaskGroup() as group:
-            running = [group.create_task(controller.run()) for controller in controllers]
-            seen = await store.leadership_change(seen)
-            for task in running:
-                task.cancel()
+            for controller in controllers:
+                group.create_task(controller.run())
+            await store.leadership_change(store.leadership)
+            raise _Ended
+    except* _Ended:
+        go_on_unless_cancelled()
     except* Trouble as troubles:
+        go_on_unless_cancelled()
         log.warning("controllers paused", reasons=[str(e) for e in troubles.exceptions])
         await asyncio.sleep(1.0)
     return store.leadership
+
+
+class _Ended(Exception):
+    """Leadership has changed; ends the round."""

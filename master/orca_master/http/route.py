@@ -7,6 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from orca_master.errors import Forbidden
 from orca_master.http.dialects import Dialect
 from orca_master.http.once import OnceKey
 
@@ -39,6 +40,8 @@ class Caller(Protocol):
     def tenant(self) -> str: ...
     @property
     def name(self) -> str: ...
+    @property
+    def project(self) -> str: ...
     def may(self, permission: StrEnum) -> bool: ...
 
 
@@ -77,6 +80,13 @@ class Call(Generic[Q, B]):
     def tenant(self) -> str:
         assert self.caller is not None, "an open route has no tenant"
         return self.caller.tenant
+
+    def scope(self, project: str | None) -> str | None:
+        """The project that is asked for; a token of one project asks for that. Raises Forbidden."""
+        own = self.caller.project if self.caller is not None else ""
+        if own and project not in (None, own):
+            raise Forbidden(f"this token is for project {own} only")
+        return own or project
 
     @property
     def actor(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from orca_common.cancelling import go_on_unless_cancelled
 from orca_common.env import Env
 from orca_common.logs import get_logger
 from orca_master.errors import (
@@ -17,6 +18,7 @@ from orca_master.errors import (
     NotLeader,
     OrcaError,
     Problem,
+    Refusal,
     TooLarge,
     TooSlow,
     Unauthenticated,
@@ -41,6 +43,8 @@ from orca_master.http.strict import check_media_type
 MAX_BODY_BYTES = 1 << 20
 BACKLOG = 1024
 BODY_SECONDS = 30.0
+REVOKED_SECONDS = 1.0
+"""How often it is looked whether the token of a stream still works."""
 SHUTDOWN_SECONDS = 5.0
 PATIENCE_SECONDS = 3.0
 """How long a request waits for somebody to lead: an election takes less."""
@@ -224,9 +228,37 @@ class HttpServer:
         result = await route.handle(call)
         headers = {AGE_HEADER: f"{age:.3f}"} if stale else {}
         if isinstance(result, Text):
-            return await _stream(request, result, request[_REQUEST_ID])
+            return await self._stream(route, request, result)
         reply = result if isinstance(result, Reply) else Reply(result)
         return _json(route.dialect.success(reply.value), reply.status, headers)
+
+    async def _stream(self, route: Route, request: web.Request, text: Text) -> web.StreamResponse:
+        """Ends, broken off, when the caller's token is revoked meanwhile."""
+        first = await anext(text.parts, b"")
+        headers = {"Content-Type": text.content_type, REQUEST_ID_HEADER: request[_REQUEST_ID]}
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._until_revoked(route, request))
+                await write(request, response, first)
+                async for part in text.parts:
+                    await write(request, response, part)
+                raise _AllSent
+        except* _AllSent:
+            go_on_unless_cancelled()
+        except* Refusal:
+            go_on_unless_cancelled()
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionError("the token was revoked while it was answered") from None
+        return response
+
+    async def _until_revoked(self, route: Route, request: web.Request) -> None:
+        """Raises Unauthenticated or Forbidden."""
+        while True:
+            await asyncio.sleep(REVOKED_SECONDS)
+            self._authorise(route, request)
 
     def _authorise(self, route: Route, request: web.Request) -> Caller | None:
         if isinstance(route.permission, Open):
@@ -254,6 +286,10 @@ def _checked(path: dict[str, str]) -> dict[str, str]:
     if wrong:
         raise Invalid([Problem(f"path.{part}", "is no name") for part in wrong])
     return path
+
+
+class _AllSent(Exception):
+    """Ends the watch over a stream."""
 
 
 def _wants_stale(route: Route, request: web.Request) -> bool:
@@ -298,14 +334,3 @@ def _json(value: Any, status: int, headers: dict[str, str]) -> web.Response:
     return web.Response(
         text=text + "\n", status=status, headers=headers, content_type="application/json"
     )
-
-
-async def _stream(request: web.Request, text: Text, request_id: str) -> web.StreamResponse:
-    first = await anext(text.parts, b"")
-    headers = {"Content-Type": text.content_type, REQUEST_ID_HEADER: request_id}
-    response = web.StreamResponse(headers=headers)
-    await response.prepare(request)
-    await write(request, response, first)
-    async for part in text.parts:
-        await write(request, response, part)
-    return response

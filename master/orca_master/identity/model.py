@@ -21,6 +21,7 @@ class Permission(StrEnum):
     NODES_WRITE = "nodes:write"
     MASTERS_WRITE = "masters:write"
     AUDIT_READ = "audit:read"
+    TOKENS_WRITE = "tokens:write"
 
 
 class Role(StrEnum):
@@ -36,6 +37,17 @@ _DEPLOYER = _VIEWER | {
     Permission.SERVICES_STOP,
 }
 
+PROJECT_PERMISSIONS = frozenset(
+    {
+        Permission.SERVICES_READ,
+        Permission.LOGS_READ,
+        Permission.SERVICES_DEPLOY,
+        Permission.SERVICES_SCALE,
+        Permission.SERVICES_STOP,
+    }
+)
+"""What a token of one project may have at most."""
+
 PERMISSIONS: dict[Role, frozenset[Permission]] = {
     Role.ADMIN: frozenset(Permission),
     Role.DEPLOYER: _DEPLOYER,
@@ -44,24 +56,30 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
 
 
 class Token(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A bearer token. Only its SHA-256 (hex) is kept; the token itself is shown once."""
+    """A bearer token. Only its SHA-256 (hex) is kept; the token itself is shown once.
+
+    `project` empty: all of them; `expires_at` 0: never.
+    """
 
     id: str
     name: str
     role: Role
     sha256: str
     created_at: float
+    project: str = ""
+    expires_at: float = 0.0
 
 
 TOKENS = Table("tokens", Token, key=lambda t: (t.id,), indexes={"sha256": lambda t: t.sha256})
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Whom a request speaks for, once its token has been checked."""
+    """Whom a request speaks for, once its token has been checked. `project` empty: all of them."""
 
     name: str
     tenant: str
     permissions: frozenset[Permission]
+    project: str = ""
 
     def may(self, permission: StrEnum) -> bool:
         return permission in self.permissions

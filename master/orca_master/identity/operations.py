@@ -1,10 +1,18 @@
-"""Tokens: making them and telling whose a request is."""
+"""Tokens: making them, telling whose a request is, and taking them back."""
 
 import hashlib
 import hmac
 
-from orca_master.errors import Unauthenticated
-from orca_master.identity.model import DEFAULT_TENANT, PERMISSIONS, TOKENS, Principal, Role, Token
+from orca_master.errors import Conflict, NotFound, Unauthenticated
+from orca_master.identity.model import (
+    DEFAULT_TENANT,
+    PERMISSIONS,
+    PROJECT_PERMISSIONS,
+    TOKENS,
+    Principal,
+    Role,
+    Token,
+)
 from orca_master.state.transaction import Transaction, View
 
 PREFIX = "orca_"
@@ -20,18 +28,75 @@ def digest(secret: str) -> str:
 
 
 def create_token(
-    tx: Transaction, *, id: str, name: str, role: Role, secret: str, now: float
+    tx: Transaction,
+    *,
+    id: str,
+    name: str,
+    role: Role,
+    secret: str,
+    now: float,
+    project: str = "",
+    expires_at: float = 0.0,
 ) -> Token:
-    """Keep the token's hash. A token with this very secret is returned as it is."""
+    """Keep the token's hash. A token with this very secret is returned as it is.
+
+    Raises Conflict when another token has the name.
+    """
     existing = tx.find(TOKENS, "sha256", digest(secret))
     if existing:
         return existing[0]
-    token = Token(id=id, name=name, role=role, sha256=digest(secret), created_at=now)
+    if any(token.name == name for token in tx.scan(TOKENS)):
+        raise Conflict(f"a token named {name} exists: choose another name, or revoke that one")
+    token = Token(
+        id=id,
+        name=name,
+        role=role,
+        sha256=digest(secret),
+        created_at=now,
+        project=project,
+        expires_at=expires_at,
+    )
     tx.put(TOKENS, token)
     return token
 
 
-def authenticate(view: View, authorization: str | None) -> Principal:
+def find_token(view: View, name_or_id: str) -> Token:
+    """Raises NotFound."""
+    token = view.get(TOKENS, name_or_id)
+    if token is not None:
+        return token
+    for named in view.scan(TOKENS):
+        if named.name == name_or_id:
+            return named
+    raise NotFound("token", name_or_id)
+
+
+def revoke(tx: Transaction, name_or_id: str, *, now: float) -> Token:
+    """It is refused from now on. Raises NotFound; Conflict for the last one that may make others."""
+    token = find_token(tx, name_or_id)
+    if token.role is Role.ADMIN and not token.project:
+        others = [
+            other
+            for other in tx.scan(TOKENS)
+            if other.id != token.id
+            and other.role is Role.ADMIN
+            and not other.project
+            and not is_expired(other, now)
+        ]
+        if not others:
+            raise Conflict(
+                "this is the last admin token: make another one first with"
+                " `orca tokens create NAME --role admin`"
+            )
+    tx.delete(TOKENS, token.id)
+    return token
+
+
+def is_expired(token: Token, now: float) -> bool:
+    return bool(token.expires_at) and token.expires_at <= now
+
+
+def authenticate(view: View, authorization: str | None, *, now: float) -> Principal:
     """The principal of an `Authorization` header's value. Raises Unauthenticated."""
     if not authorization:
         raise Unauthenticated("missing token: send the header Authorization: Bearer <token>")
@@ -42,7 +107,14 @@ def authenticate(view: View, authorization: str | None) -> Principal:
     wanted = digest(secret)
     for token in view.find(TOKENS, "sha256", wanted):
         if hmac.compare_digest(token.sha256, wanted):
-            return Principal(
-                name=token.name, tenant=DEFAULT_TENANT, permissions=PERMISSIONS[token.role]
-            )
+            if is_expired(token, now):
+                raise Unauthenticated(f"the token {token.name} has expired")
+            return _principal(token)
     raise Unauthenticated("invalid token")
+
+
+def _principal(token: Token) -> Principal:
+    permissions = PERMISSIONS[token.role]
+    if token.project:
+        permissions &= PROJECT_PERMISSIONS
+    return Principal(token.name, DEFAULT_TENANT, permissions, token.project)

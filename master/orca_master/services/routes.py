@@ -102,6 +102,8 @@ class ServiceRoutes:
     async def deploy(self, call: Call[payload.DeployQuery, payload.DeployIn]) -> Reply:
         """Answers when each outcome is known: 200 all, 206 some, 500 none; 202 with wait=false."""
         items = call.body.services
+        for item in items:
+            call.scope(item.project)
         errors = [
             f"{item.name}: secret {key} does not exist" for item in items for key in item.secrets()
         ]
@@ -195,7 +197,7 @@ class ServiceRoutes:
 
     async def status(self, call: Call[payload.ProjectQuery, None]) -> object:
         state = await self.store.read(stale=call.stale)
-        return {"services": all_statuses(state, call.tenant, call.query.project)}
+        return {"services": all_statuses(state, call.tenant, call.scope(call.query.project))}
 
     async def scale(self, call: Call[payload.ProjectQuery, payload.ScaleIn]) -> object:
         def scale(tx: Transaction) -> dict[str, object]:
@@ -203,7 +205,7 @@ class ServiceRoutes:
                 tx,
                 tenant=call.tenant,
                 name=call.path["name"],
-                project=call.query.project,
+                project=call.scope(call.query.project),
                 replicas=call.body.replicas,
                 now=self.env.now(),
             )
@@ -214,13 +216,16 @@ class ServiceRoutes:
 
     async def stop(self, call: Call[payload.StopQuery, None]) -> object:
         def stop(tx: Transaction) -> str:
-            found = operations.resolve(tx, call.tenant, call.path["name"], call.query.project)
+            found = operations.resolve(
+                tx, call.tenant, call.path["name"], call.scope(call.query.project)
+            )
             return self._stop_each(tx, call, [found])[0]
 
         return {"ok": f"stop {await self._once(call, stop)}"}
 
     async def stop_project(self, call: Call[payload.PurgeQuery, None]) -> object:
         project = call.path["name"]
+        call.scope(project)
 
         def stop(tx: Transaction) -> list[str]:
             found = tx.find(SERVICES, "project", f"{call.tenant}/{project}")
@@ -233,7 +238,9 @@ class ServiceRoutes:
 
     async def stop_all(self, call: Call[payload.PurgeQuery, None]) -> object:
         def stop(tx: Transaction) -> list[str]:
+            own = call.scope(None)
             found = tx.find(SERVICES, "tenant", call.tenant)
+            found = [service for service in found if own in (None, service.project)]
             return self._stop_each(tx, call, found)
 
         return {"ok": "stop all", "stopped": await self._once(call, stop)}
@@ -257,7 +264,9 @@ class ServiceRoutes:
     async def logs(self, call: Call[payload.LogsQuery, None]) -> object:
         """Plain text. With several replicas each line begins with `name.replica | `."""
         state = await self.store.fresh()
-        service = operations.resolve(state, call.tenant, call.path["name"], call.query.project)
+        service = operations.resolve(
+            state, call.tenant, call.path["name"], call.scope(call.query.project)
+        )
         tasks = [t for t in state.find(TASKS, "owner", service.owner) if t.observed.container]
         if not tasks:
             raise NotReady(f"service {service.name} has no replica with output")

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Protocol
 
+from orca_common.cancelling import go_on_unless_cancelled
 from orca_common.env import Env
 from orca_common.logs import get_logger
 from orca_master.cluster.model import MASTERS, NODES, NodeFacts, NodeState
@@ -156,8 +157,9 @@ class Dispatcher:
                 await self._receive(session)
                 raise _Ended
         except* (_Ended, ConnectionError):
-            pass
+            go_on_unless_cancelled()
         except* Trouble as troubles:
+            go_on_unless_cancelled()
             raise troubles.exceptions[0] from None
 
     async def _end_when_superseded(self, session: _Session) -> None:
