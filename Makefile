@@ -10,6 +10,17 @@ STAMP := $(VENV)/.installed
 PROTOS := proto/orca_proto/worker.proto
 # Half of the tests wait for containers, so a little more than one worker for each processor.
 JOBS ?= 3
+# What the time-boxed half of the simulations goes through; `make chaos` takes more of everything.
+SIM_FLAGS ?= --seeds 100 --crash-states 200000
+# The groups of `make chaos`, in numbers that take about an hour on two cores; docs/testing.md.
+CHAOS_GROUPS := log cluster crash calls faults kills mutations
+CHAOS_log := tests/sim/raft/test_raft_histories.py --seeds 400
+CHAOS_cluster := tests/sim/test_histories.py tests/sim/test_masters.py --seeds 300
+CHAOS_crash := tests/unit/state tests/unit/raft --crash-states 1000000
+CHAOS_calls := tests/chaos/test_calls.py tests/chaos/test_master_calls.py --long
+CHAOS_faults := tests/chaos/test_faults.py --long
+CHAOS_kills := tests/chaos/test_kills.py --long
+CHAOS_mutations := tests/sim/test_planted_faults.py tests/sim/raft/test_raft_mutations.py
 UP_FLAGS ?= --workers 1
 PYTEST_FLAGS ?=
 
@@ -32,7 +43,7 @@ down: setup ## Stop the local cluster and what it runs; its state stays in .orca
 
 test: setup ## Every test; says what it leaves out when there is no engine or no root
 	@sh tools/what-is-missing.sh
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(PYTEST_FLAGS) tests
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(SIM_FLAGS) $(PYTEST_FLAGS) tests
 	@sh tools/other-pythons.sh $(BIN)/python
 
 check: setup ## The quick half: format, lint, types, import contracts, unit tests
@@ -47,7 +58,7 @@ unit: setup ## Unit tests only
 	$(BIN)/python -m pytest -q tests/unit
 
 sim: setup ## Simulations; SEED=17 replays one, SEEDS=1000 runs more
-	$(BIN)/python -m pytest -q tests/sim $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/sim $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))
 
 integration: setup ## Tests with real processes and containers only
 	$(BIN)/python -m pytest -q tests/contract tests/integration
@@ -67,8 +78,14 @@ bench: setup ## Measure against peers and floors in the same run (needs a contai
 	$(BIN)/python bench/state.py
 	$(BIN)/python bench/raft.py
 
-chaos: setup ## The long search: 2,000 simulated histories of clusters and of replicated logs
-	$(BIN)/python -m pytest -q tests/sim --seeds 2000 -o timeout=3600
+define chaos_group
+@echo "chaos: $(1)"
+@$(BIN)/python -m pytest -q -n 2 --dist loadgroup -o timeout=4500 $(or $(CHAOS_$(1)),$(error no group $(1): $(CHAOS_GROUPS)))
+
+endef
+
+chaos: setup ## The long search, real faults and kills; GROUP=log runs one group alone
+	$(foreach group,$(or $(GROUP),$(CHAOS_GROUPS)),$(call chaos_group,$(group)))
 
 clean: ## Remove the virtual environment and all caches (not the cluster in .orca)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build

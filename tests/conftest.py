@@ -9,8 +9,10 @@ import pytest
 import structlog
 
 import engine
+from totals import TOTAL, Totals, summary
 
 SEEDS = 100
+CRASH_STATES = 20_000
 
 # In CI the same examples every time; at a desk new ones. A busy machine is no failure.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
@@ -22,6 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, help="replay this one seed of the simulations")
     parser.addoption("--seeds", type=int, default=SEEDS, help="how many seeds to simulate")
     parser.addoption("--first-seed", type=int, default=1, help="the first of them")
+    parser.addoption(
+        "--crash-states", type=int, default=CRASH_STATES, help="how many crash states to start on"
+    )
+    parser.addoption(
+        "--long", action="store_true", help="real faults and kills in the numbers of make chaos"
+    )
 
 
 @pytest.fixture
@@ -31,6 +39,37 @@ def seeds(request: pytest.FixtureRequest) -> list[int]:
         return [one]
     first = request.config.getoption("--first-seed")
     return list(range(first, first + request.config.getoption("--seeds")))
+
+
+@pytest.fixture
+def one_seed(request: pytest.FixtureRequest) -> int | None:
+    """The seed to replay, if only one is wanted."""
+    seed: int | None = request.config.getoption("--seed")
+    return seed
+
+
+@pytest.fixture
+def crash_states(request: pytest.FixtureRequest) -> int:
+    """How many crash states all tests together start on."""
+    return int(request.config.getoption("--crash-states"))
+
+
+@pytest.fixture
+def totals(record_property: Any) -> Totals:
+    def tell(what: str, **counts: int) -> None:
+        record_property(TOTAL, (what, counts))
+
+    return tell
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    for line in summary(terminalreporter.stats):
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def is_long(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--long"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,6 +1,7 @@
 """Who gets in, and how errors look."""
 
 import asyncio
+import errno
 import io
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from inprocess import InProcess, eventually, in_process
 from orca_master.identity.model import Role
 from orca_master.services.model import SERVICES, Service, ServiceSpec
+from orca_master.state.log import LogFailed
 from orca_master.state.transaction import Transaction
 from sim.disk import SimDisk
 
@@ -151,3 +153,16 @@ async def test_a_service_that_cannot_be_reconciled_is_put_aside_and_shown(
     assert reason.startswith("service service:default/default/broken is put aside after")
     await cluster.call("POST", "/api/v1/services/good/scale?project=default", {"replicas": 2})
     await eventually(lambda: len(cluster.worker.machine.things) == 2)
+
+
+async def test_a_master_whose_disk_fails_does_not_know_the_outcome_co_26(tmp_path: Path) -> None:
+    """Nobody may take it for a refusal; the master itself ends."""
+    disk = SimDisk()
+    with pytest.raises(ExceptionGroup) as ended:
+        async with in_process(tmp_path, with_node=False, disk=disk) as cluster:
+            disk.fail_next("sync", OSError(errno.EIO, "rotten"))
+            service = {"name": "a", "image": "app:1", "replicas": 0}
+            answer = await cluster.call("POST", "/api/v1/deploy", {"services": [service]})
+            assert (answer.status, answer.json["code"]) == (504, "OUTCOME_UNKNOWN")
+            await asyncio.Event().wait()
+    assert ended.value.split(LogFailed)[1] is None

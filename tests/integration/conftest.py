@@ -29,7 +29,7 @@ class RealCluster:
         self.runtime = runtime
         self.workers = workers
         self.masters = masters
-        self.port = _free_ports(3 * (masters + 1))
+        self.port = free_ports(3 * (masters + 1))
         self.said: list[str] = []
 
     async def up(self) -> None:
@@ -102,7 +102,7 @@ class RealCluster:
         return str(identity["cluster_id"])
 
 
-def _free_ports(count: int) -> int:
+def free_ports(count: int) -> int:
     """The first of so many free ports in a row, below what the kernel and the runtime hand out.
 
     Each run of the tests, and each of its workers, begins at a place of its own.

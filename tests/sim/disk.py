@@ -168,8 +168,9 @@ class SimDisk:
         self._enter("list")
         if folder not in self._folders:
             raise _error(errno.ENOENT, folder)
-        inside = [*self._names, *self._folders - {"/"}]
-        return sorted(posixpath.basename(p) for p in inside if posixpath.dirname(p) == folder)
+        start = folder.rstrip("/") + "/"
+        inside = (p[len(start) :] for p in (*self._names, *self._folders) if p.startswith(start))
+        return sorted(name for name in inside if name and "/" not in name)
 
     def exists(self, path: str) -> bool:
         return path in self._names or path in self._folders

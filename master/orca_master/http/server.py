@@ -17,6 +17,7 @@ from orca_master.errors import (
     NotFound,
     NotLeader,
     OrcaError,
+    OutcomeUnknown,
     Problem,
     Refusal,
     TooLarge,
@@ -39,6 +40,7 @@ from orca_master.http.parse import parse_body, parse_query
 from orca_master.http.route import Call, Caller, Open, Reply, Route, Served, Text
 from orca_master.http.sending import send, write
 from orca_master.http.strict import check_media_type
+from orca_master.state.log import LogFailed
 
 MAX_BODY_BYTES = 1 << 20
 BACKLOG = 1024
@@ -170,16 +172,22 @@ class HttpServer:
         except web.HTTPException as error:
             return _error(dialect, _translate(error, request.path), request_id)
         except OrcaError as error:
-            response = _error(dialect, error, request_id)
-            if self._peer_of is not None:
-                response.headers[ERROR_HEADER] = error.code
-            return response
+            return self._refused(dialect, error, request_id)
+        except LogFailed as failure:  # this master is about to end; nobody here can know more
+            unknown = OutcomeUnknown(f"this master stops ({failure}); look, then ask again")
+            return self._refused(dialect, unknown, request_id)
         except (asyncio.CancelledError, ConnectionError):
             raise  # the client has gone away
         except Exception as error:  # a fault of ours: the caller gets the id, the log the rest
             log.error("request failed", request_id=request_id, path=request.path, exc_info=error)
             fault = OrcaError(f"internal error; the server's log has it as {request_id}")
             return _error(dialect, fault, request_id)
+
+    def _refused(self, dialect: Dialect, error: OrcaError, request_id: str) -> web.Response:
+        response = _error(dialect, error, request_id)
+        if self._peer_of is not None:
+            response.headers[ERROR_HEADER] = error.code
+        return response
 
     def _endpoint(self, route: Route) -> _Handler:
         async def endpoint(request: web.Request) -> web.StreamResponse:

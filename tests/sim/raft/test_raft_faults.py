@@ -122,6 +122,26 @@ async def test_a_full_disk_of_a_follower_stops_nobody_and_it_catches_up() -> Non
 
 
 @in_virtual_time
+async def test_a_snapshot_that_found_no_space_is_installed_soon_after_there_is_some() -> None:
+    async with three() as cluster:
+        store = store_of(await cluster.leader())
+        follower, other = await cluster.others()
+        for node in cluster.nodes:
+            if node is not follower:
+                cluster.wires.cut(follower.name, node.name)
+        for value in range(100):
+            await store.update(write(value, f"r{value}"))
+        follower.disk.capacity = sum(map(len, follower.disk.image().values())) + 1000
+        cluster.wires.heal()
+        await asyncio.sleep(5)
+        assert store_of(other).state.version >= 100
+        assert store_of(follower).state.version < 100
+        follower.disk.capacity = None
+        await asyncio.sleep(3)
+        await cluster.agree()
+
+
+@in_virtual_time
 async def test_a_failed_sync_stops_the_leader_and_the_others_go_on() -> None:
     async with three() as cluster:
         leader = await cluster.leader()

@@ -11,16 +11,22 @@ import pytest
 
 from sim.raft.history import History
 from sim.raft.member_history import MemberHistory
+from sim.seeds import share
 from sim.virtual_time import run_virtual
+from totals import Totals
 
 TESTS = Path(__file__).parents[2]
 
 
-def share(seeds: list[int], part: float) -> list[int]:
-    """So many of them, or more than there are: consecutive ones from the first; one stays one."""
-    if len(seeds) == 1:
-        return seeds
-    return list(range(seeds[0], seeds[0] + round(len(seeds) * part)))
+TOLD = (
+    "faults",
+    "terms",
+    "acknowledged",
+    "unknown",
+    "changes done",
+    "entries applied",
+    "operations ordered",
+)
 
 
 def seconds_of(seed: int) -> float:
@@ -28,7 +34,7 @@ def seconds_of(seed: int) -> float:
     return 10.0 if seed % 5 == 0 else 4.0
 
 
-def run_all(histories: Iterable[History], what: str, capsys: pytest.CaptureFixture[str]) -> None:
+def run_all(histories: Iterable[History], what: str, totals: Totals) -> None:
     counts: Counter[str] = Counter()
     number = 0
     for history in histories:
@@ -36,40 +42,34 @@ def run_all(histories: Iterable[History], what: str, capsys: pytest.CaptureFixtu
         run_virtual(history.run())
         counts += history.counts
     assert counts["acknowledged"] > 25 * number
-    with capsys.disabled():
-        print(
-            f"\n{number} histories of {what}: {counts['faults']} faults,"
-            f" {counts['terms']} terms, {counts['acknowledged']} acknowledged,"
-            f" {counts['unknown']} unknown, {counts['changes done']} changes of members,"
-            f" {counts['entries applied']} states compared,"
-            f" {counts['operations ordered']} operations ordered, 0 violations"
-        )
+    told = {name.replace(" ", "_"): counts[name] for name in TOLD}
+    totals(f"log of {what}", histories=number, **told, violations=0)
 
 
 @pytest.mark.timeout(900)
 def test_every_history_of_three_masters_keeps_what_raft_promises(
-    seeds: list[int], capsys: pytest.CaptureFixture[str]
+    seeds: list[int], totals: Totals
 ) -> None:
     chosen = share(seeds, 2.7)
-    run_all((History(seed, seconds=seconds_of(seed)) for seed in chosen), "3 masters", capsys)
+    run_all((History(seed, seconds=seconds_of(seed)) for seed in chosen), "3 masters", totals)
 
 
 @pytest.mark.timeout(600)
 def test_every_history_of_five_masters_keeps_what_raft_promises(
-    seeds: list[int], capsys: pytest.CaptureFixture[str]
+    seeds: list[int], totals: Totals
 ) -> None:
     chosen = share(seeds, 0.6)
     histories = (History(seed, masters=5, seconds=seconds_of(seed)) for seed in chosen)
-    run_all(histories, "5 masters", capsys)
+    run_all(histories, "5 masters", totals)
 
 
 @pytest.mark.timeout(900)
 def test_every_history_with_changes_of_members_keeps_what_raft_promises(
-    seeds: list[int], capsys: pytest.CaptureFixture[str]
+    seeds: list[int], totals: Totals
 ) -> None:
     chosen = share(seeds, 1.7)
     histories = (MemberHistory(seed, seconds=seconds_of(seed)) for seed in chosen)
-    run_all(histories, "changing masters", capsys)
+    run_all(histories, "changing masters", totals)
 
 
 def test_a_history_is_the_same_in_every_process() -> None:

@@ -12,6 +12,7 @@ from orca_master.state.raft.journal import Journal
 from orca_master.state.solo.segments import NoSpace
 from sim.disk import Image, SimDisk
 from sim.env import sim_env
+from totals import Totals
 
 FOLDER = "/raft"
 SEGMENT_BYTES = 300
@@ -70,8 +71,27 @@ def steps(chance: random.Random) -> Callable[[Journal], None]:
     return chance.choice((add, add, add, vote, cut))
 
 
-def test_every_power_loss_leaves_a_state_that_was_and_nothing_durable_is_lost() -> None:
-    chance = random.Random(5)
+PARTS = 2
+SHARE = 0.25
+"""Of all crash states; the others are those of the log of one master."""
+
+
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_power_loss_leaves_a_state_that_was_and_nothing_durable_is_lost_co_24_co_28(
+    part: int, crash_states: int, one_seed: int | None, totals: Totals
+) -> None:
+    states = 0
+    for seed in itertools.count(part, PARTS) if one_seed is None else [one_seed]:
+        states += check_power_losses(seed)
+        if states >= crash_states * SHARE / PARTS:
+            break
+    totals("files of the Raft log", crash_states=states, violations=0)
+
+
+def check_power_losses(seed: int) -> int:
+    """How many states there were."""
+    chance = random.Random(seed)
     disk = SimDisk()
     seen: dict[tuple[tuple[str, bytes], ...], int] = {}
     writer: Writer | None = None
@@ -88,11 +108,12 @@ def test_every_power_loss_leaves_a_state_that_was_and_nothing_durable_is_lost() 
             writer.do(steps(chance))
         writer.save()
     note()
-    assert len(seen) > 500
+    assert len(seen) > 200
     assert len(writer.journal._segments.firsts) > 2
     for items, durable in seen.items():
         found = state_of(opened(SimDisk(dict(items))))
-        assert found in writer.states[durable:]
+        assert found in writer.states[durable:], f"replay it with --seed {seed}"
+    return len(seen)
 
 
 def test_old_files_go_and_what_is_needed_stays_after_every_power_loss() -> None:

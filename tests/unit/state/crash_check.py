@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from recorder import Recorder, a_log, running
+from recorder import Recorder, a_log, numbered, running
 
 from orca_master.errors import StorageFull
 from orca_master.state.log import DamagedLog
@@ -58,11 +58,13 @@ async def trace(
     restart_after: int | None = None,
     full_after: int | None = None,
     states_per_point: int = 400,
+    groups: random.Random | None = None,
 ) -> Trace:
     """Propose the entries one by one from an empty disk; note all that a power loss may leave.
 
     `restart_after`: the process is killed and started anew after so many entries. `full_after`: the
-    disk is full in the middle of the entry with this number, which is then proposed again.
+    disk is full in the middle of the entry with this number, which is then proposed again. With
+    `groups` several are often proposed at once, and written together.
     """
     disk = disks(None)
     found = Trace(entries, states_per_point=states_per_point)
@@ -71,15 +73,27 @@ async def trace(
     for part in (entries[:first], entries[first:]):
         log = logs(sim_env(len(part), disk), **OPTIONS)
         async with running(log, Recorder()):
-            for entry in part:
-                if full_after is not None and found.acknowledged == full_after:
-                    await _propose_on_a_full_disk(disk, log, entry)
-                await log.propose(entry)
-                found.acknowledged += 1
+            for group in _grouped(part, groups):
+                if full_after is not None and found.acknowledged >= full_after:
+                    await _propose_on_a_full_disk(disk, log, group[0])
+                    full_after = None
+                await asyncio.gather(*(_propose(found, log, entry) for entry in group))
                 await asyncio.sleep(0)
         disk.kill()
     disk.before_change()
     return found
+
+
+def _grouped(entries: list[bytes], chance: random.Random | None) -> Iterator[list[bytes]]:
+    while entries:
+        size = 1 if chance is None else chance.choice((1, 1, 2, 5))
+        yield entries[:size]
+        entries = entries[size:]
+
+
+async def _propose(found: Trace, log: SoloLog, entry: bytes) -> None:
+    await log.propose(entry)
+    found.acknowledged += 1
 
 
 async def _propose_on_a_full_disk(disk: SimDisk, log: SoloLog, entry: bytes) -> None:
@@ -90,6 +104,22 @@ async def _propose_on_a_full_disk(disk: SimDisk, log: SoloLog, entry: bytes) -> 
         disk.capacity = None
     else:
         raise Violation("a full disk took an entry")
+
+
+async def check_seed(seed: int) -> int:
+    """Trace a workload that is made of the seed, and start on all its states; how many there were."""
+    chance = random.Random(seed)
+    count = chance.randint(8, 60)
+    found = await trace(
+        numbered(count, size=chance.choice((4, 12, 22, 60, 300))),
+        restart_after=chance.choice((None, chance.randrange(count))),
+        full_after=chance.choice((None, chance.randrange(count))),
+        groups=chance,
+    )
+    try:
+        return await check(found, every=20)
+    except Violation as violation:
+        raise Violation(f"seed {seed}: {violation}. Replay it with --seed {seed}") from violation
 
 
 async def check(found: Trace, *, disks: Disks = SimDisk, logs: Logs = a_log, every: int = 1) -> int:

@@ -1,11 +1,12 @@
 """Power loss at every moment: what was acknowledged stays, and planted faults are found."""
 
 import errno
+import itertools
 import random
 from collections.abc import Callable
 
 import pytest
-from crash_check import Trace, Violation, check, trace
+from crash_check import Trace, Violation, check, check_seed, trace
 from recorder import Recorder, a_log, numbered, recovered
 
 from orca_master.state.log import LogFailed
@@ -13,11 +14,30 @@ from orca_master.state.solo import SoloLog, records, snapshots
 from orca_master.state.solo.segments import Entry
 from sim.disk import Image, SimDisk
 from sim.env import sim_env
+from totals import Totals
+
+PARTS = 6
+"""Tests that run at once; each takes the seeds of its own remainder."""
+SHARE = 0.75
+"""Of all crash states; the others are the Raft log's (`tests/unit/raft`)."""
 
 
-async def test_in_20_000_crash_states_everything_acknowledged_is_there_and_nothing_half():
-    found = await trace(numbered(230, size=22), restart_after=113, full_after=161)
-    assert await check(found, every=20) >= 20_000
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("part", range(PARTS))
+async def test_in_every_crash_state_all_acknowledged_is_there_and_nothing_half_co_03_co_28(
+    part: int, crash_states: int, one_seed: int | None, totals: Totals
+):
+    states = 0
+    for seed in itertools.count(part, PARTS) if one_seed is None else [one_seed]:
+        states += await check_seed(seed)
+        if states >= crash_states * SHARE / PARTS:
+            break
+    totals("log of one master", crash_states=states, violations=0)
+
+
+async def test_in_a_long_log_everything_acknowledged_is_there_in_every_crash_state():
+    found = await trace(numbered(150, size=22), restart_after=73, full_after=101)
+    assert await check(found, every=20) >= 10_000
 
 
 async def test_after_every_crash_state_the_log_goes_on_through_a_second_life():

@@ -1,0 +1,36 @@
+"""What the tests under real faults need of a machine: a compiler, and for some of them root."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from chaos.shim import compile_shim
+
+NETWORK_TOOLS = ("ip", "iptables", "nsenter", "tc", "mount")
+
+
+@pytest.fixture(scope="session")
+def shim_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    library = compile_shim(tmp_path_factory.mktemp("shim"))
+    if library is None:
+        _leave_out("no C compiler (cc) is installed")
+    assert library is not None
+    return library
+
+
+@pytest.fixture(scope="session")
+def network_namespaces() -> None:
+    """Leaves the test out where this user cannot make them."""
+    missing = [tool for tool in NETWORK_TOOLS if shutil.which(tool) is None]
+    if missing:
+        _leave_out(f"not installed: {', '.join(missing)}")
+    if os.geteuid() != 0:
+        _leave_out("network namespaces need root")
+
+
+def _leave_out(why: str) -> None:
+    """At a desk; in CI nothing is."""
+    assert not os.environ.get("CI"), why
+    pytest.skip(why)

@@ -1,0 +1,119 @@
+"""Real masters as processes that a test starts, stops and breaks one by one, wherever they run."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from orca.client import Client, OrcaError
+
+READY_SECONDS = 30.0
+PORTS = (6880, 6881, 6882)
+
+
+class MasterProcess:
+    """One master, in `folder/name`. `prefix` is what its command runs under (`nsenter …`)."""
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        *,
+        host: str = "127.0.0.1",
+        ports: Sequence[int] = PORTS,
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.host = host
+        self.data = folder / name
+        self.api = f"http://{host}:{ports[0]}"
+        self.peers = (host, ports[2])
+        self._log = folder / f"{name}.log"
+        self._environment = dict(environment or {})
+        api, grpc, peer = map(str, ports)
+        self._command = [
+            *(*prefix, sys.executable, "-m", "orca_master", "--name", name),
+            *("--data-dir", str(self.data), "--bind", host, "--log-level", "warning"),
+            *("--api-port", api, "--grpc-port", grpc, "--peer-port", peer),
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, join: Sequence[str] = (), token: str = "") -> None:
+        command = [*self._command, *(part for api in join for part in ("--join", api))]
+        told = {"ORCA_MASTER_JOIN_TOKEN": token} if token else {}
+        with open(self._log, "ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                env=dict(os.environ) | self._environment | told,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def status(self) -> int | None:
+        """How it ended; None while it runs."""
+        assert self._process is not None
+        return self._process.poll()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.is_alive:
+            assert self._process is not None
+            self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait(10)
+
+    async def ended(self, seconds: float = 20.0) -> int:
+        """Its status, once it has ended by itself."""
+        async with asyncio.timeout(seconds):
+            while (status := self.status) is None:
+                await asyncio.sleep(0.02)
+        return status
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    @property
+    def token(self) -> str:
+        """The administrator's, on the first master."""
+        return (self.data / "admin.token").read_text().strip()
+
+    async def until_serving(self, seconds: float = READY_SECONDS) -> None:
+        """Until it knows who leads. Raises AssertionError when it ends before."""
+        async with asyncio.timeout(seconds), Client(self.api) as client:
+            while True:
+                assert self.is_alive, f"{self.name} ended: {self.said[-2000:]}"
+                with contextlib.suppress(OrcaError):
+                    if "no master leads" not in (await client.health()).get("reasons", []):
+                        return
+                await asyncio.sleep(0.02)
+
+
+async def stale_services(http: aiohttp.ClientSession, api: str) -> Any:
+    """What this very master knows of all services."""
+    async with http.get(f"{api}/api/v1/status?consistency=stale") as answer:
+        assert answer.status == 200, await answer.text()
+        return (await answer.json())["services"]
