@@ -1,220 +1,175 @@
-"""Commits per second and their latency on three masters and on one, each a process, with mTLS and fdatasync.
+"""Three masters beside three etcd members, on one machine, in turns, all with fsync.
 
-    python bench/raft.py [--seconds 5] [--callers 1 64 512] [--bytes 200] [--folder DIR]
+    python bench/raft.py [--rounds 5] [--seconds 3] [--callers 1 64 512] [--folder DIR]
 
-The callers live in the leader's process and propose to the log itself, one entry each at a time:
-what is measured is the log, not the API in front of it. `MEASURES` is where another system, run on
-the same machine in the same way, joins the table. Folders must be on the disk that is to be
-measured; on a tmpfs an fdatasync costs nothing.
+stores  ours: the store on the replicated log, with mTLS, callers in the leader's process.
+        etcd: gRPC KV/Put at the leader, without TLS, from a C client (`etcd`).
+HTTP    ours: POST /api/v1/deploy?wait=false of a changed service without replicas, at the leader of
+        `orca up --masters 3`: a row, an audit event and a token checked for each.
+        etcd: POST /v3/kv/put at its JSON gateway. Both from the same C client.
+
+Our callers have no front end before them and etcd's have: the first comparison is in our favour by
+what gRPC costs, the second is the one that a user meets. The folder must be on the disk that is to be
+measured; on a tmpfs an fsync costs nothing.
 """
 
 import argparse
 import asyncio
-import json
+import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import etcd
+from node import Load, masters
+from table import Gates, machine, median, milliseconds, print_table
 
-from orca_common.logs import configure_logs
-from orca_common.real import real_env
-from orca_master.state.raft import Member, RaftLog
-from orca_master.state.raft.founding import lay
-from orca_master.state.raft.members import Configuration, parse_address
-from orca_master.state.raft.transport import TlsNetwork, master_of
-from orca_master.state.solo.folder import Identity
-from raft_tls import CLUSTER, an_authority, client_context, master_files, server_context
+from orca import local
+from orca.client import Client
 
-NAMES = ("m1", "m2", "m3")
-FIRST_PORT = 24100
+BYTES = 200
+API_PORT = 24300
 
+DEPLOY = """
+local n = 0
+wrk.headers["Content-Type"] = "application/json"
+function request()
+  n = n + 1
+  return wrk.format("POST", "/api/v1/deploy?wait=false", nil, string.format(
+    '{"services":[{"name":"s%d","image":"bench:1","replicas":0,"env":{"N":"%d"}}]}', n % 100, n))
+end
+"""
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    system: str
-    callers: int
-    commits_per_second: float
-    p50_ms: float
-    p99_ms: float
-
-
-class Counter:
-    """The least machine: the log is measured, not the store."""
-
-    def __init__(self) -> None:
-        self.entries = 0
-
-    def apply(self, entry: bytes) -> bool:
-        self.entries += 1
-        return True
-
-    def capture(self) -> Iterator[bytes]:
-        yield str(self.entries).encode()
-
-    def restore(self, parts: Iterable[bytes]) -> None:
-        self.entries = int(b"".join(parts))
+Way = Callable[[int], Awaitable[Load]]
+Found = dict[tuple[str, int], list[Load]]
 
 
-# A master's process: reads `who` and `load <callers> <seconds> <bytes>` from its standard input.
-
-
-async def serve(configuration: dict[str, Any]) -> None:
-    configure_logs(level="error", as_json=False)
-    env, name = real_env(), configuration["name"]
-    addresses: dict[str, str] = configuration["addresses"]
-    network = TlsNetwork(
-        env,
-        cluster_id=CLUSTER,
-        node=name,
-        listen=parse_address(addresses[name]),
-        server_tls=server_context(*configuration["tls"]),
-        client_tls=client_context(*configuration["tls"]),
-        verify=master_of(CLUSTER),
-    )
-    await lay(
-        env,
-        configuration["folder"],
-        identity=Identity(cluster=CLUSTER, member=name),
-        configuration=Configuration(
-            members=tuple(Member(n, address, is_voter=True) for n, address in addresses.items())
-        ),
-        capture=(),
-        first_term=0,
-    )
-    log = RaftLog(env, configuration["folder"], cluster_id=CLUSTER, node=name, network=network)
-    await log.start(Counter())
-    async with asyncio.TaskGroup() as group:
-        running = group.create_task(log.run())
-        lines = asyncio.StreamReader()
-        await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(lines), sys.stdin
-        )
-        while line := (await lines.readline()).decode().split():
-            if line[0] == "who":
-                print(json.dumps(log.leadership.is_leader), flush=True)
-            else:
-                callers, seconds, size = int(line[1]), float(line[2]), int(line[3])
-                print(json.dumps(await load(log, callers, seconds, size)), flush=True)
-        running.cancel()
-    await log.close()
-
-
-async def load(log: RaftLog, callers: int, seconds: float, size: int) -> dict[str, float]:
-    """Warm up for a fifth of the time, then count."""
-    entry, took = bytes(size), []
-    counts_from = time.perf_counter() + seconds / 5
-    until = counts_from + seconds
-
-    async def call() -> None:
-        while (started := time.perf_counter()) < until:
-            await log.propose(entry)
-            if started >= counts_from:
-                took.append(time.perf_counter() - started)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(callers):
-            group.create_task(call())
-    took.sort()
-    return {
-        "commits": len(took) / seconds,
-        "p50": 1000 * took[len(took) // 2],
-        "p99": 1000 * took[len(took) * 99 // 100],
-    }
-
-
-# The measurement.
-
-
-async def measure_three(options: argparse.Namespace, folder: Path) -> list[Row]:
-    return await measure_ours(options, folder, count=3)
-
-
-async def measure_one(options: argparse.Namespace, folder: Path) -> list[Row]:
-    return await measure_ours(options, folder, count=1)
-
-
-async def measure_ours(options: argparse.Namespace, folder: Path, *, count: int) -> list[Row]:
-    signer = an_authority()
-    names = NAMES[:count]
-    addresses = {name: f"127.0.0.1:{FIRST_PORT + n}" for n, name in enumerate(names)}
-    masters = [
-        await asyncio.create_subprocess_exec(
-            sys.executable,
-            __file__,
-            "--serve",
-            json.dumps(
-                {
-                    "name": name,
-                    "addresses": addresses,
-                    "tls": master_files(signer, name, folder),
-                    "folder": str(folder / name),
-                }
-            ),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        for name in names
-    ]
-    rows: list[Row] = []
+@asynccontextmanager
+async def our_api(folder: str | None) -> AsyncIterator[tuple[str, str]]:
+    """The leader's URL and a token, of a cluster as `orca up --masters 3` starts it."""
+    path = Path(tempfile.mkdtemp(prefix="orca-bench-", dir=folder))
     try:
-        for callers in options.callers:
-            leader = await find_leader(masters)
-            found = await ask(leader, f"load {callers} {options.seconds} {options.bytes}")
-            rows.append(
-                Row(f"orca x{count}", callers, found["commits"], found["p50"], found["p99"])
-            )
+        cluster = await local.up(
+            path, workers=0, masters=3, port=API_PORT, runtime="process", say=lambda _: None
+        )
+        async with Client(cluster.api, cluster.token()) as client:
+            names = [
+                m["name"] for m in (await client.masters())["masters"] if m["role"] == "leader"
+            ]
+        leader = next(p for p in cluster.processes if p.name == names[0])
+        assert leader.api is not None
+        yield leader.api, cluster.token()
     finally:
-        for master in masters:
-            master.kill()
-            await master.wait()
-    return rows
+        local.down(path, say=lambda _: None)
+        shutil.rmtree(path, ignore_errors=True)
 
 
-async def ask(master: asyncio.subprocess.Process, line: str) -> Any:
-    assert master.stdin is not None
-    assert master.stdout is not None
-    master.stdin.write(f"{line}\n".encode())
-    return json.loads(await master.stdout.readline())
+async def in_turns(ways: dict[str, Way], options: argparse.Namespace) -> Found:
+    found: Found = {}
+    for number in range(options.rounds):
+        for callers in options.callers:
+            for name, way in sorted(ways.items(), reverse=number % 2 == 1):
+                found.setdefault((name, callers), []).append(await way(callers))
+    return found
 
 
-async def find_leader(masters: list[asyncio.subprocess.Process]) -> asyncio.subprocess.Process:
-    async with asyncio.timeout(15):
-        while True:
-            for master in masters:
-                if await ask(master, "who"):
-                    return master
-            await asyncio.sleep(0.05)
+async def measure_stores(options: argparse.Namespace) -> Found:
+    with etcd.members(options.folder) as peer:
+        async with masters(options.folder) as ours:
+
+            async def through_ours(callers: int) -> Load:
+                leader = await ours.leader()
+                return Load(**await leader.ask("load", callers, options.seconds, BYTES))
+
+            async def through_etcd(callers: int) -> Load:
+                return await asyncio.to_thread(etcd.grpc_put, peer, callers, options.seconds, BYTES)
+
+            return await in_turns({"orca": through_ours, "etcd": through_etcd}, options)
 
 
-Measure = Callable[[argparse.Namespace, Path], Awaitable[list[Row]]]
+async def measure_http(options: argparse.Namespace) -> Found:
+    with etcd.members(options.folder) as peer:
+        async with our_api(options.folder) as (url, token):
+            bearer = {"Authorization": f"Bearer {token}"}
 
-MEASURES: list[Measure] = [measure_three, measure_one]
+            async def through_ours(callers: int) -> Load:
+                return await asyncio.to_thread(
+                    etcd.wrk, url, callers, options.seconds, DEPLOY, bearer
+                )
+
+            async def through_etcd(callers: int) -> Load:
+                return await asyncio.to_thread(
+                    etcd.gateway_put, peer, callers, options.seconds, BYTES
+                )
+
+            return await in_turns({"orca": through_ours, "etcd": through_etcd}, options)
+
+
+def report(title: str, found: Found, options: argparse.Namespace) -> None:
+    rows = [
+        [
+            f"{name}, {callers:3} callers",
+            f"{rate_of(found, name, callers):,.0f}",
+            f"{rate_of(found, name, callers) / rate_of(found, 'etcd', callers):.2f}x",
+            milliseconds(p50_of(found, name, callers)),
+            milliseconds(median([load.p99 for load in found[name, callers]])),
+        ]
+        for name, callers in sorted(found, key=lambda way: (way[1], way[0]))
+    ]
+    title = f"{title}, {BYTES} bytes, medians of {options.rounds} rounds, {machine()}"
+    print_table(title, ["way", "updates/s", "/etcd", "p50", "p99"], rows)
+
+
+def rate_of(found: Found, name: str, callers: int) -> float:
+    return median([load.rate for load in found[name, callers]])
+
+
+def p50_of(found: Found, name: str, callers: int) -> float:
+    return median([load.p50 for load in found[name, callers]])
+
+
+def judge_stores(found: Found, gates: Gates) -> None:
+    for callers in sorted({callers for _, callers in found}):
+        if callers == 1:
+            slower = p50_of(found, "orca", 1) / p50_of(found, "etcd", 1)
+            gates.at_most("stores, 1 caller: p50 beside etcd's", slower, 1.5, "x")
+        else:
+            faster = rate_of(found, "orca", callers) / rate_of(found, "etcd", callers)
+            gates.at_least(f"stores, {callers} callers: updates/s beside etcd's", faster, 1.0, "x")
+
+
+def judge_http(found: Found, gates: Gates) -> None:
+    for callers in sorted({callers for _, callers in found}):
+        faster = rate_of(found, "orca", callers) / rate_of(found, "etcd", callers)
+        gates.at_least(f"HTTP, {callers} callers: updates/s beside etcd's", faster, 0.7, "x")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--callers", type=int, nargs="+", default=[1, 64, 512])
+    parser.add_argument("--folder", help="where the folders of masters and members are made")
+    parser.add_argument("--only", choices=("stores", "http"))
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--callers", type=int, nargs="+", default=[1, 64, 512])
-    parser.add_argument("--bytes", type=int, default=200)
-    parser.add_argument("--folder", help="where the masters' folders are made")
-    parser.add_argument("--serve", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.serve:
-        asyncio.run(serve(json.loads(options.serve)))
-        return
-    print(f"{'system':10} {'callers':>7} {'commits/s':>10} {'p50 ms':>8} {'p99 ms':>8}")
-    for measure in MEASURES:
-        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            for row in asyncio.run(measure(options, Path(folder))):
-                print(
-                    f"{row.system:10} {row.callers:7} {row.commits_per_second:10,.0f}"
-                    f" {row.p50_ms:8.2f} {row.p99_ms:8.2f}"
-                )
+    options, gates = parse(), Gates()
+    etcd.check_machine()
+    if options.only != "http":
+        found = asyncio.run(measure_stores(options))
+        report("three masters and three etcd members, the stores alone", found, options)
+        judge_stores(found, gates)
+    if options.only != "stores":
+        found = asyncio.run(measure_http(options))
+        report("three masters and three etcd members, through HTTP", found, options)
+        judge_http(found, gates)
+    sys.exit(1 if gates.missed else 0)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,24 @@ def verdict(is_met: bool) -> str:
     return "met" if is_met else "MISSED"
 
 
+class Gates:
+    """What must hold, said as it is found, and again at the end."""
+
+    def __init__(self) -> None:
+        self.missed: list[str] = []
+
+    def check(self, what: str, found: str, is_met: bool) -> None:
+        print(f"{'PASS' if is_met else 'FAIL'}  {what}: {found}  (load {os.getloadavg()[0]:.1f})")
+        if not is_met:
+            self.missed.append(what)
+
+    def at_most(self, what: str, value: float, limit: float, unit: str) -> None:
+        self.check(what, f"{value:,.3g} {unit}, at most {limit:g} {unit}", value <= limit)
+
+    def at_least(self, what: str, value: float, limit: float, unit: str) -> None:
+        self.check(what, f"{value:,.3g} {unit}, at least {limit:g} {unit}", value >= limit)
+
+
 def percentile(samples: Sequence[float], percent: float) -> float:
     ordered = sorted(samples)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]

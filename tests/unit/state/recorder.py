@@ -8,6 +8,7 @@ from typing import Any
 
 from orca_common.env import Env
 from orca_master.state.solo import SoloLog
+from orca_master.state.solo.pace import Pace
 
 FOLDER = "/data/log"
 
@@ -74,6 +75,14 @@ async def recovered(env: Env, folder: str = FOLDER, **options: Any) -> list[byte
     await log.start(machine)
     await log.close()
     return machine.entries
+
+
+def a_slow_pace() -> Pace:
+    """As of a disk that has taken a second for everything: its syncs go to a thread."""
+    pace = Pace()
+    for _ in range(100):
+        pace.took(1.0)
+    return pace
 
 
 def numbered(count: int, *, size: int = 6) -> list[bytes]:

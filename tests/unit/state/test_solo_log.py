@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from recorder import FOLDER, Recorder, a_log, numbered, recovered, running
+from recorder import FOLDER, Recorder, a_log, a_slow_pace, numbered, recovered, running
 
 from orca_common.env import Env
 from orca_master.errors import NotLeader, OutcomeUnknown, StorageFull
@@ -314,7 +314,7 @@ async def test_a_stopped_log_says_whether_anything_was_changed():
     env = Env(clock=plain.clock, random=plain.random, disk=disk, threads=Never())
     log = a_log(env)
     await log.start(Recorder())
-    log._sync_seconds = 1.0  # a slow disk: its syncs go to a thread, which here never ends
+    log._pace = a_slow_pace()  # a slow disk: its syncs go to a thread, which here never ends
     work = asyncio.ensure_future(log.run())
     under_way = asyncio.ensure_future(log.propose(b"under way"))
     for _ in range(5):
@@ -348,7 +348,7 @@ async def test_a_caller_who_goes_while_his_entry_is_written_does_not_stop_the_lo
     env = Env(clock=plain.clock, random=plain.random, disk=plain.disk, threads=threads)
     machine = Recorder()
     async with running(a_log(env), machine) as log:
-        log._sync_seconds = 1.0  # a slow disk: its syncs go to a thread
+        log._pace = a_slow_pace()  # a slow disk: its syncs go to a thread
         going = asyncio.ensure_future(log.propose(b"going"))
         for _ in range(5):
             await asyncio.sleep(0)
@@ -381,9 +381,9 @@ async def test_a_slow_disk_is_synced_in_a_thread_and_a_quick_one_on_the_loop():
     clock, threads = Clock(), Threads()
     env = Env(clock=clock, random=plain.random, disk=plain.disk, threads=threads)
     async with running(a_log(env), Recorder()) as log:
-        for entry in numbered(20):
+        for entry in numbered(40):
             await log.propose(entry)
-        assert threads.runs > 10
+        assert threads.runs > 20
         clock.step = 0.0001
         for entry in numbered(100):
             await log.propose(entry)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from recorder import Recorder, a_log, recovered, running
+from recorder import Recorder, a_log, a_slow_pace, recovered, running
 
 from orca_common.real import real_env
 from orca_master.state.log import FolderInUse
@@ -96,7 +96,7 @@ async def test_snapshots_and_slow_syncs_go_through_real_threads(tmp_path):
     machine = Recorder()
     log = a_log(real_env(), str(tmp_path / "log"), **OPTIONS)
     async with running(log, machine):
-        log._sync_seconds = 1.0  # as on a slow disk
+        log._pace = a_slow_pace()  # as on a slow disk
         await asyncio.gather(*(log.propose(b"%d" % number) for number in range(2000)))
         for number in range(2000, 2500):
             await log.propose(b"%d" % number)

@@ -30,6 +30,7 @@ from orca_master.state.raft.reads import Reads
 from orca_master.state.raft.snapshot import Keeper
 from orca_master.state.raft.waiting import Change, Edit, Errand, Proposal, refuse_unknown
 from orca_master.state.raft.wellbeing import Wellbeing
+from orca_master.state.solo.pace import Pace
 from orca_master.state.solo.segments import NoSpace
 
 T = TypeVar("T")
@@ -37,9 +38,6 @@ T = TypeVar("T")
 BATCH_BYTES = 1 << 20
 TURN_BYTES = 4 << 20
 """How much is proposed in one turn; more waits for the next."""
-SLOW_SYNC_SECONDS = 0.0005
-"""Above this average a sync goes to a thread: it would stop the loop for longer than that costs."""
-SYNCS_IN_AVERAGE = 16
 LONGEST_WAIT_SECONDS = 0.05
 SHORTEST_WAIT_SECONDS = 0.001
 FULL_DISK_RETRY_SECONDS = 0.25
@@ -80,7 +78,7 @@ class Driver:
         self._term_under_way = 0
         self._appended: list[int] = []
         self._errands: list[Errand] = []
-        self._sync_seconds = 0.0
+        self._pace = Pace()
         self._wellbeing = Wellbeing()
         self._has_synced = False
         self._is_stalled = False
@@ -187,7 +185,7 @@ class Driver:
             trouble = self._wellbeing.trouble(self._env.monotonic())
             if trouble and self.leadership.is_leader:
                 log.warning("leadership is handed over", reason=trouble)
-                await self.transfer(GIVE_WAY_SECONDS + 3 * self._sync_seconds)
+                await self.transfer(GIVE_WAY_SECONDS + 3 * self._pace.average_seconds)
                 await asyncio.sleep(PAUSE_AFTER_GIVING_WAY_SECONDS)
 
     def _seconds_to_wait(self) -> float:
@@ -305,7 +303,7 @@ class Driver:
     async def _sync(self) -> None:
         if self._journal.is_durable:
             return
-        if self._sync_seconds < SLOW_SYNC_SECONDS:
+        if not self._pace.is_slow:
             took = self._timed_sync()
         else:
             self._is_syncing = True
@@ -314,10 +312,11 @@ class Driver:
             finally:
                 self._is_syncing = False
         self._has_synced = True
-        self._sync_seconds += (took - self._sync_seconds) / SYNCS_IN_AVERAGE
+        self._pace.took(took)
         self._meters.last_fsync_seconds = took
         self._meters.fsync.observe(took)
-        self._wellbeing.was_synced(self._env.monotonic(), average_seconds=self._sync_seconds)
+        average = self._pace.average_seconds
+        self._wellbeing.was_synced(self._env.monotonic(), average_seconds=average)
 
     def _timed_sync(self) -> float:
         """The disk's seconds alone: with a thread's own, what was slow once would stay slow."""

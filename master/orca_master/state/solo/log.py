@@ -15,14 +15,12 @@ from orca_common.logs import get_logger
 from orca_master.errors import NotLeader, OutcomeUnknown, StorageFull
 from orca_master.state.log import DamagedLog, Leadership, LogFailed, Machine
 from orca_master.state.solo import folder as folders
+from orca_master.state.solo.pace import Pace
 from orca_master.state.solo.segments import WHAT_TO_DO, Entry, NoSpace, Segments
 from orca_master.state.solo.snapshots import Snapshots
 from orca_master.state.space import is_full
 
 GROUP_BYTES = 4 << 20
-SLOW_SYNC_SECONDS = 0.0005
-"""Above this average a sync goes to a thread: it would stop the loop for longer than that costs."""
-SYNCS_IN_AVERAGE = 16
 SNAPSHOT_RETRY_SECONDS = 30.0
 
 log = get_logger("state.solo")
@@ -62,7 +60,7 @@ class SoloLog:
         self._term = 0
         self._entries_since_snapshot = 0
         self._bytes_since_snapshot = 0
-        self._sync_seconds = 0.0
+        self._pace = Pace()
         # As long as there are callers waiting; the store waits for one at a time.
         self._proposals: deque[_Proposal] = deque()
         self._under_way: list[_Proposal] = []
@@ -223,10 +221,10 @@ class SoloLog:
         ]
         self._under_way = group
         try:
-            if self._sync_seconds < SLOW_SYNC_SECONDS:
-                self._append(entries)
-            else:
+            if self._pace.is_slow:
                 await self._env.threads.run(lambda: self._append(entries))
+            else:
+                self._append(entries)
         except NoSpace as error:
             log.warning("the disk is full; the proposal was taken back", reason=str(error))
             for proposal in group:
@@ -248,8 +246,7 @@ class SoloLog:
     def _append(self, entries: list[Entry]) -> None:
         started = self._env.monotonic()
         self._segments.append(entries)
-        took = self._env.monotonic() - started
-        self._sync_seconds += (took - self._sync_seconds) / SYNCS_IN_AVERAGE
+        self._pace.took(self._env.monotonic() - started)
 
     def _apply(self, entry: bytes) -> bool:
         self._entries_since_snapshot += 1
