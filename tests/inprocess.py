@@ -3,7 +3,7 @@
 import asyncio
 import random
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from orca_master.app.parts import Parts
 from orca_master.cluster.masters.operations import register
 from orca_master.cluster.model import NODES, Node, NodeState
 from orca_master.errors import Forbidden, Trouble
+from orca_master.http.route import Route
 from orca_master.http.server import HttpServer
 from orca_master.identity.model import Role
 from orca_master.identity.operations import create_token
@@ -53,6 +54,8 @@ class Answer:
 
 class InProcess:
     """`worker` may be killed and started; `call` speaks to the API as the admin."""
+
+    routes: Sequence[Route] = ()
 
     def __init__(self, core: MasterCore, api: str, token: str, group: asyncio.TaskGroup) -> None:
         self.core = core
@@ -153,10 +156,12 @@ async def in_process(
         running = group.create_task(core.run())
         await found(core, kept, parts.me, cluster_name="test")
         await core.store.update(lambda tx: register(tx, parts.me))
-        server = HttpServer(core.env, parts.routes(), parts.keys.authenticated)
+        routes = parts.routes()
+        server = HttpServer(core.env, routes, parts.keys.authenticated, meters=parts.meters)
         await server.start(HOST, settings.api_port)
         assert kept.admin_token is not None
         cluster = InProcess(core, f"http://{HOST}:{settings.api_port}", kept.admin_token, group)
+        cluster.routes = routes
         try:
             if with_node:
                 await cluster.add_node()

@@ -118,6 +118,19 @@ async def test_metrics_have_the_three_documented_names(cluster: InProcess) -> No
     assert 'orca_nodes_total{state="ready"} 1.0' in text
 
 
+async def test_requests_are_counted_by_route_and_not_by_path(cluster: InProcess) -> None:
+    for number in range(20):
+        await cluster.call("GET", f"/api/v1/services/s{number}/logs")
+        await cluster.call("GET", f"/nowhere/{number}")
+    lines = (await cluster.call("GET", "/metrics", token=None)).text.splitlines()
+    counts = [line for line in lines if line.startswith("orca_http_requests_total")]
+    logs = 'method="GET",route="/api/v1/services/{name}/logs",status="4xx"} 20.0'
+    assert any(line.endswith(logs) for line in counts)
+    assert any('route="unmatched",status="4xx"} 20.0' in line for line in counts)
+    assert len(counts) < 10
+    assert any(line.startswith("orca_raft_term ") for line in lines)
+
+
 async def test_a_full_disk_is_a_507_reads_go_on_and_writes_resume_by_themselves(
     tmp_path: Path,
 ) -> None:

@@ -54,6 +54,7 @@ class Doors:
             parts.keys.authenticated,
             age=lambda: core.store.age,
             forwarder=parts.forwarder,
+            meters=parts.meters,
         )
         self._internal = HttpServer(
             core.env, routes, parts.keys.authenticated, peer_of=self._peer_of

@@ -113,7 +113,11 @@ def open_folder(path: Path) -> Folder:
             _private(token).decode().strip() if token.exists() else None,
             dict(identity.get("first_peers", {})),
         )
-    except (OSError, ValueError, KeyError) as error:
+    except KeyError as error:
+        raise BadFolder(
+            f"{path}/identity.json lacks {error}: it was made by an older version; use another folder"
+        ) from error
+    except (OSError, ValueError) as error:
         raise BadFolder(f"the data folder {path} cannot be used: {error}") from error
     if len(folder.kek) != KEK_BYTES:
         raise BadFolder(f"{path}/kek must be {KEK_BYTES} bytes: put back the file that was here")

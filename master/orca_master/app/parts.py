@@ -19,6 +19,7 @@ from orca_master.cluster.masters.sharing import Others, SharingRoutes
 from orca_master.cluster.model import Master
 from orca_master.cluster.routes import ClusterRoutes
 from orca_master.http.forward import Forwarder
+from orca_master.http.meters import HttpMeters
 from orca_master.http.route import Route
 from orca_master.identity.routes import TokenRoutes
 from orca_master.ops.audit import AuditRoutes
@@ -59,6 +60,7 @@ class Parts:
         self.others = Others(self._store, self.forwarder, me.id)
         self.watch = AgreementWatch(self.core.store, self.membership, self.others)
         self.keys = Keys(self.core, folder)
+        self.meters = HttpMeters()
 
     def _store(self) -> Store:
         return self.core.store
@@ -80,7 +82,7 @@ class Parts:
         """Every endpoint of a master."""
         core, store, version = self.core, self.core.store, orca_version()
         membership, signer, kek = self.membership, self.keys.signer, self.folder.kek
-        collectors = [LogCollector(store, self.backing.log, membership)]
+        collectors = [LogCollector(store, self.backing.log, membership), self.meters]
         return [
             *OpsRoutes(store, version, self._troubles, collectors).table(),
             *ServiceRoutes(core.env, store, core.dispatcher).table(),

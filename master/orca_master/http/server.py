@@ -34,6 +34,7 @@ from orca_master.http.forward import (
     Forwarder,
     client_of,
 )
+from orca_master.http.meters import HttpMeters
 from orca_master.http.names import is_name
 from orca_master.http.once import OnceKey, once_key
 from orca_master.http.parse import parse_body, parse_query
@@ -77,12 +78,14 @@ class HttpServer:
         *,
         age: Callable[[], float] = lambda: 0.0,
         forwarder: Forwarder | None = None,
+        meters: HttpMeters | None = None,
         peer_of: Callable[[web.Request], str] | None = None,
     ) -> None:
         self._env = env
         self._authenticate = authenticate
         self._age = age
         self._forwarder = forwarder
+        self._meters = meters
         self._peer_of = peer_of
 
         @web.middleware
@@ -144,13 +147,16 @@ class HttpServer:
             response.headers[REQUEST_ID_HEADER] = request_id
         await send(request, response)
         self._doorman.answered(request.transport)
+        seconds = self._env.monotonic() - started
+        if self._meters is not None:
+            self._meters.observe(request, response.status, seconds)
         log.debug(
             "request answered",
             method=request.method,
             path=request.path,
             client=told.get(CLIENT_HEADER) or client_of(request),
             status=response.status,
-            seconds=round(self._env.monotonic() - started, 4),
+            seconds=round(seconds, 4),
             request_id=request_id,
         )
         return response
