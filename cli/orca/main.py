@@ -14,10 +14,14 @@ COMMANDS = {
     "scale": ("orca.commands.services", "Change a service's number of replicas."),
     "logs": ("orca.commands.services", "Output of a service's replicas."),
     "stop": ("orca.commands.services", "Stop services; they can be started again."),
+    "rm": ("orca.commands.services", "Stop services and forget them."),
     "masters": ("orca.commands.masters", "The masters: who leads, and how to add one."),
     "tokens": ("orca.commands.tokens", "Who may reach the API."),
     "audit": ("orca.commands.audit", "Who changed what."),
     "nodes": ("orca.commands.nodes", "The cluster's machines, and how to add one."),
+    "context": ("orca.commands.contexts", "Several clusters, each with a name."),
+    "version": ("orca.commands.about", "Versions of this program and of the masters."),
+    "completion": ("orca.commands.about", "Make a shell complete orca's commands."),
 }
 
 
@@ -44,7 +48,7 @@ class _Lazy(click.Group):
 def cli(ctx: click.Context, api: str | None, token: str | None) -> None:
     """Orca runs your services on your servers.
 
-    Without --api and ORCA_API it talks to the local cluster that `orca up` started.
+    Without --api, ORCA_API and a context it talks to the local cluster that `orca up` started.
 
     Exit codes: 0 done, 1 refused or failed, 2 usage, 3 cannot reach a master, 4 not allowed.
     """

@@ -153,3 +153,46 @@ async def test_a_port_that_is_taken_is_named(
     done = run("up", "--data-dir", str(tmp_path / "second"), "--port", port)
     assert done.returncode == 1
     assert done.stderr == f"error: port {port} is in use: choose another with --port\n"
+
+
+async def test_a_slow_deploy_tells_its_progress_and_rm_forgets(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "slow.yaml"
+    file.write_text(
+        "name: slow\nport: 8000\nhealth: /\ncommand:\n"
+        f"  - sh\n  - -c\n  - sleep 3; exec {sys.executable} -m http.server $PORT --bind 127.0.0.1\n"
+    )
+    done = run("deploy", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "slow: pending, 0/1: replica 1: health check /" in done.stderr
+    assert run("rm", "slow").stdout == "slow: removed\n"
+    assert "no services yet" in run("status").stdout
+
+
+async def test_tokens_and_contexts(run: Run, process_cluster: RealCluster, tmp_path: Path) -> None:
+    made = run("tokens", "create", "ci", "--role", "viewer", "--ttl", "1d")
+    (tmp_path / "ci.token").write_text(made.stdout)
+    assert "viewer" in run("tokens").stdout
+    added = run(
+        "context",
+        "add",
+        "there",
+        "--api",
+        process_cluster.api,
+        "--token-file",
+        str(tmp_path / "ci.token"),
+    )
+    assert added.stdout == "there is used from now on\n"
+    assert run("status").returncode == 0
+    assert run("stop", "--all").returncode == 4, "it is spoken to with the viewer's token"
+    assert run("context", "use", "-").returncode == 0
+    assert run("tokens", "revoke", "ci").stdout == "revoked token ci\n"
+    assert run("context", "use", "there").returncode == 0
+    assert run("status").returncode == 4
+    assert run("context", "rm", "nowhere").returncode == 1
+    assert run("tokens", "create", "x", "--role", "viewer", "--ttl", "soon").returncode == 2
+
+
+async def test_versions_and_completion(run: Run) -> None:
+    assert run("version").stdout.splitlines() == ["orca 0.1.0", "master-1 0.1.0"]
+    for shell in ("zsh", "fish"):
+        assert "_ORCA_COMPLETE" in run("completion", shell).stdout

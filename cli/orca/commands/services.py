@@ -1,44 +1,24 @@
 """deploy, status, scale, logs, stop."""
 
-import json
+import asyncio
 import sys
 import time
-import tomllib
-from pathlib import Path
 from typing import Any
 
 import click
 
 from orca import show
-from orca.client import Client
+from orca.client import Client, OrcaError
 from orca.commands.running import REFUSED_EXIT, with_client
+from orca.manifests import read_services
+
+PROGRESS_SECONDS = 1.0
+WATCH_SECONDS = 1.0
 
 _output = click.option(
     "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print."
 )
 _project = click.option("-p", "--project", help="The service's project.")
-
-
-def read_services(path: str) -> list[dict[str, Any]]:
-    """The services of a JSON or TOML file (`-`: standard input): one, a list, or {services: […]}.
-
-    Raises click.UsageError.
-    """
-    try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text()
-        found: Any = tomllib.loads(text) if path.endswith(".toml") else json.loads(text)
-    except OSError as error:
-        raise click.UsageError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise click.UsageError(f"{path}: not valid: {error}") from error
-    if isinstance(found, dict) and "services" in found:
-        found = found["services"]
-    elif isinstance(found, dict) and "service" in found:
-        found = found["service"]
-    services = found if isinstance(found, list) else [found]
-    if not all(isinstance(item, dict) for item in services):
-        raise click.UsageError(f"{path}: a service is an object with name, image, replicas …")
-    return services
 
 
 @click.command()
@@ -47,13 +27,20 @@ def read_services(path: str) -> list[dict[str, Any]]:
 @click.option("--timeout", type=float, default=120.0, show_default=True, help="Seconds to wait.")
 @_output
 def deploy(files: tuple[str, ...], wait: bool, timeout: float, output: str) -> None:
-    """Deploy the services in FILE… (JSON or TOML; `-` is standard input).
+    """Deploy the services in FILE… (JSON, YAML or TOML; `-` is standard input).
 
     Exits with 0 only if every service runs.
     """
     services = [service for path in files for service in read_services(path)]
     started = time.monotonic()
-    answer = with_client(lambda client: client.deploy(services, wait=wait, timeout=timeout))
+
+    async def run(client: Client) -> dict[str, Any]:
+        deploying = asyncio.ensure_future(client.deploy(services, wait=wait, timeout=timeout))
+        if wait and output == "table":
+            await _tell_progress(client, services, deploying)
+        return await deploying
+
+    answer = with_client(run)
     if output == "json":
         show.as_json(answer)
     else:
@@ -69,13 +56,50 @@ def deploy(files: tuple[str, ...], wait: bool, timeout: float, output: str) -> N
         sys.exit(REFUSED_EXIT)
 
 
+async def _tell_progress(
+    client: Client, services: list[dict[str, Any]], deploying: "asyncio.Future[Any]"
+) -> None:
+    """One line on standard error whenever something has changed, until the deploy has its answer."""
+    wanted = {(s.get("project", "default"), s.get("name")) for s in services}
+    said: dict[object, str] = {}
+    while True:
+        await asyncio.wait({deploying}, timeout=PROGRESS_SECONDS)
+        if deploying.done():
+            return
+        try:
+            known = await client.status()
+        except OrcaError:  # a token that may not read, or no master just now
+            continue
+        for service in known:
+            key = (service["project"], service["name"])
+            line = (
+                f"{service['status']}, {service['running_replicas']}/{service['desired_replicas']}"
+            )
+            if service["reason"]:
+                line += f": {service['reason']}"
+            if key in wanted and said.get(key) != line:
+                said[key] = line
+                click.secho(
+                    f"  {show.clean(service['name'])}: {show.clean(line)}", dim=True, err=True
+                )
+
+
 @click.command()
 @click.argument("name", required=False)
 @_project
+@click.option("--watch", is_flag=True, help="Again and again, until interrupted.")
 @click.option("--stale", is_flag=True, help="What one master knows, also while none leads.")
 @_output
-def status(name: str | None, project: str | None, output: str, stale: bool) -> None:
+def status(name: str | None, project: str | None, watch: bool, output: str, stale: bool) -> None:
     """Show all services, or the replicas of the service NAME."""
+    while watch:
+        click.clear()
+        _show_status(name, project, output, stale)
+        time.sleep(WATCH_SECONDS)
+    _show_status(name, project, output, stale)
+
+
+def _show_status(name: str | None, project: str | None, output: str, stale: bool) -> None:
     services = with_client(lambda client: client.status(project=project, stale=stale))
     if name is not None:
         services = [service for service in services if service["name"] == name]
@@ -202,3 +226,17 @@ def stop(
         return
     for name in stopped:
         click.echo(f"{show.clean(name)}: stopped")
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True)
+@_project
+def rm(names: tuple[str, ...], project: str | None) -> None:
+    """Stop the services NAMES and forget them."""
+
+    async def run(client: Client) -> None:
+        for name in names:
+            await client.stop(name, project=project, purge=True)
+            click.echo(f"{show.clean(name)}: removed")
+
+    with_client(run)

@@ -13,9 +13,10 @@ from unittest.mock import Mock
 import grimp
 import pytest
 
-from orca.commands.services import read_services
 from orca.main import COMMANDS
+from orca.manifests import read_services
 from orca_master.app.parts import Parts
+from orca_master.http.meters import HttpMeters
 from orca_master.http.route import Open
 from orca_master.services.payload import DeployIn, ServiceIn
 from orca_master.services.status import STATUSES
@@ -51,7 +52,7 @@ def test_there_are_examples() -> None:
 
 def test_the_api_page_tells_every_route_with_its_permission() -> None:
     page = (ROOT / "docs/api.md").read_text()
-    routes = Parts.routes(Mock())
+    routes = Parts.routes(Mock(meters=HttpMeters()))
     for route in routes:
         words = {Open.PUBLIC: "*open*", Open.SIGNED: "*signed*", Open.MASTERS: "*masters*"}
         permission = words.get(route.permission) or f"`{route.permission}`"  # type: ignore[call-overload]
