@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Self
 
 FIRST_HOST = 11
+_numbers = itertools.count(1)
 
 
 class Network:
@@ -18,7 +19,7 @@ class Network:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
-        self._run = f"oc{os.getpid()}"
+        self._run = f"oc{os.getpid()}x{next(_numbers)}"
         self._hub = f"{self._run}-hub"
         self._subnet = ""
 
@@ -117,6 +118,7 @@ class Network:
         _run("ip", "-n", self._hub, "link", "set", port, "master", "br0", "up")
 
     def _remove(self) -> None:
+        _run("ip", "link", "delete", self._run, check=False)  # else it lingers after its namespace
         for namespace in (*map(self._namespace, self.names), self._hub):
             _run("ip", "netns", "delete", namespace, check=False)
 

@@ -21,31 +21,38 @@ from orca_proto.join import parse
 from orca_worker.enrol import join
 from raft_tls import an_authority, client_context, master_files
 
-RAFT, SECONDS = "orca-raft", 8.0
+RAFT = "orca-raft"
+SECONDS = 4.0
+"""Less than what a connection may take that only keeps silent."""
 SPARE_BYTES = 48 << 20
 """What a master's memory may grow by meanwhile, for its own reasons."""
 
 
 @dataclass
 class Port:
-    """The port of `master-1`, which `intruder` has a whole certificate for: that of `master-2`."""
+    """One master's port. `intruder` is another master's certificate, and its id is the greater one:
+    such a connection takes the place of any other.
+    """
 
     cluster: RealCluster
     trace: Path
 
+    def __post_init__(self) -> None:
+        self._target, _, self._intruder = sorted(self.cluster.processes, key=self.cluster.id_of)
+
     @property
     def address(self) -> tuple[str, int]:
-        host, port = str(self.cluster.processes["master-1"].raft).split(":")
+        host, port = str(self.cluster.processes[self._target].raft).split(":")
         return host, int(port)
 
     @property
     def intruder(self) -> tuple[str, str]:
-        folder = self.cluster.folder / "master-2" / "tls"
+        folder = self.cluster.folder / self._intruder / "tls"
         return str(folder / "master.pem"), str(folder / "ca.pem")
 
     @property
     def intruders_id(self) -> str:
-        return self.cluster.id_of("master-2")
+        return self.cluster.id_of(self._intruder)
 
     async def call(
         self, own: str | None, authority: str, alpn: str = RAFT
