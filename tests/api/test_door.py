@@ -170,9 +170,9 @@ async def test_a_service_that_cannot_be_reconciled_is_put_aside_and_shown(
 
 async def test_a_master_whose_disk_fails_does_not_know_the_outcome_co_26(tmp_path: Path) -> None:
     """Nobody may take it for a refusal; the master itself ends."""
-    disk = SimDisk()
 
     async def until_it_ends() -> None:
+        disk = SimDisk()
         async with in_process(tmp_path, with_node=False, disk=disk) as cluster:
             disk.fail_next("sync", OSError(errno.EIO, "rotten"))
             service = {"name": "a", "image": "app:1", "replicas": 0}

@@ -41,7 +41,7 @@ class MasterProcess:
         api, grpc, peer = map(str, ports)
         self._command = [
             *(*prefix, sys.executable, "-m", "orca_master", "--name", name),
-            *("--data-dir", str(self.data), "--bind", host, "--log-level", "warning"),
+            *("--data-dir", str(self.data), "--bind", host, "--log-level", "info", "--log-json"),
             *("--api-port", api, "--grpc-port", grpc, "--peer-port", peer),
         ]
         self._process: subprocess.Popen[bytes] | None = None

@@ -98,8 +98,14 @@ class RealCluster:
                 await asyncio.sleep(0.05)
 
     def cluster_id(self) -> str:
-        identity = json.loads((self.folder / "master-1" / "identity.json").read_text())
-        return str(identity["cluster_id"])
+        return str(self._identity("master-1")["cluster_id"])
+
+    def id_of(self, master: str) -> str:
+        return str(self._identity(master)["master_id"])
+
+    def _identity(self, master: str) -> dict[str, Any]:
+        identity: dict[str, Any] = json.loads((self.folder / master / "identity.json").read_text())
+        return identity
 
 
 def free_ports(count: int) -> int:

@@ -70,7 +70,7 @@ async def test_a_name_in_use_is_refused_and_the_token_is_kept(
     await enrol(process_cluster, token, "other", tmp_path / "a")
 
 
-async def test_a_token_of_another_cluster_is_refused_before_anything_is_asked(
+async def test_a_token_of_another_cluster_is_refused_before_anything_is_asked_cl_02(
     process_cluster: RealCluster, tmp_path: Path
 ) -> None:
     genuine = parse(await fresh_token(process_cluster))

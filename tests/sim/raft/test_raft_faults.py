@@ -142,7 +142,7 @@ async def test_a_snapshot_that_found_no_space_is_installed_soon_after_there_is_s
 
 
 @in_virtual_time
-async def test_a_failed_sync_stops_the_leader_and_the_others_go_on() -> None:
+async def test_a_failed_sync_stops_the_leader_and_the_others_go_on_co_26() -> None:
     async with three() as cluster:
         leader = await cluster.leader()
         store = store_of(leader)
@@ -186,7 +186,7 @@ async def test_nobody_to_hand_over_to_leaves_the_leader_as_it_was() -> None:
 
 
 @in_virtual_time
-async def test_a_leader_that_is_cut_off_says_so_soon_and_reads_nothing_old() -> None:
+async def test_a_leader_that_is_cut_off_says_so_soon_and_reads_nothing_old_co_05() -> None:
     async with three() as cluster:
         leader = await cluster.leader()
         store = store_of(leader)
@@ -247,7 +247,7 @@ async def test_a_partitioned_master_does_not_disturb_the_others_when_it_is_back(
 
 
 @in_virtual_time
-async def test_one_direction_that_is_dead_makes_no_storm_of_elections() -> None:
+async def test_one_direction_that_is_dead_makes_no_storm_of_elections_co_08() -> None:
     async with three() as cluster:
         leader = await cluster.leader()
         assert leader.log is not None
@@ -263,7 +263,7 @@ async def test_one_direction_that_is_dead_makes_no_storm_of_elections() -> None:
 
 
 @pytest.mark.parametrize("is_leader", [True, False])
-def test_a_disk_that_takes_half_a_second_causes_no_elections(is_leader: bool) -> None:
+def test_a_disk_that_takes_half_a_second_causes_no_elections_co_30(is_leader: bool) -> None:
     async def test() -> None:
         async with three() as cluster:
             leader = await cluster.leader()
@@ -348,7 +348,7 @@ async def test_a_leader_whose_disk_is_no_slower_than_the_others_stays() -> None:
 
 
 @in_virtual_time
-async def test_a_folder_of_another_member_is_refused() -> None:
+async def test_a_folder_of_another_member_is_refused_cl_32() -> None:
     async with three() as cluster:
         one, other = cluster.nodes[:2]
         await one.stop(power_loss=False)

@@ -7,11 +7,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from orca_common.real import real_env
 from orca_master.cluster import pki
-from orca_proto.identity import Bearer, NodeRole, NotABearer, bearer_of_client
+from orca_proto.identity import MASTER_NAME, Bearer, NodeRole, NotABearer, bearer_of_client
 from orca_proto.join import JoinToken, NotAToken, parse, verify
 
 KEK = bytes(32)
@@ -40,7 +40,7 @@ def test_a_masters_certificate_names_it(signer: pki.Signer) -> None:
     assert bearer_of_client(pem) == Bearer("c1", NodeRole.MASTER, "m1")
 
 
-def test_the_authority_itself_is_no_client(signer: pki.Signer) -> None:
+def test_the_authority_itself_is_no_client_cl_07(signer: pki.Signer) -> None:
     with pytest.raises(NotABearer, match="CA certificate"):
         bearer_of_client(signer.pem)
 
@@ -56,21 +56,11 @@ def test_the_authority_itself_is_no_client(signer: pki.Signer) -> None:
         (None, ExtendedKeyUsageOID.CLIENT_AUTH),
     ],
 )
-def test_certificates_without_the_client_usage_or_a_name_of_ours_are_refused(
+def test_certificates_without_the_client_usage_or_a_name_of_ours_are_refused_cl_07(
     signer: pki.Signer, uri: str | None, usage: x509.ObjectIdentifier | None
 ) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    now = datetime.datetime.now(datetime.UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([]))
-        .issuer_name(signer.certificate.subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    )
+    builder = _a_certificate(signer, key)
     if uri:
         names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
         builder = builder.add_extension(names, critical=False)
@@ -79,6 +69,60 @@ def test_certificates_without_the_client_usage_or_a_name_of_ours_are_refused(
     pem = builder.sign(signer.key, hashes.SHA256()).public_bytes(Encoding.PEM)
     with pytest.raises(NotABearer):
         bearer_of_client(pem)
+
+
+def test_what_a_request_asks_for_besides_its_key_is_not_given_cl_05(signer: pki.Signer) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    wanted = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "master m1")]))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName(
+                [x509.DNSName(MASTER_NAME), x509.UniformResourceIdentifier("orca://c1/master/m1")]
+            ),
+            critical=False,
+        )
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    )
+    request = pki.read_request(wanted.sign(key, hashes.SHA256()).public_bytes(Encoding.DER))
+    pem = pki.issue_worker(real_env(threads=1), signer, request, "n1")
+    given = x509.load_pem_x509_certificate(pem)
+    names = given.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    usage = given.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert [name.value for name in names] == ["orca://c1/worker/n1"]
+    assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+    assert not given.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    assert "m1" not in given.subject.rfc4514_string()
+
+
+def test_the_common_name_says_nothing_cl_08(signer: pki.Signer) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    uri = x509.UniformResourceIdentifier("orca://c1/worker/n1")
+    builder = _a_certificate(signer, key, "master m1").add_extension(
+        x509.SubjectAlternativeName([uri]), critical=False
+    )
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+    builder = builder.add_extension(usage, critical=False)
+    pem = builder.sign(signer.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    assert bearer_of_client(pem) == Bearer("c1", NodeRole.WORKER, "n1")
+
+
+def _a_certificate(
+    signer: pki.Signer, key: ec.EllipticCurvePrivateKey, name: str = ""
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    subject = [x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else []
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name(subject))
+        .issuer_name(signer.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    )
 
 
 def test_the_wrong_key_opens_no_authority() -> None:

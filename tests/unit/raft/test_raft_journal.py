@@ -9,6 +9,7 @@ import pytest
 
 from orca_master.state.log import DamagedLog, LogFailed
 from orca_master.state.raft.journal import Journal
+from orca_master.state.raft.members import NOBODY
 from orca_master.state.solo.segments import NoSpace
 from sim.disk import Image, SimDisk
 from sim.env import sim_env
@@ -187,7 +188,7 @@ def test_after_a_full_disk_a_new_file_leaves_no_half_record_behind() -> None:
         assert state_of(opened(SimDisk(image)))[2][0][1] == 1
 
 
-def test_a_rotten_bit_is_found_or_cuts_the_end_off_but_never_makes_a_state_that_was_not() -> None:
+def test_a_rotten_bit_is_found_or_cuts_the_end_off_but_makes_no_state_that_was_not_co_24() -> None:
     disk = SimDisk()
     chance = random.Random(8)
     writer = Writer(disk)
@@ -207,6 +208,24 @@ def test_a_rotten_bit_is_found_or_cuts_the_end_off_but_never_makes_a_state_that_
             else:
                 assert found in writer.states
     assert refused > 200
+
+
+@pytest.mark.parametrize("border", [1 << 31, 1 << 32])
+def test_what_crosses_32_bits_is_found_again_co_33(border: int) -> None:
+    """Indexes and terms; a file never grows so large: it is followed by another."""
+    disk = SimDisk()
+    writer = Writer(disk)
+    writer.do(lambda j: j.setCurrentTerm(border + 7, "m1"))
+    writer.do(lambda j: j.reset(border - 10, border - 1, NOBODY))
+    for _ in range(40):
+        writer.do(lambda j: j.add(b"x" * 30, j.last_index + 1, border + 7))
+        writer.save()
+    again = opened(SimDisk(disk.image()))
+    assert again.last_index == border + 30
+    again.begin_after(border - 10, border - 1, keep=0)
+    assert state_of(again) == writer.states[-1]
+    again.begin_after(border + 20, border + 7, keep=3)
+    assert again.first_index == border + 17
 
 
 def test_a_failed_sync_is_never_tried_again() -> None:

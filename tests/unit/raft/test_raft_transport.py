@@ -135,7 +135,7 @@ async def test_a_master_that_comes_back_is_connected_again(bench: Bench) -> None
             assert await events(one, 1) == [Disconnected("m2")]
 
 
-async def test_without_a_certificate_nobody_gets_in(bench: Bench) -> None:
+async def test_without_a_certificate_nobody_gets_in_cl_25(bench: Bench) -> None:
     one = bench.network("m1")
     _, authority = master_files(bench.signer, "x", bench.folder)
     async with running(one):
@@ -287,7 +287,9 @@ def _explode() -> None:
     ],
     ids=["random", "pickle", "packed pickle", "endless list", "a message without a hello"],
 )
-async def test_what_is_no_hello_is_not_decoded_any_further(bench: Bench, first: bytes) -> None:
+async def test_what_is_no_hello_is_not_decoded_any_further_cl_26(
+    bench: Bench, first: bytes
+) -> None:
     files = master_files(bench.signer, "m2", bench.folder)
     await _is_turned_away(bench, bench.network("m1"), files, first)
     assert not Bomb.exploded
@@ -305,7 +307,7 @@ async def test_what_is_no_hello_is_not_decoded_any_further(bench: Bench, first: 
     ],
     ids=["random", "pickle", "would inflate", "endless lists", "too large by one", "4 GiB"],
 )
-async def test_a_frame_that_is_no_message_closes_the_connection_and_costs_nothing(
+async def test_a_frame_that_is_no_message_closes_the_connection_and_costs_nothing_cl_27(
     bench: Bench, frame: bytes
 ) -> None:
     one = bench.network("m1")

@@ -37,7 +37,7 @@ async def refused(image: Image, **options: int) -> str:
     return str(caught.value)
 
 
-async def test_a_torn_tail_is_cut_and_nothing_acknowledged_is_lost():
+async def test_a_torn_tail_is_cut_and_nothing_acknowledged_is_lost_co_24():
     entries = numbered(10)
     image = await an_image(entries)
     last = files(image, ".log")[-1]
@@ -57,7 +57,7 @@ async def test_a_torn_tail_is_cut_and_nothing_acknowledged_is_lost():
         assert await recovered(sim_env(4, disk), **OPTIONS) == [*entries[:-1], b"goes on"]
 
 
-async def test_every_flipped_bit_before_the_last_record_refuses_with_the_file_and_the_offset():
+async def test_every_flipped_bit_before_the_last_record_refuses_with_file_and_offset_co_24():
     entries = numbered(15, size=4)
     image = await an_image(entries)
     paths = files(image, ".log")

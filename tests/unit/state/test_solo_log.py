@@ -286,7 +286,7 @@ async def test_a_second_log_on_the_same_folder_is_refused_until_the_first_lets_g
     await recovered(env)
 
 
-async def test_another_clusters_folder_is_refused_naming_both():
+async def test_another_clusters_folder_is_refused_naming_both_cl_32():
     env = sim_env(1)
     await recovered(env)
     with pytest.raises(

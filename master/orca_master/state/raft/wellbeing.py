@@ -3,7 +3,7 @@
 Only a memory of what the driver has met; what follows from it is the driver's.
 """
 
-SLOW_SECONDS = 0.5
+SLOW_SECONDS = 0.25
 """An fsync that takes longer on average is felt by everybody who writes."""
 FULL_FOR_SECONDS = 2.0
 SLOW_FOR_SECONDS = 4.0
