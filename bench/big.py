@@ -60,6 +60,7 @@ async def until_snapshots(master: Master, count: int) -> None:
 async def level_again(leader: Master, other: Master) -> float:
     began = time.perf_counter()
     await other.start()
+    await other.ask("watch")
     await until_level(leader, other)
     return time.perf_counter() - began
 
@@ -87,13 +88,12 @@ async def by_snapshot(args: argparse.Namespace, gates: Gates, rows: list[list[st
     # Every 4000 log entries: none while the state is filled, some while the follower is away.
     async with masters(args.folder, options=options_of(snapshot_every=4000, kept=10)) as ours:
         leader, other = await roles(ours)
-        # A probe of the callers below, so that connections and caches are warm.
         await leader.ask("fill", args.rows, ROW_BYTES)
         await until_level(leader, other)
         rows += [await remembered("with the state", "leader", leader)]
         await leader.ask("lengthen", 4000, SMALL_BYTES, 1)
         await asyncio.sleep(1)
-        await leader.ask("pause")
+        await leader.ask("watch")
         await leader.ask("lengthen", 100, SMALL_BYTES, 1)
         idle = await leader.ask("pause")
         taken = (await leader.ask("standing"))[2]

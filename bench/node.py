@@ -87,6 +87,7 @@ async def load(store: Store, callers: int, seconds: float, size: int) -> Load:
     Warms up for a fifth of the time, then counts.
     """
     latencies: list[float] = []
+    noise = os.urandom(1024 + size)
     counts_from = time.perf_counter() + seconds / 5
     until = counts_from + seconds
 
@@ -94,7 +95,7 @@ async def load(store: Store, callers: int, seconds: float, size: int) -> Load:
         count = number
         while (started := time.perf_counter()) < until:
             count += callers
-            row = Row(f"{count % KEYS:08}", os.urandom(size))
+            row = Row(f"{count % KEYS:08}", noise[count % 1024 : count % 1024 + size])
             await store.update(lambda tx: tx.put(ROWS, row))  # noqa: B023 (done before the next)
             if started >= counts_from:
                 latencies.append(time.perf_counter() - started)
@@ -165,7 +166,7 @@ async def serve(configuration: dict[str, Any]) -> None:
     log = RaftLog(env, folder, cluster_id=CLUSTER, node=name, network=network, **options)
     store = Store(env, log, Schema(ROWS))
     await store.start()
-    pause = Pause()
+    pause, watching = Pause(), list[asyncio.Task[None]]()
 
     async def answer(verb: str, *arguments: Any) -> Any:
         match verb:
@@ -184,6 +185,8 @@ async def serve(configuration: dict[str, Any]) -> None:
                 return store.state.version, standing.applied_index, log.meters.snapshots_taken
             case "received":
                 return log.meters.snapshots_received
+            case "watch":  # from here on: it wakes often, which a load should not pay for
+                watching.append(group.create_task(pause.watch()))
             case "pause":
                 return pause.take()
             case "memory":
@@ -194,7 +197,6 @@ async def serve(configuration: dict[str, Any]) -> None:
     with suppress(asyncio.CancelledError):
         async with asyncio.TaskGroup() as group:
             running = group.create_task(store.run())
-            watching = group.create_task(pause.watch())
             lines = asyncio.StreamReader()
             await asyncio.get_running_loop().connect_read_pipe(
                 lambda: asyncio.StreamReaderProtocol(lines), sys.stdin
@@ -202,7 +204,8 @@ async def serve(configuration: dict[str, Any]) -> None:
             while line := await lines.readline():
                 print(json.dumps(await answer(*json.loads(line))), flush=True)
             running.cancel()
-            watching.cancel()
+            for task in watching:
+                task.cancel()
     await store.close()
 
 

@@ -153,7 +153,7 @@ class Elections(SyncObj):  # type: ignore[misc]
     def _count_by_members(self) -> None:
         """Let the library count by the members in force, and by what each of them has answered."""
         configuration = self.configuration
-        if configuration != self._counted:
+        if configuration is not self._counted and configuration != self._counted:
             self._counted = configuration
             names = sorted(configuration.voters - {self._node})
             if self._node not in configuration.voters:

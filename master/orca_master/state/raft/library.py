@@ -38,8 +38,12 @@ LEADER = library._RAFT_STATE.LEADER
 class Seat(Node):  # type: ignore[misc]
     """A node named by its id. Its hash is the same in every process, and so is the order of a set."""
 
+    def __init__(self, id: str) -> None:
+        super().__init__(id)
+        self._hash = crc32(id.encode())  # asked for a dozen times in each tick
+
     def __hash__(self) -> int:
-        return crc32(self.id.encode())
+        return self._hash
 
 
 class Outlet(Transport):  # type: ignore[misc]

@@ -1,13 +1,16 @@
 """How long a disk takes to make things durable, and whether that is worth a thread.
 
-Used by both logs. A thread costs a tenth of a millisecond, which a quick disk does not; so what
-counts is what a sync usually takes, and one that met a busy disk is no sign of a slow one.
+Used by both logs. A thread costs a tenth of a millisecond, as much as a quick disk; so what counts is
+what a sync usually takes, and one that met a busy disk is no sign of a slow one. But no more than
+one may stop the event loop for so long that a leader is missed.
 """
 
 SLOW_SECONDS = 0.0005
 """A sync that usually takes longer would stop the event loop for more than a thread costs."""
 COUNTED_SECONDS = 2 * SLOW_SECONDS
 """A longer one counts as no more, so that only many of them make a disk a slow one."""
+LONG_SECONDS = 0.01
+"""On average, all counted as they were: a single sync of 0.2 s is enough."""
 SYNCS_IN_AVERAGE = 16
 
 
@@ -18,7 +21,7 @@ class Pace:
 
     @property
     def is_slow(self) -> bool:
-        return self._usual_seconds > SLOW_SECONDS
+        return self._usual_seconds > SLOW_SECONDS or self.average_seconds > LONG_SECONDS
 
     def took(self, seconds: float) -> None:
         """A sync was made in that time: of the disk alone, without a thread's own."""
