@@ -1,5 +1,17 @@
-"""Orca for programs: `from orca import Client`. The command line is the client's first user."""
+"""Orca's client for programs: `import orca`. What the command line uses, too."""
 
-from orca.client import CannotReach, Client, NotAllowed, OrcaError, Refused
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orca.client import CannotReach, Client, NotAllowed, OrcaError, Refused
 
 __all__ = ["CannotReach", "Client", "NotAllowed", "OrcaError", "Refused"]
+
+
+def __getattr__(name: str) -> Any:
+    """Loaded when it is asked for: `orca --help` needs no HTTP client."""
+    if name in __all__:
+        from orca import client
+
+        return getattr(client, name)
+    raise AttributeError(f"module 'orca' has no attribute {name!r}")

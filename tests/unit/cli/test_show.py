@@ -1,5 +1,8 @@
 """What a server says never reaches the terminal raw."""
 
+import subprocess
+import sys
+
 import pytest
 
 from orca.show import clean, size
@@ -23,3 +26,9 @@ def test_in_27_terminal_escapes_are_stripped(raw: str, shown: str) -> None:
 
 def test_sizes_are_for_people() -> None:
     assert [size(0), size(1536), size(3 << 30)] == ["0 B", "1.5 KiB", "3.0 GiB"]
+
+
+def test_help_loads_no_http_client() -> None:
+    """It would take three times as long."""
+    code = "import sys, orca.main; assert 'aiohttp' not in sys.modules, 'aiohttp was loaded'"
+    subprocess.run([sys.executable, "-c", code], check=True)
