@@ -28,15 +28,9 @@ class Backing:
         self._peers = peers
         self._network: TlsNetwork | None = None
         if folder.is_raft:
-            self.log = GrowingLog(None, self._raft())
+            self.log = GrowingLog(env, raft=self._raft())
         else:
-            solo = SoloLog(
-                env,
-                folder.solo_log,
-                cluster_id=folder.cluster_id,
-                member_name=folder.master_id,
-            )
-            self.log = GrowingLog(solo, None, self._convert)
+            self.log = GrowingLog(env, solo=self._solo, convert=self._convert)
 
     def accept(self) -> asyncio.BaseProtocol:
         """What speaks on a connection of another master's log. Raises NotAllowedHere."""
@@ -68,6 +62,15 @@ class Backing:
             self._folder.solo_log,
             cluster_id=self._folder.cluster_id,
             node=self._folder.master_id,
+        )
+
+    def _solo(self) -> SoloLog:
+        folder = self._folder
+        return SoloLog(
+            self._env,
+            folder.solo_log,
+            cluster_id=folder.cluster_id,
+            member_name=folder.master_id,
         )
 
     def _raft(self) -> RaftLog:

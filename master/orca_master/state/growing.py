@@ -8,11 +8,17 @@ there the solo folder counts no more; see `docs/adr/0013-growing-from-one-master
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
+from orca_common.env import Env
 from orca_common.logs import get_logger
+from orca_master.errors import Conflict, StorageFull
 from orca_master.state.log import Leadership, Log, Machine
 from orca_master.state.raft.log import RaftLog
+
+AGAIN_SECONDS = 30.0
+"""After a conversion that failed."""
 
 log = get_logger("state")
 
@@ -21,29 +27,35 @@ class Conversion(Protocol):
     """How a solo log becomes a Raft log of one member."""
 
     async def __call__(self, machine: Machine, *, term: int) -> RaftLog:
-        """`term` is what the solo log has reached. Raises LogFailed."""
+        """`term` is what the solo log has reached. Raises OSError, StorageFull: nothing has changed."""
         ...
 
 
 class GrowingLog:
-    """`Log`. `solo` is None where the Raft log is in force already; then `convert` is not used."""
+    """`Log`. Begins with the solo log that `solo` makes, or with `raft` where that is in force."""
 
     def __init__(
-        self, solo: Log | None, raft: RaftLog | None, convert: Conversion | None = None
+        self,
+        env: Env,
+        *,
+        raft: RaftLog | None = None,
+        solo: Callable[[], Log] | None = None,
+        convert: Conversion | None = None,
     ) -> None:
-        first: Log | None = raft if raft is not None else solo
-        assert first is not None, "one of the two"
-        self._now = first
-        self._raft = raft
+        assert (raft is None) == (solo is not None) == (convert is not None), "one of the two"
+        self._env = env
+        self._solo = solo
         self._convert = convert
+        self._raft = raft
+        self._now: Log = raft if raft is not None else solo()  # type: ignore[misc]
         self._machine: Machine
         self._under_way = 0
         self._idle = asyncio.Event()
         self._wanted = asyncio.Event()
-        self._grown = asyncio.Event()
         self._is_changing = False
-        if raft is not None:
-            self._grown.set()
+        self._changed = asyncio.Event()
+        self._failure = ""
+        self._not_before = float("-inf")
 
     async def start(self, machine: Machine) -> None:
         """See `Log.start`."""
@@ -52,7 +64,7 @@ class GrowingLog:
 
     async def run(self) -> None:
         """See `Log.run`."""
-        if self._raft is None:
+        while self._raft is None:
             await self._run_until_wanted()
             await self._grow()
         await self._now.run()
@@ -82,7 +94,7 @@ class GrowingLog:
         """See `Log.leadership_change`."""
         while (now := self.leadership) == seen:
             if self._is_changing:
-                await self._grown.wait()
+                await self._changed.wait()
             else:
                 await self._now.leadership_change(now)
         return now
@@ -102,20 +114,28 @@ class GrowingLog:
         return self._raft
 
     async def grown(self) -> RaftLog:
-        """The Raft log; a solo log becomes one first. `run` must be running."""
-        self._wanted.set()
-        await self._grown.wait()
-        assert self._raft is not None
+        """The Raft log; a solo log becomes one first, while `run` is running.
+
+        Raises Conflict if that is not possible now; the solo log then goes on.
+        """
+        if self._raft is None and self._env.monotonic() >= self._not_before:
+            self._failure = ""
+            self._wanted.set()
+            await self._changed.wait()
+        if self._raft is None:
+            raise Conflict(f"this master's log cannot take others in: {self._failure}")
         return self._raft
 
     async def _settled(self) -> None:
         if self._is_changing:
-            await self._grown.wait()
+            await self._changed.wait()
 
     async def _run_until_wanted(self) -> None:
+        self._changed = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             running = group.create_task(self._now.run(), name="solo log")
             await self._wanted.wait()
+            self._wanted.clear()
             self._is_changing = True
             while self._under_way:
                 self._idle.clear()
@@ -123,13 +143,18 @@ class GrowingLog:
             running.cancel()
 
     async def _grow(self) -> None:
-        solo = self._now
-        term = solo.leadership.term
-        await solo.close()
+        term = self._now.leadership.term
+        await self._now.close()
         assert self._convert is not None
-        raft = await self._convert(self._machine, term=term)
-        await raft.start(self._machine)
-        self._now = self._raft = raft
+        try:
+            self._now = self._raft = await self._convert(self._machine, term=term)
+            log.info("the log can have several masters now", term=term)
+        except (OSError, StorageFull) as error:
+            log.error("the log was not converted; it goes on as it was", reason=str(error))
+            self._failure = str(error)
+            self._not_before = self._env.monotonic() + AGAIN_SECONDS
+            assert self._solo is not None
+            self._now = self._solo()
+        await self._now.start(self._machine)
         self._is_changing = False
-        self._grown.set()
-        log.info("the log can have several masters now", term=term)
+        self._changed.set()
