@@ -18,8 +18,10 @@ from orca_master.cluster.masters.routes import MasterRoutes
 from orca_master.cluster.masters.sharing import Others, SharingRoutes
 from orca_master.cluster.model import Master
 from orca_master.cluster.routes import ClusterRoutes
+from orca_master.http.dialects import CLUSTER
 from orca_master.http.forward import Forwarder
 from orca_master.http.meters import HttpMeters
+from orca_master.http.openapi import described_by
 from orca_master.http.route import Route
 from orca_master.identity.routes import TokenRoutes
 from orca_master.ops.audit import AuditRoutes
@@ -83,7 +85,7 @@ class Parts:
         core, store, version = self.core, self.core.store, orca_version()
         membership, signer, kek = self.membership, self.keys.signer, self.folder.kek
         collectors = [LogCollector(store, self.backing.log, membership), self.meters]
-        return [
+        routes = [
             *OpsRoutes(store, version, self._troubles, collectors).table(),
             *ServiceRoutes(core.env, store, core.dispatcher).table(),
             *AuditRoutes(store, self.history).table(),
@@ -92,6 +94,7 @@ class Parts:
             *MasterRoutes(core.env, store, membership, signer, kek).table(),
             *SharingRoutes(store, self.history, self.blobs).table(),
         ]
+        return [*routes, described_by(routes, dialect=CLUSTER, version=version)]
 
     def _troubles(self) -> list[str]:
         gaps = [] if self.history.is_whole else ["events of the history are being fetched"]

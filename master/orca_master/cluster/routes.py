@@ -67,6 +67,7 @@ class ClusterRoutes:
                 Permission.NODES_WRITE,
                 self.grant,
                 "Make a token with which a worker or a master can join",
+                statuses=(201,),
                 body=GrantIn,
             ),
             route(
@@ -81,6 +82,7 @@ class ClusterRoutes:
                 Open.SIGNED,
                 self.enrol,
                 "Join as a worker",
+                statuses=(201,),
                 body=EnrolIn,
             ),
         ]

@@ -125,6 +125,9 @@ class Route:
     served: Served = Served.LEADER
     takes_key: bool = False
     """Whether an `Idempotency-Key` makes a retry exact here; elsewhere the header is refused."""
+    statuses: tuple[int, ...] = (200,)
+    """What a handler answers itself; errors come on top."""
+    media_type: str = "application/json"
 
     @classmethod
     def of(
@@ -139,6 +142,8 @@ class Route:
         query: type[BaseModel] = NoQuery,
         served: Served = Served.LEADER,
         takes_key: bool = False,
+        statuses: tuple[int, ...] = (200,),
+        media_type: str = "application/json",
     ) -> "Route":
         """`line` is the method and the path: `POST /api/v1/deploy`."""
         method, path = line.split()
@@ -153,4 +158,6 @@ class Route:
             query=query,
             served=served,
             takes_key=takes_key,
+            statuses=statuses,
+            media_type=media_type,
         )

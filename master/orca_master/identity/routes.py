@@ -44,6 +44,7 @@ class TokenRoutes:
                 Permission.TOKENS_WRITE,
                 self.create,
                 "Make a token; it is shown once",
+                statuses=(201,),
                 body=TokenIn,
             ),
             route(

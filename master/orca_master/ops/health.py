@@ -96,6 +96,7 @@ class OpsRoutes:
                 Open.PUBLIC,
                 metrics,
                 "Prometheus metrics",
+                media_type="text/plain",
                 served=Served.HERE,
             ),
         ]

@@ -46,6 +46,7 @@ class ServiceRoutes:
                 self.deploy,
                 "Deploy services",
                 takes_key=True,
+                statuses=(200, 202, 206, 500),
                 body=payload.DeployIn,
                 query=payload.DeployQuery,
             ),
@@ -95,6 +96,7 @@ class ServiceRoutes:
                 Permission.LOGS_READ,
                 self.logs,
                 "Output of a service's replicas",
+                media_type="text/plain",
                 query=payload.LogsQuery,
             ),
         ]

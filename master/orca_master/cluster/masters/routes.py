@@ -91,6 +91,7 @@ class MasterRoutes:
                 Open.SIGNED,
                 self.enrol,
                 "Join as a master",
+                statuses=(201,),
                 body=EnrolMasterIn,
             ),
             route(
