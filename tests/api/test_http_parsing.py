@@ -308,7 +308,7 @@ async def test_a_fault_of_ours_is_a_500_once_and_names_itself_ht_29(
         raise RuntimeError("secret detail")
 
     with monkeypatch.context() as patch:
-        patch.setattr("orca_master.services.routes.all_statuses", broken)
+        patch.setattr("orca_master.services.status.all_statuses", broken)
         answer = await cluster.call("GET", "/api/v1/status")
     assert answer.status == 500
     assert answer.json["request_id"] in answer.json["error"]

@@ -10,44 +10,56 @@ from collections.abc import Callable
 HEAD_SECONDS = 10.0
 IDLE_SECONDS = 75.0
 """Between two requests of one connection."""
+LOOK_EVERY_SECONDS = 0.5
 
 
 class Doorman:
-    """`accept` is asked for each connection; `arrived` and `answered` are told of its requests."""
+    """`accept` is asked for each connection; `arrived` and `answered` are told of its requests.
+
+    One timer looks after all connections: one for each request would cost more than the request.
+    """
 
     def __init__(self, make: Callable[[], asyncio.BaseProtocol]) -> None:
         self.make = make
-        self._deadlines: dict[asyncio.BaseTransport, asyncio.TimerHandle] = {}
+        self._due: dict[asyncio.BaseTransport, float] = {}
+        self._look: asyncio.TimerHandle | None = None
 
     def accept(self) -> asyncio.BaseProtocol:
         return _Arrival(self)
 
     def expect(self, transport: asyncio.BaseTransport, seconds: float) -> None:
         """A whole head has to come within so many seconds."""
-        self.arrived(transport)
-        if not transport.is_closing():
-            loop = asyncio.get_running_loop()
-            self._deadlines[transport] = loop.call_later(seconds, self._close, transport)
+        loop = asyncio.get_running_loop()
+        self._due[transport] = loop.time() + seconds
+        if self._look is None:
+            self._look = loop.call_later(LOOK_EVERY_SECONDS, self._close_late)
 
     def arrived(self, transport: asyncio.BaseTransport | None) -> None:
-        deadline = self._deadlines.pop(transport, None) if transport is not None else None
-        if deadline is not None:
-            deadline.cancel()
+        if transport is not None:
+            self._due.pop(transport, None)
 
     def answered(self, transport: asyncio.BaseTransport | None) -> None:
-        if transport is not None:
+        if transport is not None and not transport.is_closing():
             self.expect(transport, IDLE_SECONDS + HEAD_SECONDS)
 
     def close(self) -> None:
         """Close what still waits for a head."""
-        for transport, deadline in list(self._deadlines.items()):
-            deadline.cancel()
-            self._close(transport)
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        for transport in self._due:
+            _abort(transport)
+        self._due.clear()
 
-    def _close(self, transport: asyncio.BaseTransport) -> None:
-        self._deadlines.pop(transport, None)
-        if isinstance(transport, asyncio.Transport):
-            transport.abort()
+    def _close_late(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        over = [t for t, due in self._due.items() if due <= now or t.is_closing()]
+        for transport in over:
+            del self._due[transport]
+            _abort(transport)
+        again = bool(self._due)
+        self._look = loop.call_later(LOOK_EVERY_SECONDS, self._close_late) if again else None
 
 
 class _Arrival(asyncio.Protocol):
@@ -60,3 +72,8 @@ class _Arrival(asyncio.Protocol):
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         self._doorman.expect(transport, HEAD_SECONDS)
+
+
+def _abort(transport: asyncio.BaseTransport) -> None:
+    if isinstance(transport, asyncio.Transport):
+        transport.abort()

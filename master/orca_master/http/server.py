@@ -1,10 +1,10 @@
 """The HTTP server: finds the route and who answers it, checks the token, parses, calls, renders."""
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from orca_common.cancelling import go_on_unless_cancelled
@@ -57,6 +57,7 @@ KEY_HEADER = "Idempotency-Key"
 
 log = get_logger("http")
 
+_encoder = msgspec.json.Encoder()
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _REQUEST_ID = web.RequestKey("request_id", str)
 
@@ -285,6 +286,8 @@ class HttpServer:
 
 async def _read(request: web.Request, route: Route) -> bytes:
     """The body. Raises TooSlow, UnsupportedMediaType; too large a one is the framework's error."""
+    if not request.body_exists:
+        return b""
     try:
         async with asyncio.timeout(BODY_SECONDS):
             body = await request.read()
@@ -344,7 +347,10 @@ def _error(dialect: Dialect, error: OrcaError, request_id: str) -> web.Response:
 
 
 def _json(value: Any, status: int, headers: dict[str, str]) -> web.Response:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return web.Response(
-        text=text + "\n", status=status, headers=headers, content_type="application/json"
+        body=_encoder.encode(value) + b"\n",
+        status=status,
+        headers=headers,
+        content_type="application/json",
+        charset="utf-8",
     )

@@ -10,6 +10,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from orca_master.cluster.model import NODES, NodeState
+from orca_master.cluster.operations import down_nodes
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.route import Call, NoQuery, Open, Route, Served, Text
 from orca_master.services.model import SERVICES
@@ -43,10 +44,11 @@ def _instances(state: State) -> GaugeMetricFamily:
         labels=["service", "project", "status"],
     )
     counts: Counts[tuple[str, str, str]] = Counts()
+    down = down_nodes(state)
     for service in state.scan(SERVICES):
         for word in ("running", "stopped"):
             counts[service.name, service.project, word] = 0
-        for task in known_tasks(state, service):
+        for task in known_tasks(state, service, down):
             word = "running" if task.is_ready else "stopped"
             counts[service.name, service.project, word] += 1
     for labels, count in sorted(counts.items()):

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from orca_master.identity.model import Permission
 from orca_master.services import operations, payload
 from orca_master.services.model import SERVICES, Service
 from orca_master.services.outcome import outcome, progress
-from orca_master.services.status import all_statuses
+from orca_master.services.status import Statuses
 from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction
 from orca_master.tasks.dispatcher import Dispatcher
@@ -35,6 +35,7 @@ class ServiceRoutes:
     env: Env
     store: Store
     dispatcher: Dispatcher
+    statuses: Statuses = field(default_factory=Statuses)
 
     def table(self) -> list[Route]:
         route = partial(Route.of, dialect=CLUSTER)
@@ -199,7 +200,8 @@ class ServiceRoutes:
 
     async def status(self, call: Call[payload.ProjectQuery, None]) -> object:
         state = await self.store.read(stale=call.stale)
-        return {"services": all_statuses(state, call.tenant, call.scope(call.query.project))}
+        project = call.scope(call.query.project)
+        return {"services": self.statuses.at(state, call.tenant, project)}
 
     async def scale(self, call: Call[payload.ProjectQuery, payload.ScaleIn]) -> object:
         def scale(tx: Transaction) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """What is true of services, in the words of API document 002 (and more fields besides). Pure."""
 
+from collections.abc import Collection
 from typing import Any
 
 from msgspec.structs import replace
@@ -20,11 +21,29 @@ def all_statuses(view: View, tenant: str, project: str | None) -> list[dict[str,
         services = view.find(SERVICES, "tenant", tenant)
     else:
         services = view.find(SERVICES, "project", f"{tenant}/{project}")
-    return [status(view, service) for service in services]
+    down = down_nodes(view)
+    return [status(view, service, down) for service in services]
 
 
-def status(view: View, service: Service) -> dict[str, Any]:
-    tasks = known_tasks(view, service)
+class Statuses:
+    """`all_statuses`, made once for each version of the state: nothing else has a part in them."""
+
+    def __init__(self) -> None:
+        self._of: View | None = None
+        self._made: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
+
+    def at(self, view: View, tenant: str, project: str | None) -> list[dict[str, Any]]:
+        """Not to be changed by the caller."""
+        if view is not self._of:
+            self._of, self._made = view, {}
+        key = tenant, project
+        if key not in self._made:
+            self._made[key] = all_statuses(view, tenant, project)
+        return self._made[key]
+
+
+def status(view: View, service: Service, down: Collection[str]) -> dict[str, Any]:
+    tasks = known_tasks(view, service, down)
     shown = [task for task in tasks if not _is_history(task, tasks)]
     running = sum(task.is_ready and task.wanted is Wanted.RUN for task in tasks)
     return {
@@ -46,9 +65,8 @@ def status(view: View, service: Service) -> dict[str, Any]:
     }
 
 
-def known_tasks(view: View, service: Service) -> list[Task]:
-    """The service's tasks as far as they are known: nothing on a node that is down is healthy."""
-    down = down_nodes(view)
+def known_tasks(view: View, service: Service, down: Collection[str]) -> list[Task]:
+    """The service's tasks as far as they are known: nothing on a node that is `down` is healthy."""
     return [
         _lost(view, task) if task.node in down else task
         for task in view.find(TASKS, "owner", service.owner)

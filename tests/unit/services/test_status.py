@@ -54,7 +54,7 @@ def a_state(service: Service, *tasks: Task) -> State:
 
 def test_the_documents_fields_are_there_to_the_letter() -> None:
     service = a_service(2)
-    shown = status(a_state(service, a_task(1)), service)
+    shown = status(a_state(service, a_task(1)), service, frozenset())
     expected = {
         "name": "web",
         "project": "default",

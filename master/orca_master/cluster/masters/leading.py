@@ -17,6 +17,8 @@ class WhoLeads:
 
     async def leader(self, seconds: float) -> str | None:
         """See `http.forward.Leading`."""
+        if self._store.leadership.is_leader:
+            return None
         try:
             async with asyncio.timeout(max(0.0, seconds)):
                 while True:
