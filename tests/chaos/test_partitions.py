@@ -14,7 +14,7 @@ from chaos.registers import a_register, value_of
 from chaos.world import World, a_world, loaded
 from totals import Totals
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("network_namespaces")]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
 
 SLOW_SYNC_US = 500_000
 
