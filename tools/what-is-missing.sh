@@ -14,6 +14,12 @@ command -v docker-registry >/dev/null 2>&1 ||
   missing="${missing}  docker-registry (Debian package): tests that pull from a registry are left out\n"
 command -v busybox >/dev/null 2>&1 ||
   missing="${missing}  a static busybox (Debian package busybox-static): tests that make images are left out\n"
+command -v cc >/dev/null 2>&1 ||
+  missing="${missing}  a C compiler (cc): tests that break a real disk or clock are left out\n"
+for tool in ip iptables nsenter tc; do
+  command -v "$tool" >/dev/null 2>&1 ||
+    missing="${missing}  $tool: tests in network namespaces are left out\n"
+done
 [ -z "$missing" ] || printf 'This machine lacks:\n%b' "$missing"
 if [ "$engine" = no ] && [ -n "${CI:-}" ]; then
   echo "error: in CI a container engine must answer at /var/run/docker.sock" >&2

@@ -29,6 +29,7 @@ def a_choice(chance: random.Random, count: int) -> list[faults.Fault]:
 
 
 @pytest.mark.timeout(3600)
+@pytest.mark.root
 @pytest.mark.usefixtures("network_namespaces")
 @pytest.mark.parametrize("number", range(len(SEEDS)))
 async def test_under_real_faults_nothing_is_lost_doubled_or_read_in_the_wrong_order(

@@ -47,7 +47,7 @@ def run_all(histories: Iterable[History], what: str, totals: Totals) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_every_history_of_three_masters_keeps_what_raft_promises(
+def test_every_history_of_three_masters_keeps_what_raft_promises_co_03(
     seeds: list[int], totals: Totals
 ) -> None:
     chosen = share(seeds, 2.7)
