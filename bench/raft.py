@@ -47,12 +47,12 @@ Found = dict[tuple[str, int], list[Load]]
 
 
 @asynccontextmanager
-async def our_api(folder: str | None) -> AsyncIterator[tuple[str, str]]:
-    """The leader's URL and a token, of a cluster as `orca up --masters 3` starts it."""
+async def our_api(folder: str | None, count: int = 3) -> AsyncIterator[tuple[str, str]]:
+    """The leader's URL and a token, of a cluster as `orca up --masters` starts it."""
     path = Path(tempfile.mkdtemp(prefix="orca-bench-", dir=folder))
     try:
         cluster = await local.up(
-            path, workers=0, masters=3, port=API_PORT, runtime="process", say=lambda _: None
+            path, workers=0, masters=count, port=API_PORT, runtime="process", say=lambda _: None
         )
         async with Client(cluster.api, cluster.token()) as client:
             names = [

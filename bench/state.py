@@ -8,12 +8,17 @@ sqlite           WAL with synchronous=FULL, one row per transaction.
 sqlite, grouped  the same, as many rows per transaction as the store has callers.
 
 Latency is from asking to durable. For a group it is that of the whole group.
+
+Then one caller through HTTP, on a daemon of its own: a deploy that changes a row and adds an audit event,
+beside a request that writes nothing (its status) and the bare loop. The three masters and their peer
+are in `raft`, large states in `big`.
 """
 
 import argparse
 import asyncio
 import os
 import sqlite3
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,8 +27,10 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import etcd
 import msgspec
-from table import machine, median, milliseconds, percentile, print_table
+from raft import DEPLOY, our_api
+from table import Gates, machine, median, milliseconds, percentile, print_table
 
 from orca_common.logs import configure_logs
 from orca_common.real import real_env
@@ -158,6 +165,38 @@ def main(options: SimpleNamespace) -> None:
                 for way, work in ways if number % 2 else reversed(ways):
                     work(results.setdefault(way, Result()))
     report(results, options)
+    gates = Gates()
+    asyncio.run(through_http(options, gates))
+    sys.exit(1 if gates.missed else 0)
+
+
+STATUS = """
+function request() return wrk.format("GET", "/api/v1/status") end
+"""
+
+
+async def through_http(options: SimpleNamespace, gates: Gates) -> None:
+    """At most 1.5 times what the disk and HTTP cost without us."""
+    bare, asked, deployed = Result(), list[float](), list[float]()
+    with tempfile.TemporaryDirectory(prefix="orca-bench-", dir=options.folder) as name:
+        async with our_api(options.folder, count=1) as (url, token):
+            bearer = {"Authorization": f"Bearer {token}"}
+            for _ in range(options.repeats):
+                through_fdatasync(Path(name), options.seconds, bare)
+                for script, found in ((STATUS, asked), (DEPLOY, deployed)):
+                    load = await asyncio.to_thread(
+                        etcd.wrk, url, 1, options.seconds, script, bearer
+                    )
+                    found.append(load.p50)
+    floor = percentile(bare.latencies, 50) + median(asked)
+    took = median(deployed)
+    gates.at_most(
+        f"solo through HTTP, 1 caller: {milliseconds(took)} beside {milliseconds(floor)}"
+        " for an fdatasync and a request",
+        took / floor,
+        1.5,
+        "x",
+    )
 
 
 def report(results: dict[str, Result], options: SimpleNamespace) -> None:

@@ -14,7 +14,7 @@ from itertools import islice
 import msgspec
 
 from orca_master.state.history.event import BEGINNING, Event, Head, Record, head_after, placed
-from orca_master.state.rows import State
+from orca_master.state.rows import State, StateBuilder
 from orca_master.state.table import Key, Schema
 from orca_master.state.transaction import Changes
 
@@ -73,30 +73,49 @@ def capture(state: State) -> Iterator[bytes]:
         yield _encoder.encode(part)
 
 
+class Restoration:
+    """A state on its way back from the parts of a snapshot, given in order, to replace the present one."""
+
+    def __init__(self, present: State) -> None:
+        self._rows = StateBuilder(present)
+        self._version: int | None = None
+        self._count = 0
+        self._digest = b""
+        self._history = BEGINNING
+
+    def take(self, part: bytes) -> None:
+        """Raises ValueError if that is no part of a snapshot, or one of a format not known here."""
+        if self._version is None:
+            self._take_header(part)
+            return
+        for table, key, raw in _part_decoder.decode(part):
+            self._rows.add(table, key, raw)
+
+    def state(self) -> State:
+        """Once, at the end. Raises ValueError if the parts were not all, or not what was captured."""
+        if self._version is None:
+            raise ValueError("an empty snapshot")
+        if self._rows.row_count != self._count:
+            raise ValueError(f"a snapshot of {self._count} rows holds {self._rows.row_count}")
+        state = self._rows.state(self._version, self._history)
+        if self._digest and state.digest != self._digest:
+            raise ValueError("the rows of a snapshot are not those that its digest was made from")
+        return state
+
+    def _take_header(self, raw: bytes) -> None:
+        if _format_of(raw, "snapshot") == 1:
+            _, self._version, self._count = _header_decoder_1.decode(raw)
+            return
+        _, version, self._count, self._digest, last, chain = _header_decoder.decode(raw)
+        self._version, self._history = version, Head(last, chain)
+
+
 def restore(schema: Schema, parts: Iterable[bytes]) -> State:
     """Raises ValueError if the parts are not a whole capture, or not what was captured."""
-    remaining = iter(parts)
-    header = next(remaining, None)
-    if header is None:
-        raise ValueError("an empty snapshot")
-    digest, history = b"", BEGINNING
-    if _format_of(header, "snapshot") == 1:
-        _, version, count = _header_decoder_1.decode(header)
-    else:
-        _, version, count, digest, last, chain = _header_decoder.decode(header)
-        history = Head(last, chain)
-    state = State(schema)
-    seen = 0
-    for part in remaining:
-        for table, key, raw in _part_decoder.decode(part):
-            state = state.changed(table, key, raw)
-            seen += 1
-    if seen != count:
-        raise ValueError(f"a snapshot of {count} rows holds {seen}")
-    state = state.at(version, history)
-    if digest and state.digest != digest:
-        raise ValueError("the rows of a snapshot are not those that its digest was made from")
-    return state
+    restoration = Restoration(State(schema))
+    for part in parts:
+        restoration.take(part)
+    return restoration.state()
 
 
 def _format_of(raw: bytes, what: str) -> int:

@@ -46,12 +46,35 @@ class Machine(Protocol):
         """
         ...
 
-    def restore(self, parts: Iterable[bytes]) -> None:
-        """Replace the state by captured parts, at the start or later, when a snapshot arrives.
+    def restoring(self) -> "Restoring":
+        """For a captured state, at the start or later, when a snapshot arrives."""
+        ...
 
-        Raises ValueError if they are not a whole capture.
+
+class Restoring(Protocol):
+    """A captured state on its way into a machine, which has its present one until the end.
+
+    It may be given up at any time. See `restore` for all of it at once.
+    """
+
+    def take(self, part: bytes) -> None:
+        """The next part of the capture. Raises ValueError if it is none."""
+        ...
+
+    def replace(self) -> None:
+        """That was all: the machine has this state now, at once.
+
+        Raises ValueError if the parts were not a whole capture; then the machine is as it was.
         """
         ...
+
+
+def restore(machine: Machine, parts: Iterable[bytes]) -> None:
+    """Replace the machine's state by captured parts. Raises ValueError, and what reading them raises."""
+    restoring = machine.restoring()
+    for part in parts:
+        restoring.take(part)
+    restoring.replace()
 
 
 class Log(Protocol):

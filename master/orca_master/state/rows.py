@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Any, TypeVar
 
 import msgspec
-from immutables import Map
+from immutables import Map, MapMutation
 
 from orca_master.state.history.event import BEGINNING, Head
 from orca_master.state.table import Key, Schema, Table
@@ -170,6 +170,53 @@ class State:
                 slot = (name, index, now)
                 indexes = indexes.set(slot, indexes.get(slot, Map()).set(key, None))
         return indexes
+
+
+class StateBuilder:
+    """A state made of many rows, in place: without a new map for each, and nobody sees it before the end.
+
+    Rows that are just those of `present` are shared with it: most of a state that is made to replace
+    another one, which then takes no second memory, nor long to let go of.
+    """
+
+    def __init__(self, present: State) -> None:
+        self._present = present
+        self._schema = present.schema
+        self._sum = 0
+        self._tables: dict[str, MapMutation[Key, Cell]] = {}
+        self._indexes: dict[_IndexKey, MapMutation[Key, None]] = {}
+        self.row_count = 0
+
+    def add(self, name: str, key: Key, raw: bytes) -> None:
+        """Raises ValueError if the row is there already."""
+        rows = self._tables.get(name)
+        if rows is None:
+            rows = self._tables[name] = Map[Key, Cell]().mutate()
+        elif key in rows:
+            raise ValueError(f"row {key} of table {name} is there twice")
+        cell = self._present.cell(name, key)
+        if cell is None or cell.raw != raw:
+            cell = Cell(raw, _share(name, key, raw))
+        rows[key] = cell
+        self._sum += cell.share
+        self.row_count += 1
+        table = self._schema.get(name)
+        if table is not None and table.indexes:
+            for index, value in _index_values(table, cell).items():
+                if value is not None:
+                    self._index((name, index, value), key)
+
+    def state(self, version: int, history: Head) -> State:
+        """Once, at the end."""
+        tables = Map({name: rows.finish() for name, rows in self._tables.items()})
+        indexes = Map({slot: keys.finish() for slot, keys in self._indexes.items()})
+        return State(self._schema, version, tables, indexes, self._sum & _SUM_MASK, history)
+
+    def _index(self, slot: _IndexKey, key: Key) -> None:
+        keys = self._indexes.get(slot)
+        if keys is None:
+            keys = self._indexes[slot] = Map[Key, None]().mutate()
+        keys[key] = None
 
 
 def _share(table: str, key: Key, raw: bytes) -> int:

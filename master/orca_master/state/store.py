@@ -7,8 +7,9 @@ version, which never shows a draft.
 """
 
 import asyncio
+import gc
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -74,6 +75,23 @@ class _Group:
     @property
     def wrote(self) -> bool:
         return bool(self.changes or self.records)
+
+
+class Restoring:
+    """See `log.Restoring`."""
+
+    def __init__(self, present: State, replace: Callable[[State], None]) -> None:
+        self._restoration = codec.Restoration(present)
+        self._replace = replace
+
+    def take(self, part: bytes) -> None:
+        self._restoration.take(part)
+        # Its rows stay: a garbage collector that goes through all of them stops everything else for
+        # half a second at 100,000 rows, again and again while they grow.
+        gc.freeze()
+
+    def replace(self) -> None:
+        self._replace(self._restoration.state())
 
 
 class Store:
@@ -198,11 +216,14 @@ class Store:
         parts = codec.capture(self._state)
         return parts if self._history is None else self._history.synced(parts)
 
-    def restore(self, parts: Iterable[bytes]) -> None:
-        self._state = codec.restore(self._schema, parts)
+    def restoring(self) -> "Restoring":
+        return Restoring(self._state, self._replace)
+
+    def _replace(self, state: State) -> None:
+        self._state = state
         self._marks.clear()
         if self._history is not None:
-            self._history.jump(self._state.history)
+            self._history.jump(state.history)
         for follower in self._followers:
             follower.notify_everything()
         for feed in self._feeds:

@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from orca_common.env import Env
-from orca_master.state.log import DamagedLog, Leadership, LogFailed, Machine
+from orca_master.state.log import DamagedLog, Leadership, LogFailed, Machine, Restoring
 from orca_master.state.raft import Member, RaftLog, Removed
 from orca_master.state.raft.elections import Timing
 from orca_master.state.raft.founding import lay
@@ -116,8 +116,20 @@ class _Spy:
     def capture(self) -> Iterator[bytes]:
         return self._store.capture()
 
-    def restore(self, parts: Iterable[bytes]) -> None:
-        self._store.restore(parts)
+    def restoring(self) -> Restoring:
+        return _SpiedRestoring(self._store.restoring(), self._on_state)
+
+
+class _SpiedRestoring:
+    def __init__(self, restoring: Restoring, on_state: Callable[[bytes | None], None]) -> None:
+        self._restoring = restoring
+        self._on_state = on_state
+
+    def take(self, part: bytes) -> None:
+        self._restoring.take(part)
+
+    def replace(self) -> None:
+        self._restoring.replace()
         self._on_state(None)
 
 

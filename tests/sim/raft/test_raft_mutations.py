@@ -83,7 +83,7 @@ def test_a_broken_rule_is_noticed(mutation: Mutation, scenario: Scenario) -> Non
         (mutations.the_commit_index_moves_over_entries_that_were_not_compared, 5, False),
         (mutations.shorter_logs_may_win, 1, False),
         (mutations.a_refused_proposal_stays_in_the_log, 11, False),
-        (mutations.truncations_are_not_written, 39, False),
+        (mutations.truncations_are_not_written, 130, False),
         (mutations.proposals_are_acknowledged_when_appended, 1, False),
         (mutations.a_lost_leadership_is_answered_as_a_refusal, 1, False),
     ],

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -33,10 +33,23 @@ class Words:
         yield b"words"
         yield from list(self.words)
 
-    def restore(self, parts: Iterable[bytes]) -> None:
-        header, *self.words = parts
+    def restoring(self) -> "Restoration":
+        return Restoration(self)
+
+
+class Restoration:
+    def __init__(self, machine: Words) -> None:
+        self._machine = machine
+        self._parts: list[bytes] = []
+
+    def take(self, part: bytes) -> None:
+        self._parts.append(part)
+
+    def replace(self) -> None:
+        header, *words = self._parts
         if header != b"words":
             raise ValueError("no words")
+        self._machine.words = words
 
 
 def a_solo(disk: SimDisk) -> SoloLog:

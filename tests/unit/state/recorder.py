@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from orca_common.env import Env
@@ -28,13 +28,24 @@ class Recorder:
     def capture(self) -> Iterator[bytes]:
         return _parts(list(self.entries))  # the view is taken now, the parts are made later
 
-    def restore(self, parts: Iterable[bytes]) -> None:
-        rest = iter(parts)
-        (count,) = _number.unpack(next(rest))
-        entries = [entry for part in rest for entry in _split(part)]
+    def restoring(self) -> "Restoration":
+        return Restoration(self)
+
+
+class Restoration:
+    def __init__(self, machine: Recorder) -> None:
+        self._machine = machine
+        self._parts: list[bytes] = []
+
+    def take(self, part: bytes) -> None:
+        self._parts.append(part)
+
+    def replace(self) -> None:
+        (count,) = _number.unpack(self._parts[0])
+        entries = [entry for part in self._parts[1:] for entry in _split(part)]
         if len(entries) != count:
             raise ValueError(f"{len(entries)} entries of {count}")
-        self.entries = entries
+        self._machine.entries = entries
 
 
 def _parts(entries: list[bytes]) -> Iterator[bytes]:

@@ -92,3 +92,12 @@ def test_a_snapshot_whose_digest_does_not_fit_is_damaged(change: str) -> None:
         header = header[:-1] + bytes([header[-1] ^ 1])
     with pytest.raises(ValueError, match="digest"):
         codec.restore(SCHEMA, [header, rows])
+
+
+def test_a_snapshot_that_holds_a_row_twice_is_refused():
+    header = msgspec.msgpack.encode((2, 1, 2, b"", 0, b""))
+    row = ("rows", ("a",), ROWS.encode(Row("a", 1)))
+    with pytest.raises(ValueError, match="twice"):
+        codec.restore(
+            SCHEMA, [header, msgspec.msgpack.encode([row]), msgspec.msgpack.encode([row])]
+        )

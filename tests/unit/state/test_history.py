@@ -20,6 +20,7 @@ from orca_master.state import entry as codec
 from orca_master.state.history.event import BEGINNING, Event, Head, Record, placed
 from orca_master.state.history.file import Batch, DamagedHistory, HistoryFile
 from orca_master.state.history.keeper import History, HistorySource
+from orca_master.state.log import restore
 from orca_master.state.store import Store
 from orca_master.state.table import Schema, Table
 from sim.env import sim_env
@@ -163,7 +164,7 @@ async def test_replayed_entries_change_nothing_whatever_the_file_holds_already(t
         async with replayed.running():
             assert await replayed.history.query(limit=1000) == expected
     ahead = Master(copies[-1])
-    ahead.store.restore(snapshot)
+    restore(ahead.store, snapshot)
     async with ahead.running():
         assert await ahead.history.query(limit=1000) == expected
 
@@ -200,7 +201,7 @@ async def test_what_a_snapshot_leaves_out_is_fetched_and_then_seen_as_one(tmp_pa
             assert two.log.machine.apply(one.log.entries[0])
             for number in range(2, 700):
                 await one.happen(f"{number}a", f"{number}b")
-            two.store.restore([*one.store.capture()])
+            restore(two.store, [*one.store.capture()])
             await one.happen("700")
             assert two.store.apply(one.log.entries[-1])
             with pytest.raises(NotReady, match="versions 1 to 699"):
@@ -237,7 +238,7 @@ async def test_a_source_that_lies_is_refused_and_another_is_asked(tmp_path, lie)
             await one.happen(str(number))
         honest, liar = Source(one.history), Source(one.history, lie)
         two = Master(tmp_path / "two", [liar, honest])
-        two.store.restore([*one.store.capture()])
+        restore(two.store, [*one.store.capture()])
         async with two.running():
             await until(lambda: two.history.is_whole)
             assert (len(liar.asked), len(honest.asked)) == (1, 1)
@@ -250,7 +251,7 @@ async def test_nothing_of_a_lie_is_ever_seen_and_the_gap_stays(tmp_path):
             await one.happen(str(number))
         liar = Source(one.history, changed)
         two = Master(tmp_path / "two", [liar])
-        two.store.restore([*one.store.capture()])
+        restore(two.store, [*one.store.capture()])
         async with two.running():
             await until(lambda: liar.asked)
             with pytest.raises(NotReady):
@@ -267,7 +268,7 @@ async def test_if_all_others_contradict_what_is_here_it_is_this_one_that_is_fetc
         for number in range(1, 6):
             await one.happen(str(number))
         two = Master(tmp_path / "two", [source := Source(one.history)])
-        two.store.restore([*one.store.capture()])
+        restore(two.store, [*one.store.capture()])
         async with two.running():
             await until(lambda: two.history.is_whole)
             assert source.asked == [(1, 5), (0, 5)]
@@ -317,7 +318,7 @@ async def test_a_damaged_file_is_put_aside_and_fetched_from_others(tmp_path, dam
             assert await two.history.query() == whole
         damage(tmp_path / "two" / "history.db")
         again = Master(tmp_path / "two", [Source(one.history)])
-        again.store.restore(snapshot)
+        restore(again.store, snapshot)
         async with again.running():
             await until(lambda: again.history.is_whole)
             assert await again.history.query() == whole
@@ -332,7 +333,7 @@ async def test_a_single_master_refuses_to_start_without_its_history(tmp_path, da
         snapshot = [*one.store.capture()]
     damage(tmp_path / "history.db")
     again = Master(tmp_path)
-    again.store.restore(snapshot)
+    restore(again.store, snapshot)
     with pytest.raises(DamagedHistory, match="Put back the history file of a backup"):
         async with again.running():
             pass
@@ -387,7 +388,7 @@ def test_a_full_disk_is_waited_for_while_a_gap_is_filled(tmp_path):
             source = Source(one.history)
             source.gate.clear()
             two = Master(tmp_path / "two", [source])
-            two.store.restore([*one.store.capture()])
+            restore(two.store, [*one.store.capture()])
             async with two.running():
                 while not source.asked:
                     await asyncio.sleep(0)

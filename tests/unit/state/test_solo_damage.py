@@ -191,7 +191,7 @@ async def test_a_log_that_ends_before_its_snapshot_refuses():
 
 async def test_a_snapshot_that_the_machine_cannot_read_refuses_and_names_the_likely_cause():
     class Older(Recorder):
-        def restore(self, parts):
+        def restoring(self):
             raise ValueError("format 2")
 
     options = {"snapshot_every_entries": 8}

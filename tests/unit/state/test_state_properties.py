@@ -84,6 +84,13 @@ def test_a_state_equals_a_dict_and_so_do_its_entries_and_its_capture(todo):
     check(restored, model)
     assert restored.version == state.version
     assert restored.digest == state.digest
+    for present, _ in history:
+        over = codec.Restoration(present)
+        for part in codec.capture(state):
+            over.take(part)
+        replaced = over.state()
+        check(replaced, model)
+        assert replaced.digest == state.digest, "whatever it replaces"
     afresh = State(SCHEMA)
     for table, key, raw in reversed([*state.raw_rows()]):
         afresh = afresh.changed(table, key, raw)

@@ -12,7 +12,7 @@ from memory_log import MemoryLog
 from orca_common.env import Env
 from orca_master.errors import Conflict, NotLeader, OutcomeUnknown, StorageFull, TooLarge
 from orca_master.state.follow import FeedOverrun
-from orca_master.state.log import LogFailed
+from orca_master.state.log import LogFailed, restore
 from orca_master.state.store import Store
 from orca_master.state.table import Schema, Table
 from orca_master.state.transaction import Transaction
@@ -336,7 +336,7 @@ async def test_a_restored_store_tells_followers_to_look_at_everything_and_cuts_f
             await source.update(lambda tx, row=source_row: tx.put(ROWS, row))
         with target.follow(ROWS) as follower, target.feed() as feed:
             await follower.next()
-            target.restore(source.capture())
+            restore(target, source.capture())
             assert (await follower.next()).everything
             with pytest.raises(FeedOverrun):
                 await feed.next()
@@ -351,7 +351,7 @@ async def test_a_capture_is_of_the_moment_it_was_asked_for():
         parts = store.capture()
         await store.update(put("a", 2))
         other = Store(sim_env(1), MemoryLog(), Schema(ROWS))
-        other.restore(parts)
+        restore(other, parts)
         assert other.state.get(ROWS, "a") == Row("a", 1)
 
 
@@ -363,7 +363,7 @@ async def test_a_capture_that_is_not_whole_is_refused_and_changes_nothing():
         before = store.state
         for broken in ([], parts[:-1], parts[:1]):
             with pytest.raises(ValueError):
-                store.restore(broken)
+                restore(store, broken)
         assert store.state is before
 
 
@@ -373,7 +373,7 @@ async def test_a_capture_is_of_the_moment_of_the_call_whenever_its_parts_are_mad
         parts = store.capture()
         await store.update(put("b"))
         other = Store(sim_env(1), MemoryLog(), Schema(ROWS))
-        other.restore(list(parts))
+        restore(other, list(parts))
         assert [row.id for row in other.state.scan(ROWS)] == ["a"]
         assert other.state.version == store.state.version - 1
 
@@ -383,7 +383,7 @@ async def test_marks_are_taken_while_applying_and_begin_anew_behind_a_snapshot()
         for number in range(1000):
             await one.update(put("a", number))
         assert one.marks == {1000: one.state.digest}
-        other.restore(one.capture())
+        restore(other, one.capture())
         assert other.marks == {}
-        one.restore([*other.capture()])
+        restore(one, [*other.capture()])
         assert one.marks == {}

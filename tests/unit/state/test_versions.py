@@ -6,6 +6,7 @@ from memory_log import MemoryLog
 
 from orca_master.errors import NeedsNewerMasters
 from orca_master.state import entry as codec
+from orca_master.state.log import restore
 from orca_master.state.rows import State
 from orca_master.state.store import Store
 from orca_master.state.table import Schema, Table, View
@@ -105,7 +106,7 @@ def test_an_older_master_reads_what_a_newer_one_wrote_and_loses_nothing_of_it() 
     masters.commit(masters.old, lambda tx: tx.put(OLD_SERVICES, OldService("web", 5)))
     assert masters.new.state.get(NEW_SERVICES, "web") == msgspec.structs.replace(WEB, replicas=5)
     handed_on = Store(sim_env(3), MemoryLog(), NEW)
-    handed_on.restore(masters.old.capture())
+    restore(handed_on, masters.old.capture())
     assert handed_on.state.get(ROUTES, "a.example") == Route("a.example")
     assert handed_on.state.digest == masters.new.state.digest
 

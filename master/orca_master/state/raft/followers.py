@@ -50,7 +50,7 @@ class Stream:
     def __init__(self, snapshot: Snapshot, now: float) -> None:
         self.index = snapshot.index
         self.index_term = snapshot.term
-        self._parts = snapshot.parts
+        self._parts = list(snapshot.parts)
         self.restart(now)
 
     def restart(self, now: float) -> None:

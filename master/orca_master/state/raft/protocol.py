@@ -160,7 +160,7 @@ class Engine(Elections):
         """Count by the members in force, and say so if they are others than before."""
         before = self._counted
         self._count_by_members()
-        if self._counted != before:
+        if self._counted is not before:
             self._host.members_changed(self.configuration)
 
     @property
@@ -218,9 +218,8 @@ class Engine(Elections):
         best = self.followers.most_caught_up() if self.leads else None
         return best is not None and self.followers.is_close(best[0], within=0)
 
-    def installed(self, snapshot: Snapshot, configuration: Configuration) -> None:
-        """The machine holds this snapshot now, and it is durable; stand behind it."""
-        index, term = snapshot.index, snapshot.term
+    def installed(self, index: int, term: int, configuration: Configuration) -> None:
+        """The machine holds the snapshot of this entry now, and it is durable; stand behind it."""
         if self._journal.term_at(index) != term:
             self._journal.reset(index, term, configuration)
         else:
@@ -238,6 +237,9 @@ class Engine(Elections):
     def offer(self, peer: str, snapshot: Snapshot) -> None:
         if self.leads:
             self.followers.offer(peer, snapshot)
+
+    def answer_written(self, peer: str, snapshot_index: int, wanted: int) -> None:
+        self._send(peer, PieceReply(self.term, 0, snapshot_index, wanted, is_installed=False))
 
     def answer_refused(self, peer: str, snapshot_index: int) -> None:
         self._send(peer, PieceReply(self.term, 0, snapshot_index, 0, is_installed=False))
@@ -352,9 +354,8 @@ class Engine(Elections):
         self._follow(peer, message.term)
         if message.index <= self.applied_index:
             self._send(peer, PieceReply(self.term, message.round, message.index, 0, True))
-        elif self.arrival.take(peer, message):
-            wanted = message.number + 1
-            self._send(peer, PieceReply(self.term, message.round, message.index, wanted, False))
+        else:
+            self.arrival.put(peer, message)  # answered when it is written
 
     # A leader's side.
 

@@ -5,6 +5,10 @@ machine is run by the driver between two ticks (`in_turn`), and has become durab
 A snapshot is announced in the journal, then published, then the log begins behind it: a crash at any
 point leaves the old state or the new one. Its first part are the members as of its entry, the others
 are the machine's; none of the machine's means a machine that never was given an entry.
+
+One that arrives goes to the disk as it comes: a piece is answered when it is written, so what waits
+here is one window of pieces and one part. The new state is made part by part, beside the old one,
+while heartbeats are answered; then it takes the old one's place at once.
 """
 
 import asyncio
@@ -15,16 +19,18 @@ from typing import Protocol, TypeVar
 
 from orca_common.env import Env
 from orca_common.logs import get_logger
-from orca_master.state.log import LogFailed, Machine
+from orca_master.state.log import DamagedLog, LogFailed, Machine, Restoring, restore
 from orca_master.state.raft.codec import Piece
 from orca_master.state.raft.journal import Journal
 from orca_master.state.raft.members import (
+    NOBODY,
     Configuration,
     decode_configuration,
     encode_configuration,
 )
 from orca_master.state.raft.meters import Meters
-from orca_master.state.solo.snapshots import Snapshot, Snapshots
+from orca_master.state.solo.records import MAX_PAYLOAD_BYTES
+from orca_master.state.solo.snapshots import Receiving, Snapshot, Snapshots
 from orca_master.state.space import is_full
 
 T = TypeVar("T")
@@ -37,53 +43,66 @@ log = get_logger("state.raft")
 
 
 class Arrival:
-    """A snapshot that comes in pieces. It moves nothing until it is whole."""
+    """The pieces of a snapshot as they come, in order; it moves nothing, and writes nothing."""
 
-    def __init__(self) -> None:
-        self.whole: Snapshot | None = None
-        self.sender = ""
+    def __init__(self, *, largest_part_bytes: int = MAX_PAYLOAD_BYTES) -> None:
+        self._largest_part_bytes = largest_part_bytes
         self.clear()
 
     def clear(self) -> None:
-        self.whole = None
         self._source: tuple[str, int, int, int] | None = None
         self._expected = 0
-        self._parts: list[bytes] = []
-        self._part: list[bytes] = []
-        self._size = 0
+        self._size = self._part_size = 0
+        self._is_whole = False
+        self.sender = ""
+        self.index = 0
+        self._pieces: list[Piece] = []
 
-    def take(self, peer: str, piece: Piece) -> bool:
-        """Whether the piece was the one that comes next."""
-        if self.whole is not None:
+    @property
+    def has_pieces(self) -> bool:
+        return bool(self._pieces)
+
+    def take_pieces(self) -> list[Piece]:
+        """Those that came since the last call, all of one snapshot; the first may begin another."""
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+    def put(self, peer: str, piece: Piece) -> bool:
+        """Whether the piece was the one that comes next. When the last has come, none is until `clear`."""
+        if self._is_whole:
             return False
         source = (peer, piece.term, piece.index, piece.index_term)
         if piece.number == 0:
             self.clear()
-            self._source = source
+            self._source, self.sender, self.index = source, peer, piece.index
         if source != self._source or piece.number != self._expected:
             return False
         self._size += len(piece.data)
-        if self._size > MAX_SNAPSHOT_BYTES:
-            raise ValueError(f"a snapshot of more than {MAX_SNAPSHOT_BYTES} bytes")
-        self._expected += 1
-        self._part.append(piece.data)
+        self._part_size += len(piece.data)
+        if self._size > MAX_SNAPSHOT_BYTES or self._part_size > self._largest_part_bytes:
+            raise ValueError("a snapshot, or a part of one, that is larger than any")
         if piece.ends_part:
-            self._parts.append(b"".join(self._part))
-            self._part = []
-        if piece.is_last:
-            self.whole = Snapshot(piece.index, piece.index_term, self._parts)
-            self.sender = peer
+            self._part_size = 0
+        self._expected += 1
+        self._is_whole = piece.is_last
+        self._pieces.append(piece)
         return True
 
 
 def restored(snapshot: Snapshot, machine: Machine) -> Configuration:
-    """The members in it, and the machine holds its state. Raises ValueError."""
-    if not snapshot.parts:
-        raise ValueError("it holds nothing, not even the members")
-    configuration = decode_configuration(snapshot.parts[0])
-    if len(snapshot.parts) > 1:
-        machine.restore(snapshot.parts[1:])
+    """The members in it, and the machine holds its state. Raises ValueError, DamagedLog, OSError."""
+    parts = iter(snapshot.parts)
+    configuration = _members_in(next(parts, None))
+    first = next(parts, None)
+    if first is not None:
+        restore(machine, chain((first,), parts))
     return configuration
+
+
+def _members_in(first: bytes | None) -> Configuration:
+    if first is None:
+        raise ValueError("it holds nothing, not even the members")
+    return decode_configuration(first)
 
 
 class Participant(Protocol):
@@ -96,7 +115,8 @@ class Participant(Protocol):
     def lagging(self) -> list[str]: ...
     def are_streamed_to(self) -> bool: ...
     def offer(self, peer: str, snapshot: Snapshot) -> None: ...
-    def installed(self, snapshot: Snapshot, configuration: Configuration) -> None: ...
+    def installed(self, index: int, term: int, configuration: Configuration) -> None: ...
+    def answer_written(self, peer: str, snapshot_index: int, wanted: int) -> None: ...
     def answer_refused(self, peer: str, snapshot_index: int) -> None: ...
     def answer_installed(self, peer: str, snapshot_index: int) -> None: ...
 
@@ -137,6 +157,7 @@ class Keeper:
         self._is_wanted = False
         self._retry_at = float("-inf")
         self._shared: Snapshot | None = None
+        self._receiving: Receiving | None = None
         self._wake = asyncio.Event()
         # A compaction goes on in its thread when `run` is cancelled; the folder is held until then.
         self._compacting = Lock()
@@ -150,7 +171,7 @@ class Keeper:
     def look(self, engine: Participant) -> None:
         if (
             self._is_due
-            or engine.arrival.whole is not None
+            or engine.arrival.has_pieces
             or engine.lagging()
             or (self._shared is not None and not engine.are_streamed_to())
         ):
@@ -169,8 +190,8 @@ class Keeper:
             await self._wake.wait()
             self._wake.clear()
             try:
-                if engine.arrival.whole is not None:
-                    await self._install(engine, engine.arrival.whole, in_turn)
+                while engine.arrival.has_pieces:
+                    await self._receive(engine, in_turn)
                 if self._is_due:
                     await self._take(engine, in_turn)
                 if engine.lagging():
@@ -178,8 +199,9 @@ class Keeper:
             except OSError as error:
                 if not is_full(error):
                     raise LogFailed(f"a snapshot cannot be written: {error}") from error
-                if engine.arrival.whole is not None:
-                    engine.answer_refused(engine.arrival.sender, engine.arrival.whole.index)
+                if self._receiving is not None or engine.arrival.has_pieces:
+                    self._forget_receiving()
+                    engine.answer_refused(engine.arrival.sender, engine.arrival.index)
                     engine.arrival.clear()
                 pause = self._env.random.uniform(0.5, 1.0) * RETRY_SECONDS
                 self._retry_at = self._env.monotonic() + pause
@@ -224,6 +246,8 @@ class Keeper:
         """Nothing in the folder is touched after this."""
         with self._compacting:
             self._is_closed = True
+        if self._receiving is not None:
+            self._receiving.close()
 
     def _compact(self) -> None:
         with self._compacting:
@@ -231,31 +255,74 @@ class Keeper:
                 self._journal.drop_files(self._snapshots.needed_after())
                 self._snapshots.drop_old()
 
-    async def _install(self, engine: Participant, snapshot: Snapshot, in_turn: InTurn) -> None:
-        await in_turn(lambda: self._journal.announce(snapshot.index, snapshot.term))
-        if snapshot.index > engine.applied_index:
-            await self._snapshots.write(
-                index=snapshot.index, term=snapshot.term, parts=iter(snapshot.parts)
-            )
-        sender = engine.arrival.sender
-        await in_turn(lambda: self._stand_behind(engine, snapshot, sender))
-        await self._env.threads.run(self._compact)
-        log.info("snapshot was installed", index=snapshot.index, sender=sender)
+    async def _receive(self, engine: Participant, in_turn: InTurn) -> None:
+        sender, pieces = engine.arrival.sender, engine.arrival.take_pieces()
+        first, last = pieces[0], pieces[-1]
+        if first.number == 0:
+            self._forget_receiving()
+            self._receiving = self._snapshots.receive(index=first.index, term=first.index_term)
+        receiving = self._receiving
+        assert receiving is not None, "pieces are put only behind a first one"
 
-    def _stand_behind(self, engine: Participant, snapshot: Snapshot, sender: str) -> None:
-        if snapshot.index > engine.applied_index:
+        def write() -> None:
+            for piece in pieces:
+                receiving.take(piece.data, ends_part=piece.ends_part)
+
+        await self._env.threads.run(write)
+        if last.is_last:
+            await self._install(engine, receiving, sender, in_turn)
+        else:
+            await in_turn(lambda: engine.answer_written(sender, last.index, last.number + 1))
+
+    def _forget_receiving(self) -> None:
+        if self._receiving is not None:
+            self._receiving.discard()
+        self._receiving = None
+
+    async def _install(
+        self, engine: Participant, receiving: Receiving, sender: str, in_turn: InTurn
+    ) -> None:
+        index, term = receiving.index, receiving.term
+        await in_turn(lambda: self._journal.announce(index, term))
+        configuration, restoring = NOBODY, None
+        if index > engine.applied_index:
+            snapshot = await self._snapshots.accept(receiving)
             try:
-                configuration = restored(snapshot, self._machine)
-            except ValueError as error:
-                raise LogFailed(
-                    f"the snapshot of entry {snapshot.index} cannot be restored: {error}."
-                    " Was it written by a newer version?"
-                ) from error
-            engine.installed(snapshot, configuration)
-            self._meters.snapshots_received += 1
-            self._entries = self._bytes = 0
-        engine.arrival.clear()
-        engine.answer_installed(sender, snapshot.index)
+                configuration, restoring = await self._restoring(snapshot)
+            except (ValueError, DamagedLog) as error:
+                raise _cannot_be_restored(index, error) from error
+        self._forget_receiving()
+
+        def stand_behind() -> None:
+            if index > engine.applied_index:
+                if restoring is not None:
+                    try:
+                        restoring.replace()
+                    except ValueError as error:
+                        raise _cannot_be_restored(index, error) from error
+                engine.installed(index, term, configuration)
+                self._meters.snapshots_received += 1
+                self._entries = self._bytes = 0
+            engine.arrival.clear()
+            engine.answer_installed(sender, index)
+
+        await in_turn(stand_behind)
+        await self._env.threads.run(self._compact)
+        log.info("snapshot was installed", index=index, sender=sender)
+
+    async def _restoring(self, snapshot: Snapshot) -> tuple[Configuration, Restoring | None]:
+        """The members and, unless it never was given an entry, the machine's state: part by part."""
+        parts = iter(snapshot.parts)
+
+        async def next_part() -> bytes | None:
+            await asyncio.sleep(0)  # threads may run inline: others get their turn all the same
+            return await self._env.threads.run(lambda: next(parts, None))
+
+        configuration, restoring = _members_in(await next_part()), None
+        while (part := await next_part()) is not None:
+            restoring = restoring or self._machine.restoring()
+            restoring.take(part)
+        return configuration, restoring
 
     async def _offer(self, engine: Participant, in_turn: InTurn) -> None:
         if self._shared is None or self._shared.index < self._journal.first_index:
@@ -265,7 +332,8 @@ class Keeper:
             if snapshot is None or snapshot.index < self._journal.first_index:
                 self._is_wanted = True
                 return
-            self._shared = snapshot
+            held = await self._env.threads.run(lambda: list(snapshot.parts))
+            self._shared = Snapshot(snapshot.index, snapshot.term, held)
         shared = self._shared
 
         def offer() -> None:
@@ -274,3 +342,10 @@ class Keeper:
                 self._meters.snapshots_sent += 1
 
         await in_turn(offer)
+
+
+def _cannot_be_restored(index: int, error: Exception) -> LogFailed:
+    return LogFailed(
+        f"the snapshot of entry {index} cannot be restored: {error}."
+        " Was it written by a newer version?"
+    )

@@ -13,7 +13,7 @@ from threading import Lock
 from orca_common.env import Env
 from orca_common.logs import get_logger
 from orca_master.errors import NotLeader, OutcomeUnknown, StorageFull
-from orca_master.state.log import DamagedLog, Leadership, LogFailed, Machine
+from orca_master.state.log import DamagedLog, Leadership, LogFailed, Machine, restore
 from orca_master.state.solo import folder as folders
 from orca_master.state.solo.pace import Pace
 from orca_master.state.solo.segments import WHAT_TO_DO, Entry, NoSpace, Segments
@@ -180,7 +180,7 @@ class SoloLog:
             log.warning("a snapshot is damaged; an older state and the log replace it: %s", damage)
         if snapshot is not None:
             try:
-                self._machine.restore(snapshot.parts)
+                restore(self._machine, snapshot.parts)
             except ValueError as error:
                 raise DamagedLog(
                     f"snapshot {after} in {self._folder} is as it was written, but cannot be "

@@ -9,7 +9,7 @@ another file, never passes for one. Used by `segments` (magic LOG) and `snapshot
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -93,6 +93,29 @@ def decode_records(seed: int, data: bytes) -> Iterator[Record]:
     while (record := decode_record(seed, data, offset)) is not None:
         yield record
         offset = record.end
+
+
+def read_records(seed: int, read: Callable[[int], bytes]) -> Iterator[Record]:
+    """As `decode_records`, from a file read up to the end of its header: one record in memory."""
+    offset = HEADER_BYTES
+    while len(lead := read_fully(read, RECORD_BYTES)) == RECORD_BYTES:
+        length, _ = _lead.unpack_from(lead)
+        if length > MAX_PAYLOAD_BYTES:
+            return
+        record = decode_record(seed, lead + read_fully(read, length), 0)
+        if record is None:
+            return
+        offset += record.end
+        yield Record(record.index, record.term, record.payload, offset)
+
+
+def read_fully(read: Callable[[int], bytes], size: int) -> bytes:
+    """So many bytes, fewer only at the end of the file."""
+    parts: list[bytes] = []
+    while size and (part := read(size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 def find_record(seed: int, data: bytes, offset: int) -> int | None:

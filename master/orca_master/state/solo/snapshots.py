@@ -2,23 +2,25 @@
 
 A snapshot is written under a temporary name in slices, each part checksummed, then synced, renamed
 and its folder synced: a name without `.tmp` is a whole snapshot, or one that was damaged later. Two
-are kept. Used by `log`.
+are kept. One that arrives from another master is written part by part as it comes (`receive`). Used
+by both logs; neither reading nor writing holds more than a few parts in memory.
 """
 
 import asyncio
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from threading import Lock
 
-from orca_common.env import Env
+from orca_common.env import Disk, Env
 from orca_common.logs import get_logger
 from orca_master.state.log import DamagedLog
 from orca_master.state.solo import records
-from orca_master.state.solo.records import HEADER_BYTES, SNAPSHOT_MAGIC
+from orca_master.state.solo.records import HEADER_BYTES, SNAPSHOT_MAGIC, Record
 
 SUFFIX = ".snapshot"
 TEMPORARY = ".tmp"
+ARRIVING = ".arriving" + TEMPORARY
 DAMAGED = ".damaged"
 KEPT = 2
 SLICE_BYTES = 256 << 10
@@ -28,11 +30,15 @@ log = get_logger("state.solo")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state after entry `index`, which was of `term`, as the machine captured it."""
+    """The state after entry `index`, which was of `term`, as the machine captured it.
+
+    `parts` can be gone through several times. From a file they are read anew each time, which raises
+    OSError, and DamagedLog if they are no longer what was written.
+    """
 
     index: int
     term: int
-    parts: list[bytes]
+    parts: Iterable[bytes]
 
 
 class Snapshots:
@@ -74,21 +80,46 @@ class Snapshots:
         """Write and keep a snapshot. Raises OSError, and then has removed what it began."""
         if index in self._indexes:
             return
-        path = self._path(index)
-        writing = _Writing(self._env, path + TEMPORARY, index=index, term=term, parts=parts)
+        writing = self._begin(index, term, TEMPORARY)
         try:
             more = True
             while more:
-                more = await self._env.threads.run(writing.write_slice)
+                more = await self._env.threads.run(lambda: writing.take_slice(parts))
                 await asyncio.sleep(0)  # threads may run inline: others get their turn all the same
             await self._env.threads.run(writing.sync)
         except OSError:
-            writing.close()
-            self._disk.remove(path + TEMPORARY)
+            writing.discard()
             raise
         finally:
             writing.close()
-        self._disk.rename(path + TEMPORARY, path)
+        self._publish(writing, index)
+
+    def receive(self, *, index: int, term: int) -> "Receiving":
+        """Begin to write a snapshot that arrives; it is one of ours when it is `accept`ed."""
+        return Receiving(self._begin(index, term, ARRIVING), index=index, term=term)
+
+    async def accept(self, receiving: "Receiving") -> Snapshot:
+        """Make the whole of it durable and keep it. Raises OSError, and then has removed it."""
+        writing, index = receiving.writing, receiving.index
+        try:
+            await self._env.threads.run(writing.finish)
+            await self._env.threads.run(writing.sync)
+        except OSError:
+            writing.discard()
+            raise
+        finally:
+            writing.close()
+        if index in self._indexes:
+            writing.discard()
+        else:
+            self._publish(writing, index)
+        return Snapshot(index, receiving.term, _Parts(self._disk, self._path(index), index))
+
+    def _begin(self, index: int, term: int, suffix: str) -> "_Writing":
+        return _Writing(self._env, self._path(index) + suffix, index=index, term=term)
+
+    def _publish(self, writing: "_Writing", index: int) -> None:
+        self._disk.rename(writing.path, self._path(index))
         self._disk.sync_folder(self._folder)
         self._indexes.append(index)
 
@@ -103,37 +134,91 @@ class Snapshots:
         self._disk.sync_folder(self._folder)
 
     def _read(self, index: int) -> Snapshot:
-        path = self._path(index)
-        data = self._disk.read(path)
-        header = records.decode_header(SNAPSHOT_MAGIC, data)
-        if header is None or header.index != index:
-            raise DamagedLog(f"{path} is damaged at byte 0: its header is not what was written.")
-        parts: list[bytes] = []
-        offset, term = HEADER_BYTES, 0
-        for record in records.decode_records(header.seed, data):
-            offset, term = record.end, record.term
-            if record.index != len(parts) + 1:
-                break
-            if not record.payload and offset == len(data):
-                return Snapshot(index, term, parts)
-            parts.append(record.payload)
-        raise DamagedLog(f"{path} is damaged at byte {offset}: a part is not what was written.")
+        parts = _Parts(self._disk, self._path(index), index)
+        return Snapshot(index, parts.check(), parts)
 
     def _path(self, index: int) -> str:
         return posixpath.join(self._folder, f"{index:020d}{SUFFIX}")
 
 
+class _Parts:
+    """The parts in a snapshot's file, read and checked one after the other, each time anew."""
+
+    def __init__(self, disk: Disk, path: str, index: int) -> None:
+        self._disk = disk
+        self._path = path
+        self._index = index
+
+    def check(self) -> int:
+        """Read all of it; returns its term. Raises DamagedLog."""
+        term = 0
+        for record in self._records():
+            term = record.term
+        return term
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (record.payload for record in self._records() if record.payload)
+
+    def _records(self) -> Iterator[Record]:
+        """The last one is empty: without it, the file is cut off."""
+        file = self._disk.open_read(self._path)
+        try:
+            head = records.read_fully(file.read, HEADER_BYTES)
+            header = records.decode_header(SNAPSHOT_MAGIC, head)
+            if header is None or header.index != self._index:
+                raise self._damaged(0, "its header")
+            offset, is_ended = HEADER_BYTES, False
+            for number, record in enumerate(records.read_records(header.seed, file.read), 1):
+                if is_ended or record.index != number:
+                    raise self._damaged(offset, "a part")
+                offset, is_ended = record.end, not record.payload
+                yield record
+            if not is_ended or offset != self._disk.size(self._path):
+                raise self._damaged(offset, "a part")
+        finally:
+            file.close()
+
+    def _damaged(self, offset: int, what: str) -> DamagedLog:
+        return DamagedLog(
+            f"{self._path} is damaged at byte {offset}: {what} is not what was written."
+        )
+
+
+class Receiving:
+    """A snapshot that arrives, in pieces of its parts; blocks as a disk does."""
+
+    def __init__(self, writing: "_Writing", *, index: int, term: int) -> None:
+        self.writing = writing
+        self.index = index
+        self.term = term
+        self._part: list[bytes] = []
+
+    def take(self, data: bytes, *, ends_part: bool) -> None:
+        """The next bytes of the present part. Raises OSError."""
+        self._part.append(data)
+        if ends_part:
+            self.writing.take(b"".join(self._part))
+            self._part = []
+
+    def close(self) -> None:
+        """Write no more; what there is goes with the next start."""
+        self.writing.close()
+
+    def discard(self) -> None:
+        """It will not be whole: remove what there is."""
+        self.writing.close()
+        self.writing.discard()
+
+
 class _Writing:
     """One snapshot under way. Its work runs in a thread, and `close` waits for it."""
 
-    def __init__(
-        self, env: Env, path: str, *, index: int, term: int, parts: Iterator[bytes]
-    ) -> None:
-        if env.disk.exists(path):
-            env.disk.remove(path)
+    def __init__(self, env: Env, path: str, *, index: int, term: int) -> None:
+        self.path = path
+        self._disk = env.disk
+        self.discard()
         self._file = env.disk.open_append(path)
         self._term = term
-        self._parts = parts
         self._number = 0
         salt = env.random.token_bytes(records.SALT_BYTES)
         self._pending = records.encode_header(SNAPSHOT_MAGIC, salt, index)
@@ -141,28 +226,31 @@ class _Writing:
         self._is_open = True
         self._lock = Lock()
 
-    def write_slice(self) -> bool:
-        """Write the next parts; False when the last is written."""
+    def take_slice(self, parts: Iterator[bytes]) -> bool:
+        """Write the next parts; False when the last is written, and that it is the last."""
         with self._lock:
             if not self._is_open:
                 return False
-            chunks = [self._pending]
-            self._pending = b""
-            size, more = len(chunks[0]), True
+            chunks: list[bytes] = []
+            size, more = 0, True
             while more and size < SLICE_BYTES:
-                part = next(self._parts, None)
+                part = next(parts, None)
                 more = part is not None
-                if part == b"":
-                    raise ValueError("a captured part is empty")
-                self._number += 1
-                chunks.append(
-                    records.encode_record(
-                        self._seed, index=self._number, term=self._term, payload=part or b""
-                    )
-                )
+                chunks.append(self._record(part) if part is not None else self._end())
                 size += len(chunks[-1])
-            self._file.write(b"".join(chunks))
+            self._write(b"".join(chunks))
             return more
+
+    def take(self, part: bytes) -> None:
+        with self._lock:
+            if self._is_open:
+                self._write(self._record(part))
+
+    def finish(self) -> None:
+        """That was the last part."""
+        with self._lock:
+            if self._is_open:
+                self._write(self._end())
 
     def sync(self) -> None:
         with self._lock:
@@ -174,6 +262,29 @@ class _Writing:
             if self._is_open:
                 self._file.close()
             self._is_open = False
+
+    def discard(self) -> None:
+        """Remove the file, if it is there."""
+        if self._disk.exists(self.path):
+            self._disk.remove(self.path)
+
+    def _record(self, part: bytes) -> bytes:
+        if not part:
+            raise ValueError("a captured part is empty")
+        return self._encoded(part)
+
+    def _end(self) -> bytes:
+        return self._encoded(b"")
+
+    def _encoded(self, payload: bytes) -> bytes:
+        self._number += 1
+        return records.encode_record(
+            self._seed, index=self._number, term=self._term, payload=payload
+        )
+
+    def _write(self, data: bytes) -> None:
+        pending, self._pending = self._pending, b""
+        self._file.write(pending + data)
 
 
 def _indexes(names: list[str]) -> list[int]:
