@@ -174,7 +174,7 @@ async def orca_cluster(engine: PrivateEngine) -> AsyncIterator[tuple[Client, loc
     os.environ["DOCKER_HOST"] = engine.url
     try:
         cluster = await local.up(
-            folder, workers=1, port=_two_ports(), runtime="docker", say=lambda _: None
+            folder, workers=1, port=_three_ports(), runtime="docker", say=lambda _: None
         )
         async with Client(cluster.api[0], cluster.token()) as client:
             yield client, cluster
@@ -247,10 +247,11 @@ class Swarm:
         self._engine.until_empty()
 
 
-def _two_ports() -> int:
-    """A free port whose successor is free too: the master listens on both."""
+def _three_ports() -> int:
+    """A free port whose two successors are free too: the master listens on all of them."""
     while True:
         port = free_port()
-        with suppress(OSError), socket.socket() as second:
+        with suppress(OSError), socket.socket() as second, socket.socket() as third:
             second.bind((local.HOST, port + 1))
+            third.bind((local.HOST, port + 2))
             return port
