@@ -16,8 +16,9 @@ class Impostor(rpc.WorkersServicer):
         self.heard = 0
 
     async def Session(self, request_iterator, context):
-        self.heard += 1
-        yield pb.FromMaster()
+        async for _ in request_iterator:
+            self.heard += 1
+            yield pb.FromMaster()
 
 
 def pem_of(own: str) -> tuple[bytes, bytes]:
