@@ -110,7 +110,7 @@ async def test_any_master_takes_any_request_and_streams(three_masters: RealClust
 async def test_the_leader_is_killed_in_a_stream_of_deploys_and_nothing_is_lost_co_01(
     three_masters: RealCluster,
 ) -> None:
-    """Twenty kills of random masters, the leader more often than not."""
+    """Ten kills of random masters, the leader more often than not."""
     cluster, chance = three_masters, random.Random(3)
     deploys = Deploys(cluster)
     async with asyncio.TaskGroup() as group:
