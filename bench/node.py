@@ -107,8 +107,8 @@ async def load(store: Store, callers: int, seconds: float, size: int) -> Load:
 
 
 async def fill(store: Store, rows: int, size: int) -> int:
-    """So many rows, in large transactions."""
-    at_once = max(1, (512 << 10) // size)
+    """So many rows, in transactions of 128 KB."""
+    at_once = max(1, (128 << 10) // size)
 
     def put(first: int) -> Any:
         made = [Row(f"fill-{n:08}", os.urandom(size)) for n in range(first, first + at_once)]
