@@ -106,8 +106,14 @@ class Life:
             return self._raft()
         if Path(self._raft_folder).exists():
             self._retire()
-            return GrowingLog(None, self._raft())
-        solo = (CompactsFirst if self._kind == "wrong" else SoloLog)(
+            return GrowingLog(self._env, raft=self._raft())
+        if self._kind != "growing":
+            return self._solo()
+        self._growing = GrowingLog(self._env, solo=self._solo, convert=self._convert)
+        return self._growing
+
+    def _solo(self) -> SoloLog:
+        return (CompactsFirst if self._kind == "wrong" else SoloLog)(
             self._env,
             self._solo_folder,
             cluster_id=CLUSTER,
@@ -115,10 +121,6 @@ class Life:
             segment_bytes=SEGMENT_BYTES,
             snapshot_every_entries=FILED_ENTRIES,
         )
-        if self._kind != "growing":
-            return solo
-        self._growing = GrowingLog(solo, None, self._convert)
-        return self._growing
 
     async def _convert(self, machine: Machine, *, term: int) -> RaftLog:
         await self._found(machine.capture(), term)

@@ -17,7 +17,9 @@ import pytest
 from integration.conftest import RealCluster, running
 from orca.client import CannotReach, Client, OrcaError, Refused
 
-SLEEPS = {"name": "sleeps", "command": ["sleep", "1000"], "replicas": 2}
+SLEEPS = {"name": "sleeps", "command": ["sleep", "7654321"], "replicas": 2}
+COUNTED = SLEEPS | {"command": ["sleep", "7654322"]}
+"""Of one test only: its processes are counted on the whole machine."""
 
 
 def a_deploy(number: int, of: int = 7) -> dict[str, Any]:
@@ -216,7 +218,7 @@ async def test_an_orderly_stop_of_the_leader_is_hardly_noticed(three_masters: Re
 async def test_one_master_grows_to_three_and_what_runs_goes_on(tmp_path: Path) -> None:
     async with running(tmp_path / "orca", "process", 1) as cluster:
         async with cluster.client() as client:
-            await client.deploy([SLEEPS])
+            await client.deploy([COUNTED])
         before = own_children("sleep")
         cluster.masters = 3
         deploys = Deploys(cluster)
@@ -252,7 +254,7 @@ async def trail(cluster: RealCluster, api: str) -> list[str]:
 
 def own_children(word: str) -> set[int]:
     found = psutil.process_iter(["name", "cmdline"])
-    return {p.pid for p in found if p.info["name"] == word and "1000" in p.info["cmdline"]}
+    return {p.pid for p in found if p.info["name"] == word and "7654322" in p.info["cmdline"]}
 
 
 async def test_the_first_master_is_lost_for_good_and_nothing_else_is(

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from orca_master.app.core import MasterCore
+from orca_master.cluster.operations import down_nodes
 from orca_master.errors import NotFound, OutcomeUnknown, Trouble
 from orca_master.identity.model import DEFAULT_TENANT
 from orca_master.services import operations
@@ -317,7 +318,7 @@ class History:
         state = core.store.state
         expected: Counter[tuple[str, str]] = Counter()
         for service in state.scan(SERVICES):
-            word = status(state, service)["status"]
+            word = status(state, service, down_nodes(state))["status"]
             if service.spec.image == "broken:1" and service.wanted_replicas:
                 if word == "running":
                     return f"{service.name} runs an image that does not exist"
