@@ -1,12 +1,13 @@
 """Tokens: made once, refused at once."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from inprocess import InProcess
+from inprocess import InProcess, in_process
 from orca_master.identity.model import TOKENS
 
 TOKENS_PATH = "/api/v1/tokens"
@@ -117,3 +118,12 @@ async def test_a_viewer_makes_no_tokens(cluster: InProcess) -> None:
     secret = await make(cluster, "v", "viewer")
     answer = await cluster.call("POST", TOKENS_PATH, {"name": "x", "role": "admin"}, token=secret)
     assert answer.status == 403
+
+
+async def test_a_revoked_first_token_does_not_come_back_with_a_restart(tmp_path: Path) -> None:
+    async with in_process(tmp_path / "m", with_node=False) as first:
+        second = await make(first, "second", "admin")
+        assert (await first.call("DELETE", f"{TOKENS_PATH}/admin", token=second)).status == 200
+    async with in_process(tmp_path / "m", with_node=False) as again:
+        assert (await again.call("GET", TOKENS_PATH)).status == 401
+        assert (await again.call("GET", TOKENS_PATH, token=second)).status == 200

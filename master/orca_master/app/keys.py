@@ -42,11 +42,14 @@ class Keys:
 
 
 async def found(core: MasterCore, folder: Folder, me: Master, *, cluster_name: str) -> None:
-    """The first rows of a new cluster: itself, this master, the authority, the first admin token."""
+    """The first rows of a new cluster: itself, this master, the authority, the first admin token.
+
+    Once only: a token that was revoked since does not come back with a restart.
+    """
     await core.found(cluster_id=folder.cluster_id, cluster_name=cluster_name)
-    made: Authority | None = None
-    if core.store.state.get(AUTHORITY, "ca") is None:
-        made = pki.create_authority(core.env, folder.cluster_id, folder.kek)
+    if core.store.state.get(AUTHORITY, "ca") is not None:
+        return
+    made: Authority = pki.create_authority(core.env, folder.cluster_id, folder.kek)
 
     def bootstrap(tx: Transaction) -> None:
         now = core.env.now()
@@ -60,7 +63,6 @@ async def found(core: MasterCore, folder: Folder, me: Master, *, cluster_name: s
                 secret=folder.admin_token,
                 now=now,
             )
-        if made is not None and tx.get(AUTHORITY, "ca") is None:
-            tx.put(AUTHORITY, made)
+        tx.put(AUTHORITY, made)
 
     await core.store.update(bootstrap)

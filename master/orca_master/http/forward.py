@@ -14,7 +14,6 @@ from typing import Protocol
 import aiohttp
 from aiohttp import web
 
-from orca_common.logs import get_logger
 from orca_master.errors import NotFound, NotLeader, NotReady, OutcomeUnknown
 from orca_master.http.sending import write
 
@@ -33,7 +32,7 @@ _OF_ONE_HOP = frozenset(
     ("connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "host")
 )
 
-log = get_logger("forward")
+_SAID_ANEW = ("content-length", REQUEST_ID_HEADER.lower())
 
 
 class Leading(Protocol):
@@ -100,7 +99,7 @@ class Forwarder:
         headers = [
             (name, value)
             for name, value in _end_to_end(request.headers.items())
-            if not name.lower().startswith("x-orca-") and name.lower() != "content-length"
+            if not name.lower().startswith("x-orca-") and name.lower() not in _SAID_ANEW
         ]
         headers += [(CLIENT_HEADER, client_of(request)), (REQUEST_ID_HEADER, request_id)]
         answer = await self._ask(request.method, address, request.raw_path, headers, body)

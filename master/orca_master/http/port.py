@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from orca_common.logs import get_logger
 
 HANDSHAKE_SECONDS = 5.0
-MAX_CONNECTIONS = 1024
 
 log = get_logger("port")
 
@@ -25,7 +24,7 @@ Verify = Callable[[bytes], str]
 
 
 class PeerPort:
-    """`protocols`: what speaks for each ALPN name; a new object for each connection."""
+    """`protocols`: what speaks for each ALPN name; a new object for each connection, or NotAllowedHere."""
 
     def __init__(
         self,
@@ -37,7 +36,6 @@ class PeerPort:
         self._tls = tls
         self.verify = verify
         self.protocols = protocols
-        self.open: set[asyncio.Transport] = set()
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> None:
@@ -70,6 +68,7 @@ class _Newcomer(asyncio.Protocol):
             make = self._port.protocols.get(spoken)
             if make is None:
                 raise NotAllowedHere(f"protocol {spoken!r} is not spoken here")
+            protocol = make()
         except NotAllowedHere as error:
             log.warning(
                 "a connection to the masters' port was closed",
@@ -78,6 +77,5 @@ class _Newcomer(asyncio.Protocol):
             )
             transport.abort()
             return
-        protocol = make()
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
