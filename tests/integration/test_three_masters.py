@@ -303,6 +303,8 @@ async def test_a_removed_master_says_so_and_ends(three_masters: RealCluster) -> 
         async with asyncio.timeout(10):
             while process.is_alive():
                 await asyncio.sleep(0.05)
+        _, status = os.waitpid(process.pid, 0)  # noqa: ASYNC222 - it has ended
+        assert os.waitstatus_to_exitcode(status) == 3, "the service manager need not try again"
         assert "was removed from the cluster" in Path(process.log).read_text()
         found = await client.masters()
         assert (found["voters"], found["tolerates"]) == (2, 0)

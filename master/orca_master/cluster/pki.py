@@ -4,6 +4,7 @@ P-256 throughout. The authority's key is kept in the replicated state, wrapped (
 the key-encryption key, which lives in a file of its own on each master and never in the state.
 """
 
+import base64
 import datetime
 from dataclasses import dataclass
 
@@ -83,8 +84,17 @@ def open_authority(authority: Authority, cluster_id: str, kek: bytes) -> Signer:
     return Signer(cluster_id, x509.load_pem_x509_certificate(authority.certificate), key)
 
 
+def request_of(text: str) -> tuple[bytes, x509.CertificateSigningRequest]:
+    """(DER, request) of a certificate request in base64. Raises Invalid, Forbidden."""
+    try:
+        der = base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise Invalid([Problem("request", "must be base64")]) from error
+    return der, read_request(der)
+
+
 def read_request(der: bytes) -> x509.CertificateSigningRequest:
-    """A worker's certificate request, its own signature checked. Raises Invalid, Forbidden."""
+    """A certificate request, its own signature checked. Raises Invalid, Forbidden."""
     try:
         request = x509.load_der_x509_csr(der)
     except ValueError as error:

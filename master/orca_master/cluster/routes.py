@@ -1,7 +1,5 @@
 """The endpoints of the cluster: what it is made of, and how a worker joins it."""
 
-import base64
-import binascii
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +14,7 @@ from orca_master.cluster.masters.port import Membership
 from orca_master.cluster.masters.routes import describe
 from orca_master.cluster.model import NODES, JoinGrant, Node
 from orca_master.cluster.presence import Presence
-from orca_master.errors import Forbidden, Invalid, Problem
+from orca_master.errors import Forbidden
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.names import Name
 from orca_master.http.route import Call, NoQuery, Open, Reply, Route, Served, StrictModel
@@ -154,11 +152,7 @@ class ClusterRoutes:
 
     async def enrol(self, call: Call[NoQuery, EnrolIn]) -> Reply:
         body = call.body
-        try:
-            der = base64.b64decode(body.request, validate=True)
-        except (ValueError, binascii.Error) as error:
-            raise Invalid([Problem("request", "must be base64")]) from error
-        request = pki.read_request(der)
+        der, request = pki.request_of(body.request)
         signer = self.signer()
 
         def enrol(tx: Transaction) -> Node:

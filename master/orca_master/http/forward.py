@@ -51,9 +51,9 @@ class Leading(Protocol):
 
 
 class Forwarder:
-    """Keep `run` running while `send` is used. `server_name` is what every master's certificate carries.
+    """Keep `run` running while requests are passed on.
 
-    `tls` makes the client's context, once it is needed.
+    `server_name` is what every certificate of a master carries, `tls` makes the context once it is needed.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Forwarder:
             for address in set(self._waiting.values()) - {self.leading.address()}:
                 if not await self._lives(address):
                     for scope, waits_for in self._waiting.items():
-                        if waits_for == address:
+                        if waits_for == address and not scope.expired():
                             scope.reschedule(asyncio.get_running_loop().time())
 
     async def _lives(self, address: str) -> bool:

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from orca_master.cluster import pki
 from orca_master.cluster.masters import operations
 from orca_master.cluster.masters.port import Member, Membership
 from orca_master.cluster.model import MASTERS, Master
-from orca_master.errors import Forbidden, Invalid, NotLeader, NotReady, Problem
+from orca_master.errors import Forbidden, NotLeader, NotReady
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.names import Name
 from orca_master.http.route import (
@@ -136,11 +135,7 @@ class MasterRoutes:
 
     async def enrol(self, call: Call[NoQuery, EnrolMasterIn]) -> Reply:
         body = call.body
-        try:
-            der = base64.b64decode(body.request, validate=True)
-        except (ValueError, binascii.Error) as error:
-            raise Invalid([Problem("request", "must be base64")]) from error
-        request = pki.read_request(der)
+        der, request = pki.request_of(body.request)
         signer = self.signer()
 
         def enrol(tx: Transaction) -> Master:
