@@ -1,6 +1,6 @@
 # Everything that people do with this checkout. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down test check fmt proto bench chaos clean unit sim integration
+.PHONY: help setup up down test check lint fmt proto bench chaos clean unit sim integration
 
 PYTHON ?= python3
 VENV := .venv
@@ -46,13 +46,15 @@ test: setup ## Every test; says what it leaves out when there is no engine or no
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(SIM_FLAGS) $(PYTEST_FLAGS) tests
 	@sh tools/other-pythons.sh $(BIN)/python
 
-check: setup ## The quick half: format, lint, types, import contracts, unit tests
+check: lint ## The quick half: format, lint, types, import contracts, unit tests
+	$(BIN)/python -m pytest -q -n $(JOBS) tests/unit tests/api
+
+lint: setup ## Format, lint, types, import contracts, spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
-	$(BIN)/python -m pytest -q -n $(JOBS) tests/unit tests/api
 
 unit: setup ## Unit tests only
 	$(BIN)/python -m pytest -q tests/unit

@@ -37,7 +37,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+async def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait until the condition holds. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
         while not condition():
@@ -125,7 +125,7 @@ class InProcess:
 
     async def until(self, name: str, **expected: Any) -> dict[str, Any]:
         """Wait for the service's status to have these values."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 found = await self.status(name)
                 if all(found[key] == value for key, value in expected.items()):

@@ -159,7 +159,7 @@ async def test_a_service_that_cannot_be_reconciled_is_put_aside_and_shown(
         tx.changes[SERVICES.name, key] = raw
 
     await cluster.core.store.update(plant)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await cluster.call("GET", "/api/v1/health")).json["status"] == "ok":
             await asyncio.sleep(0.02)
     (reason,) = (await cluster.call("GET", "/api/v1/health")).json["reasons"]

@@ -56,7 +56,7 @@ async def test_a_stream_ends_when_its_token_is_revoked(
     async with cluster.client.get("/api/v1/services/web/logs", headers=headers) as response:
         assert await response.content.readline() == b"line\n"
         await cluster.call("DELETE", f"{TOKENS_PATH}/ci")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             with pytest.raises(aiohttp.ClientPayloadError):
                 await response.content.read()
 
@@ -64,7 +64,7 @@ async def test_a_stream_ends_when_its_token_is_revoked(
 async def test_a_token_expires(cluster: InProcess) -> None:
     secret = await make(cluster, "short", "viewer", ttl=1.0)
     assert (await cluster.call("GET", "/api/v1/status", token=secret)).status == 200
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (answer := await cluster.call("GET", "/api/v1/status", token=secret)).status == 200:
             await asyncio.sleep(0.05)
     assert (answer.status, answer.json["error"]) == (401, "the token short has expired")

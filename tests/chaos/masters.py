@@ -14,7 +14,7 @@ import aiohttp
 
 from orca.client import Client, OrcaError
 
-READY_SECONDS = 30.0
+READY_SECONDS = 90.0
 PORTS = (6880, 6881, 6882)
 
 
@@ -85,7 +85,7 @@ class MasterProcess:
         if self._process is not None:
             self._process.wait(10)
 
-    async def ended(self, seconds: float = 20.0) -> int:
+    async def ended(self, seconds: float = 60.0) -> int:
         """Its status, once it has ended by itself."""
         async with asyncio.timeout(seconds):
             while (status := self.status) is None:

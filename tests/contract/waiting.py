@@ -10,7 +10,7 @@ from orca_proto.worker_pb2 import Task
 from orca_worker.runtime.port import Container, Phase, Runtime
 
 
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 10.0) -> Any:
+async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 60.0) -> Any:
     """The first true answer of the condition."""
     deadline = time.monotonic() + seconds
     while True:
@@ -21,7 +21,7 @@ async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 10.0) 
         await asyncio.sleep(0.02)
 
 
-async def exited(runtime: Runtime, task_id: str, seconds: float = 10.0) -> Container:
+async def exited(runtime: Runtime, task_id: str, seconds: float = 60.0) -> Container:
     """The container, once it has ended."""
 
     async def ended() -> Container | None:
@@ -47,7 +47,7 @@ async def output(runtime: Runtime, task_id: str, *, tail: int = 1000) -> bytes:
     return b"".join([chunk async for chunk in runtime.logs(task_id, tail=tail)])
 
 
-async def next_end(ended: AsyncIterator[str], task_id: str, seconds: float = 5.0) -> None:
+async def next_end(ended: AsyncIterator[str], task_id: str, seconds: float = 60.0) -> None:
     """Read the watch until this task comes by."""
     async with asyncio.timeout(seconds):
         while await anext(ended) != task_id:

@@ -73,7 +73,7 @@ class RealCluster:
 
     async def leader(self) -> str:
         """The name of the master that leads, once one does and all can be reached."""
-        async with asyncio.timeout(20.0), self.client() as client:
+        async with asyncio.timeout(60), self.client() as client:
             while True:
                 with contextlib.suppress(OrcaError):
                     found = (await client.masters())["masters"]
@@ -89,7 +89,7 @@ class RealCluster:
         async with self.client() as client:
             return next(s for s in await client.status() if s["name"] == name)
 
-    async def until(self, name: str, seconds: float = 20.0, **expected: Any) -> dict[str, Any]:
+    async def until(self, name: str, seconds: float = 60.0, **expected: Any) -> dict[str, Any]:
         async with asyncio.timeout(seconds):
             while True:
                 found = await self.service(name)

@@ -22,7 +22,7 @@ from orca_worker.enrol import join
 from raft_tls import an_authority, client_context, master_files
 
 RAFT = "orca-raft"
-SECONDS = 4.0
+SECONDS = 60.0
 """Less than what a connection may take that only keeps silent."""
 SPARE_BYTES = 48 << 20
 """What a master's memory may grow by meanwhile, for its own reasons."""
@@ -115,7 +115,7 @@ async def port(tmp_path: Path) -> AsyncIterator[Port]:
         for name, process in masters.items():
             grown = process.memory_info().rss - before[name]
             assert grown < SPARE_BYTES, f"{name} has grown by {grown} bytes"
-        async with asyncio.timeout(20), cluster.client() as client:
+        async with asyncio.timeout(60), cluster.client() as client:
             found = await client.masters()
             while not all(master["connected"] for master in found["masters"]):
                 await asyncio.sleep(0.05)

@@ -141,7 +141,7 @@ async def test_many_readers_share_one_stream_with_reports_and_heartbeats(
         async def lines() -> int:
             return b"".join([c async for c in client.logs("talk", tail=2000)]).count(b"\n")
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await lines() < 6000:
                 await asyncio.sleep(0.05)
             counts = await asyncio.gather(*(lines() for _ in range(4)))
@@ -164,7 +164,7 @@ async def test_what_ran_on_a_node_that_died_runs_elsewhere_and_its_return_brings
         while await _healthy_nodes(cluster) != ["worker-2"] * 4:
             await asyncio.sleep(0.1)
     await cluster.up()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while len(tasks := (await cluster.service("web"))["tasks"]) != 4:
             await asyncio.sleep(0.1)
     assert {task["node"] for task in tasks} == {"worker-2"}

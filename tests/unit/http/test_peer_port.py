@@ -41,7 +41,7 @@ async def said(port: PeerPort, client: ssl.SSLContext, spoken: str) -> bytes:
             *address, ssl=client, server_hostname="master.orca.internal"
         )
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 writer.write(b"word")
                 return await reader.read(4)
         except ConnectionError:

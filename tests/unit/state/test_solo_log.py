@@ -239,7 +239,7 @@ async def test_a_disk_that_fails_under_a_snapshot_is_fatal_too(verb):
     assert any(name.endswith(".tmp") for name in disk.list(FOLDER))
     disk.fail_next(verb, OSError(errno.EIO, "I/O error"))
     with pytest.raises(LogFailed):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await work
     with pytest.raises(LogFailed):
         await log.propose(b"x")

@@ -147,9 +147,11 @@ class Driver:
                 while (now := self.leadership).is_leader:
                     await self.change(now)
         except TimeoutError:
+            log.warning("nobody took leadership over", waited_seconds=seconds)
             return False
         finally:
             self._is_handing_over = False
+        log.info("leadership was handed over")
         return True
 
     async def in_turn(self, errand: Callable[[], T]) -> T:
