@@ -18,7 +18,7 @@ class ConfigModel(msgspec.Struct, frozen=True, kw_only=True):
     """The base of a daemon's configuration. Values from the environment are converted from text."""
 
 
-class BadConfig(Exception):
+class BadConfig(ValueError):
     """The text lists every mistake, one a line."""
 
 

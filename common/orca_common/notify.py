@@ -1,7 +1,13 @@
-"""Telling the service manager (systemd) how we are: READY, STOPPING. Without one, nothing happens."""
+"""Telling the service manager (systemd) how we are. Without one, nothing happens."""
 
+import asyncio
 import os
 import socket
+from collections.abc import Callable
+
+from orca_common.logs import get_logger
+
+log = get_logger("notify")
 
 
 def notify(*lines: str) -> None:
@@ -17,3 +23,31 @@ def notify(*lines: str) -> None:
             client.sendall("\n".join(lines).encode())
         except OSError:
             return  # nobody listens any more; the daemon goes on
+
+
+def watchdog_seconds() -> float | None:
+    """How often the service manager wants to hear from this process, or it ends it (WatchdogSec)."""
+    pid, usec = os.environ.get("WATCHDOG_PID"), os.environ.get("WATCHDOG_USEC", "")
+    if not usec.isdecimal() or int(usec) == 0 or pid not in (None, str(os.getpid())):
+        return None
+    return int(usec) / 1e6
+
+
+async def show_life(stalled: Callable[[], float]) -> None:
+    """Until cancelled: say that we live, as long as that is true.
+
+    That this coroutine runs shows that the event loop turns; `stalled` says for how many seconds
+    the work behind it has made no progress. Silence makes the service manager start us again.
+    """
+    seconds = watchdog_seconds()
+    if seconds is None:
+        return
+    was_silent = False
+    while True:
+        silent = stalled() > seconds / 2
+        if not silent:
+            notify("WATCHDOG=1")
+        elif not was_silent:
+            log.error("no progress: the service manager is told nothing", seconds=stalled())
+        was_silent = silent
+        await asyncio.sleep(seconds / 4)

@@ -253,7 +253,9 @@ async def trail(cluster: RealCluster, api: str) -> list[str]:
 
 def own_children(word: str) -> set[int]:
     found = psutil.process_iter(["name", "cmdline"])
-    return {p.pid for p in found if p.info["name"] == word and "7654322" in (p.info["cmdline"] or [])}
+    return {
+        p.pid for p in found if p.info["name"] == word and "7654322" in (p.info["cmdline"] or [])
+    }
 
 
 async def test_the_first_master_is_lost_for_good_and_nothing_else_is(

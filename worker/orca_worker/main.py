@@ -5,24 +5,27 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from msgspec.structs import replace
 
-from orca_common.config import BadConfig, load
+from orca_common.config import load
+from orca_common.credentials import JOIN_TOKEN, credential
 from orca_common.daemon import (
     FAILED_EXIT,
     USAGE_EXIT,
+    Hangup,
     causes,
     leave,
     settle_memory,
     until_signalled,
 )
 from orca_common.env import Env
-from orca_common.logs import configure_logs, get_logger
-from orca_common.notify import notify
+from orca_common.logs import configure_logs, get_logger, set_level
+from orca_common.notify import notify, show_life
 from orca_common.real import real_env
 from orca_common.version import orca_version
 from orca_proto.join import NotAToken, parse
@@ -70,17 +73,21 @@ def main(config: Path | None, masters: tuple[str, ...], clear: bool, **flags: An
     default = Path("/etc/orca/worker.toml")
     file = config or (default if default.exists() else None)
     flags["masters"] = list(masters) or None
+    read = partial(
+        load, WorkerConfig, file=file, environ=os.environ, prefix="ORCA_WORKER_", flags=flags
+    )
     try:
-        settings = load(
-            WorkerConfig, file=file, environ=os.environ, prefix="ORCA_WORKER_", flags=flags
-        )
-    except BadConfig as error:
+        settings = read()
+        configure_logs(level=settings.log_level, as_json=settings.log_json)
+    except ValueError as error:
         sys.exit(leave(str(error), USAGE_EXIT))
-    configure_logs(level=settings.log_level, as_json=settings.log_json)
+    hangup = Hangup()
+    hangup.on("log_level", lambda: set_level(read().log_level))
     try:
         data_dir = os.path.abspath(settings.data_dir)
         settings = replace(settings, data_dir=data_dir)
-        asyncio.run(until_signalled(clear_node(settings) if clear else serve(settings)))
+        work = clear_node(settings) if clear else serve(settings)
+        asyncio.run(until_signalled(work, hangup=hangup))
     except BaseException as error:
         leaves = causes(error)
         if leaves and all(isinstance(e, CannotJoin | NoRuntime | NotAToken) for e in leaves):
@@ -112,6 +119,7 @@ async def serve(settings: WorkerConfig) -> None:
             group.create_task(session.run())
             await session.connected.wait()
             settle_memory()
+            group.create_task(show_life(lambda: 0.0))
             notify("READY=1", "STATUS=connected")
     finally:
         notify("STOPPING=1")
@@ -167,10 +175,10 @@ async def _membership(settings: WorkerConfig, folder: Path) -> Membership:
 
 
 def _token_text(settings: WorkerConfig) -> str:
-    text = settings.join_token
-    if not text and settings.join_token_file:
+    text, file = settings.join_token, settings.join_token_file or credential(JOIN_TOKEN)
+    if not text and file:
         try:
-            text = Path(settings.join_token_file).read_text()
+            text = Path(file).read_text()
         except OSError as error:
             raise CannotJoin(f"the join token cannot be read: {error}") from error
     if not text:

@@ -27,7 +27,11 @@ class MasterConfig(ConfigModel, frozen=True):
     """API addresses of masters of a cluster to join, at the first start; none: found a new one."""
     join_token: str = ""
     join_token_file: str = ""
-    """From `orca masters token`. A file keeps the token out of process lists."""
+    """From `orca masters token`. A file keeps the token out of process lists; so does the credential
+    `orca.join-token` of the service manager."""
+    kek_file: str = ""
+    """32 bytes that wrap all secrets of the cluster, instead of `<data_dir>/kek`; also the credential
+    `orca.kek` of the service manager. The same on every master."""
     heartbeat_seconds: Annotated[float, Meta(gt=0)] = 1.0
     node_down_after_seconds: Annotated[float, Meta(ge=1)] = 15.0
     """Silence after which a node's work is given to others. Longer than a worker's restart takes."""

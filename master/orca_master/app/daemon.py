@@ -1,12 +1,13 @@
 """One master as a process: its parts, and its three ports."""
 
 import asyncio
+import math
 
 from aiohttp import web
 
-from orca_common.daemon import settle_memory
+from orca_common.daemon import Hangup, settle_memory
 from orca_common.logs import get_logger
-from orca_common.notify import notify
+from orca_common.notify import notify, show_life
 from orca_common.real import real_env
 from orca_master.app.config import MasterConfig
 from orca_master.app.folder import BadFolder, mark_started
@@ -24,10 +25,15 @@ from orca_master.http.server import HttpServer
 from orca_master.state.versions import check_not_older
 from orca_master.tasks.gateway import WorkerGateway
 
+CATCH_UP_LOOK_SECONDS = 0.05
+CATCH_UP_SECONDS = 30.0
+"""How long a start is held back for a leader. After that the service manager is told that it is up,
+because masters that all start at once need each other."""
+
 log = get_logger("master")
 
 
-async def serve(settings: MasterConfig) -> None:
+async def serve(settings: MasterConfig, hangup: Hangup) -> None:
     """Run until cancelled. Raises BadFolder, CannotJoin, Removed, Diverged, and what `Parts.start` does."""
     env = real_env()
     folder = await at_home(env, settings)
@@ -76,6 +82,8 @@ class Doors:
                 group.create_task(BlobsCustodian(parts.core.store, parts.blobs).run())
                 group.create_task(self._settle_in())
                 group.create_task(self._stay_new_enough())
+                group.create_task(show_life(lambda: parts.backing.log.stalled))
+                await self._catch_up()
                 port, cluster = parts.settings.api_port, parts.folder.cluster_id
                 log.info("ready", api_port=port, cluster=cluster)
                 notify("READY=1", f"STATUS=serves cluster {cluster}")
@@ -116,6 +124,15 @@ class Doors:
         if self._port is not None:
             await self._port.close()
         await self._internal.close()
+
+    async def _catch_up(self) -> None:
+        """Return when what is applied here was certainly the latest a moment ago."""
+        store = self._parts.core.store
+        for _ in range(round(CATCH_UP_SECONDS / CATCH_UP_LOOK_SECONDS)):
+            if not math.isinf(store.age):
+                return
+            await asyncio.sleep(CATCH_UP_LOOK_SECONDS)
+        log.warning("no master leads yet; this one waits for the others")
 
     async def _settle_in(self) -> None:
         """Once this master knows that it is a member, it needs no first addresses any more."""

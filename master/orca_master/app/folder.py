@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orca_common.credentials import KEY_ENCRYPTION_KEY, credential
 from orca_common.env import Env
 from orca_master.identity.operations import new_secret
 
@@ -58,7 +59,27 @@ def is_new(path: Path) -> bool:
     return not (path / "identity.json").exists()
 
 
-def found_folder(env: Env, path: Path) -> Folder:
+def given_key(path: str) -> bytes | None:
+    """The key-encryption key from a file beside the folder: this one, or else the service manager's
+    credential `orca.kek` (LoadCredential). None: there is neither, and it is the folder's own.
+
+    Raises BadFolder.
+    """
+    file = Path(path) if path else credential(KEY_ENCRYPTION_KEY)
+    if file is None:
+        return None
+    try:
+        key = _private(file)
+    except OSError as error:
+        raise BadFolder(f"the key-encryption key cannot be read: {error}") from error
+    if len(key) != KEK_BYTES:
+        raise BadFolder(
+            f"{file} must be {KEK_BYTES} bytes: make one with `head -c {KEK_BYTES} /dev/urandom`"
+        )
+    return key
+
+
+def found_folder(env: Env, path: Path, kek: bytes | None = None) -> Folder:
     """The folder of a new cluster's first master, made as far as it is not there. Raises BadFolder."""
     if is_new(path):
         try:
@@ -69,12 +90,13 @@ def found_folder(env: Env, path: Path) -> Folder:
                 )
             secret = new_secret(env.random.token_bytes(32))
             _write_if_missing(path / "admin.token", secret.encode() + b"\n")
-            _write_if_missing(path / "kek", env.random.token_bytes(KEK_BYTES))
+            if kek is None:
+                _write_if_missing(path / "kek", env.random.token_bytes(KEK_BYTES))
             identity = {"cluster_id": env.new_id(), "master_id": env.new_id()}
             write_private(path / "identity.json", json.dumps(identity).encode())
         except OSError as error:
             raise BadFolder(f"the data folder {path} cannot be used: {error}") from error
-    return open_folder(path)
+    return open_folder(path, kek)
 
 
 def joined_folder(
@@ -100,16 +122,17 @@ def first_peers(path: Path) -> list[str]:
     return sorted(identity.get("first_peers", {}).values())
 
 
-def open_folder(path: Path) -> Folder:
-    """Raises BadFolder."""
+def open_folder(path: Path, kek: bytes | None = None) -> Folder:
+    """`kek`: the key that was given instead of the folder's own. Raises BadFolder."""
     try:
+        _check_owner(path)
         identity: dict[str, Any] = json.loads(_private(path / "identity.json"))
         token = path / "admin.token"
         folder = Folder(
             path.absolute(),
             str(identity["cluster_id"]),
             str(identity["master_id"]),
-            _private(path / "kek"),
+            _private(path / "kek") if kek is None else kek,
             _private(token).decode().strip() if token.exists() else None,
             dict(identity.get("first_peers", {})),
         )
@@ -119,6 +142,8 @@ def open_folder(path: Path) -> Folder:
         ) from error
     except (OSError, ValueError) as error:
         raise BadFolder(f"the data folder {path} cannot be used: {error}") from error
+    if kek is not None and (path / "kek").exists() and _private(path / "kek") != kek:
+        raise BadFolder(f"{path}/kek is another key than the one that was given: move one away")
     if len(folder.kek) != KEK_BYTES:
         raise BadFolder(f"{path}/kek must be {KEK_BYTES} bytes: put back the file that was here")
     if identity.get("started") and not ((path / "log").exists() or (path / "raft").exists()):
@@ -164,6 +189,17 @@ def write_private(path: Path, content: bytes) -> None:
 def _write_if_missing(path: Path, content: bytes) -> None:
     if not path.exists():
         write_private(path, content)
+
+
+def _check_owner(path: Path) -> None:
+    found = path.stat()
+    if found.st_uid != os.geteuid():
+        raise BadFolder(
+            f"{path} belongs to user {found.st_uid}, and this process is user {os.geteuid()}:"
+            f" run it as that user, or chown -R {os.geteuid()} {path}"
+        )
+    if found.st_mode & 0o077:
+        raise BadFolder(f"{path} can be read by others: chmod 700 {path}")
 
 
 def _private(path: Path) -> bytes:

@@ -2,11 +2,19 @@
 
 from pathlib import Path
 
+from orca_common.credentials import JOIN_TOKEN, credential
 from orca_common.env import Env
 from orca_common.version import orca_version
 from orca_master.app import joining
 from orca_master.app.config import MasterConfig
-from orca_master.app.folder import Folder, advertised, found_folder, is_new, open_folder
+from orca_master.app.folder import (
+    Folder,
+    advertised,
+    found_folder,
+    given_key,
+    is_new,
+    open_folder,
+)
 from orca_master.app.schema import SCHEMA
 from orca_master.cluster.model import Master
 from orca_proto.join import parse
@@ -18,15 +26,16 @@ async def at_home(env: Env, settings: MasterConfig) -> Folder:
     Raises BadFolder, CannotJoin, NotAToken, OSError.
     """
     path = Path(settings.data_dir)
+    kek = given_key(settings.kek_file)
     if not settings.join:
-        return found_folder(env, path)
+        return found_folder(env, path, kek)
     if is_new(path):
         token = parse(_token(settings))
         peers = _peers(settings)
         await joining.enrol(settings.join, token, name=settings.name, peers=peers, folder=path)
-    if not (path / "kek").exists():
+    if kek is None and not (path / "kek").exists():
         await joining.fetch_key(path)
-    return open_folder(path)
+    return open_folder(path, kek)
 
 
 def myself(settings: MasterConfig, folder: Folder) -> Master:
@@ -49,10 +58,10 @@ def _peers(settings: MasterConfig) -> str:
 
 
 def _token(settings: MasterConfig) -> str:
-    text = settings.join_token
-    if not text and settings.join_token_file:
+    text, file = settings.join_token, settings.join_token_file or credential(JOIN_TOKEN)
+    if not text and file:
         try:
-            text = Path(settings.join_token_file).read_text()
+            text = Path(file).read_text()
         except OSError as error:
             raise joining.CannotJoin(f"the join token cannot be read: {error}") from error
     if not text:

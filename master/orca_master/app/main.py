@@ -3,14 +3,15 @@
 import asyncio
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from orca_common.config import BadConfig, load
-from orca_common.daemon import FAILED_EXIT, USAGE_EXIT, causes, leave, until_signalled
-from orca_common.logs import configure_logs
+from orca_common.config import load
+from orca_common.daemon import FAILED_EXIT, USAGE_EXIT, Hangup, causes, leave, until_signalled
+from orca_common.logs import configure_logs, set_level
 from orca_common.version import orca_version
 from orca_master.app.config import MasterConfig
 from orca_master.app.daemon import serve
@@ -51,15 +52,19 @@ def main(config: Path | None, join: tuple[str, ...], **flags: Any) -> None:
     default = Path("/etc/orca/master.toml")
     file = config or (default if default.exists() else None)
     flags["join"] = list(join) or None
+    read = partial(
+        load, MasterConfig, file=file, environ=os.environ, prefix="ORCA_MASTER_", flags=flags
+    )
     try:
-        settings = load(
-            MasterConfig, file=file, environ=os.environ, prefix="ORCA_MASTER_", flags=flags
-        )
-    except BadConfig as error:
+        settings = read()
+        configure_logs(level=settings.log_level, as_json=settings.log_json)
+    except ValueError as error:
         sys.exit(leave(str(error), USAGE_EXIT))
-    configure_logs(level=settings.log_level, as_json=settings.log_json)
+    os.umask(0o077)
+    hangup = Hangup()
+    hangup.on("log_level", lambda: set_level(read().log_level))
     try:
-        asyncio.run(until_signalled(serve(settings)))
+        asyncio.run(until_signalled(serve(settings, hangup), hangup=hangup))
     except BaseException as error:
         _leave_on_known(error)
         raise

@@ -103,6 +103,11 @@ class GrowingLog:
     def age(self) -> float:
         return self._now.age
 
+    @property
+    def stalled(self) -> float:
+        """See `Log.stalled`. A change of the log writes a whole state: it takes its time."""
+        return 0.0 if self._is_changing else self._now.stalled
+
     async def close(self) -> None:
         await self._now.close()
 

@@ -124,6 +124,11 @@ class Log(Protocol):
         """
         ...
 
+    @property
+    def stalled(self) -> float:
+        """Seconds for which the log has been at one piece of its work: a disk that hangs shows here."""
+        ...
+
     async def close(self) -> None:
         """Make durable what is not, let go of files and sockets."""
         ...

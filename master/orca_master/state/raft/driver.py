@@ -83,6 +83,7 @@ class Driver:
         self._has_synced = False
         self._is_stalled = False
         self._is_syncing = False
+        self._turned_at = env.monotonic()
         self._is_handing_over = False
         self._asked_to_take_over = False
         self._leaves_at: float | None = None
@@ -166,11 +167,18 @@ class Driver:
     async def drive(self, engine: Engine) -> None:
         self._engine = engine
         while True:
+            self._turned_at = self._env.monotonic()
             await self._network.wait(self._seconds_to_wait())
             if self._is_stalled and not self._try_to_resume():
                 await asyncio.sleep(FULL_DISK_RETRY_SECONDS)
                 continue
             await self._turn(engine)
+
+    @property
+    def stalled(self) -> float:
+        """See `Log.stalled`."""
+        longest = max(LONGEST_WAIT_SECONDS, FULL_DISK_RETRY_SECONDS)
+        return max(0.0, self._env.monotonic() - self._turned_at - longest)
 
     async def show_life(self, engine: Engine, *, every_seconds: float) -> None:
         """A leader whose disk is slow is heard all the same: only what may leave early leaves."""

@@ -161,6 +161,11 @@ class RaftLog:
         """See `Log.age`."""
         return self._engine.age
 
+    @property
+    def stalled(self) -> float:
+        """See `Log.stalled`."""
+        return self._driver.stalled
+
     async def transfer(self) -> bool:
         """Hand leadership to the follower that has the whole log, while `run` runs.
 

@@ -61,6 +61,7 @@ class SoloLog:
         self._entries_since_snapshot = 0
         self._bytes_since_snapshot = 0
         self._pace = Pace()
+        self._writing_since: float | None = None
         # As long as there are callers waiting; the store waits for one at a time.
         self._proposals: deque[_Proposal] = deque()
         self._under_way: list[_Proposal] = []
@@ -136,6 +137,12 @@ class SoloLog:
     def age(self) -> float:
         """See `Log.age`. There is nobody else who could have something newer."""
         return 0.0
+
+    @property
+    def stalled(self) -> float:
+        """See `Log.stalled`."""
+        since = self._writing_since
+        return 0.0 if since is None else self._env.monotonic() - since
 
     async def close(self) -> None:
         """Let go of the folder. Everything acknowledged is durable already."""
@@ -220,6 +227,7 @@ class SoloLog:
             for number, proposal in enumerate(group, 1)
         ]
         self._under_way = group
+        self._writing_since = self._env.monotonic()
         try:
             if self._pace.is_slow:
                 await self._env.threads.run(lambda: self._append(entries))
@@ -236,6 +244,8 @@ class SoloLog:
             return
         except OSError as error:
             raise LogFailed(f"the log cannot be written: {error}") from error
+        finally:
+            self._writing_since = None
         for proposal in group:
             self._index += 1
             answer = self._apply(proposal.entry)
