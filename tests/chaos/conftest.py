@@ -8,7 +8,14 @@ import pytest
 
 from chaos.shim import compile_shim
 
+ONLY_LONG = ("test_boot.py",)
+"""A group of `make chaos` that has no short form."""
 NETWORK_TOOLS = ("ip", "iptables", "nsenter", "tc", "mount")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    is_left_out = collection_path.name in ONLY_LONG and not config.getoption("--long")
+    return True if is_left_out else None
 
 
 @pytest.fixture(scope="session")

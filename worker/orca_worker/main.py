@@ -117,10 +117,12 @@ async def serve(settings: WorkerConfig) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(agent.run())
             group.create_task(session.run())
+            group.create_task(show_life(lambda: 0.0))
+            # Ready without a master, too: what runs here needs its worker also while none is up.
+            notify("READY=1", "STATUS=looking for a master")
             await session.connected.wait()
             settle_memory()
-            group.create_task(show_life(lambda: 0.0))
-            notify("READY=1", "STATUS=connected")
+            notify("STATUS=connected")
     finally:
         notify("STOPPING=1")
         for runtime in runtimes.values():

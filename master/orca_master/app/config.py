@@ -18,7 +18,8 @@ class MasterConfig(ConfigModel, frozen=True):
     bind: str = "0.0.0.0"
     """The address that all ports listen on."""
     advertise: str = ""
-    """Where others reach this master; empty: `bind`, or this host's name if that is a wildcard."""
+    """Where others reach this master; empty: `bind`, or if that is a wildcard, the address
+    that this machine has towards the rest of the world."""
     api_port: Port = 6880
     grpc_port: Port = 6881
     peer_port: Port = 6882

@@ -209,7 +209,21 @@ def _private(path: Path) -> bytes:
 
 
 def advertised(bind: str, advertise: str) -> str:
-    """The host under which others reach this master."""
-    if advertise:
-        return advertise
-    return socket.getfqdn() if bind in ("", "0.0.0.0", "::") else bind
+    """The host under which others reach this master, as it stands in a URL."""
+    host = advertise or (_own_address() if bind in ("", "0.0.0.0", "::") else bind)
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def _own_address() -> str:
+    """The address that this machine has towards the rest of the world. No packet is sent.
+
+    Not its name: few names are known on all machines of a cluster without somebody's doing.
+    """
+    for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as towards:
+                towards.connect((elsewhere, 9))
+                return str(towards.getsockname()[0])
+        except OSError:
+            continue
+    return "127.0.0.1"
