@@ -80,7 +80,8 @@ bench: setup ## Measure against peers and floors in the same run (needs a contai
 	$(BIN)/python bench/idle.py
 	-$(BIN)/python bench/state.py
 	-$(BIN)/python bench/raft.py
-	-$(BIN)/python bench/door.py
+	-$(BIN)/python bench/api.py
+	-$(BIN)/python bench/slow.py
 
 define chaos_group
 @echo "chaos: $(1)"

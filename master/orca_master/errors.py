@@ -13,6 +13,7 @@
     │   ├── TooSlow            408  the request did not come in time
     │   ├── TooLarge           413
     │   ├── UnsupportedMediaType  415
+    │   ├── ExpectationFailed  417
     │   └── KeyReused          422  an Idempotency-Key that was used for another request
     └── Trouble            Orca cannot do it now; asking again later may help
         ├── NotLeader          503  nothing was changed
@@ -86,6 +87,10 @@ class MethodNotAllowed(Refusal):
     status = 405
     code = "METHOD_NOT_ALLOWED"
 
+    def __init__(self, method: str, allowed: Sequence[str]) -> None:
+        self.allowed = ", ".join(allowed)
+        super().__init__(f"{method} is not possible here; possible: {self.allowed}")
+
 
 class Conflict(Refusal):
     status = 409
@@ -126,6 +131,11 @@ class TooSlow(Refusal):
 class UnsupportedMediaType(Refusal):
     status = 415
     code = "UNSUPPORTED_MEDIA_TYPE"
+
+
+class ExpectationFailed(Refusal):
+    status = 417
+    code = "EXPECTATION_FAILED"
 
 
 class KeyReused(Refusal):

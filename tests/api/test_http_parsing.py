@@ -6,13 +6,15 @@ Requests are written by hand onto a socket, as no client library would let them 
 import asyncio
 import gzip
 import json
+import re
+import socket
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
 
-from inprocess import InProcess
+from inprocess import InProcess, eventually
 from orca_master.http import doorman, sending, server
 
 DEPLOY = "/api/v1/deploy"
@@ -308,3 +310,87 @@ async def test_a_fault_of_ours_is_a_500_once_and_names_itself_ht_29(
     assert answer.json["request_id"] in answer.json["error"]
     assert "secret detail" not in answer.text
     assert (await cluster.call("GET", "/api/v1/status")).status == 200
+
+
+async def test_an_answer_to_head_has_no_body_and_the_connection_goes_on(cluster: InProcess) -> None:
+    head = a_request(cluster, b"", method="HEAD", path="/api/v1/health")
+    parts = urlsplit(cluster.api)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    writer.write(head + a_request(cluster, b"", method="GET", path="/api/v1/health"))
+    first = await reader.readuntil(b"\r\n\r\n")
+    assert first.startswith(b"HTTP/1.1 405 ")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("version", "asked", "told", "goes_on"),
+    [
+        ("1.1", "", None, True),
+        ("1.1", "Connection: close\r\n", "close", False),
+        ("1.0", "", "close", False),
+        ("1.0", "Connection: keep-alive\r\n", "keep-alive", True),
+    ],
+)
+async def test_a_connection_is_kept_as_the_client_wants_it(
+    cluster: InProcess, version: str, asked: str, told: str | None, goes_on: bool
+) -> None:
+    raw = f"GET /api/v1/health HTTP/{version}\r\nHost: x\r\n{asked}\r\n".encode()
+    parts = urlsplit(cluster.api)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    writer.write(raw)
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    assert re.findall(r"\r\nConnection: (\S+)", head) == ([told] if told else [])
+    assert re.search(r"\r\nDate: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\n", head)
+    length = re.search(r"\r\nContent-Length: (\d+)\r\n", head)
+    assert length is not None
+    await reader.readexactly(int(length[1]))
+    if goes_on:
+        writer.write(raw)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+    else:
+        async with asyncio.timeout(20):
+            assert await reader.read() == b""
+    writer.close()
+
+
+async def test_who_waits_for_a_go_ahead_is_told_to_send(cluster: InProcess) -> None:
+    body = a_deploy(replicas=0)
+    raw = a_request(cluster, body, path=f"{DEPLOY}?wait=false", headers="Expect: 100-continue\r\n")
+    head, _, _ = raw.partition(b"\r\n\r\n")
+    parts = urlsplit(cluster.api)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    writer.write(head + b"\r\n\r\n")
+    async with asyncio.timeout(20):
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 202 ")
+    writer.close()
+
+
+async def test_a_path_may_be_written_in_percents(cluster: InProcess) -> None:
+    raw = a_request(cluster, b"", method="GET", path="/api/v1/%73tatus?proj%65ct=a")
+    status, text = await exchange(cluster, raw)
+    assert (status, '{"services":[]}' in text) == (200, True)
+
+
+async def test_a_body_that_is_not_packed_as_its_head_says(cluster: InProcess) -> None:
+    raw = a_request(cluster, b"no gzip at all", headers="Content-Encoding: gzip\r\n")
+    assert (await exchange(cluster, raw))[0] == 400
+
+
+async def test_whoever_leaves_small_answers_unread_is_closed_ht_23(
+    cluster: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them fit into the system's buffers: only the system knows that they are not read."""
+    monkeypatch.setattr(doorman, "UNREAD_SECONDS", 1)
+    parts = urlsplit(cluster.api)
+    this = psutil.Process()
+    before = this.num_fds()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((parts.hostname, parts.port))
+        client.sendall(a_request(cluster, b"", method="GET", path="/api/v1/openapi.json") * 3)
+        await eventually(lambda: this.num_fds() == before + 2)  # both ends are in this process
+        await eventually(lambda: this.num_fds() == before + 1, seconds=30.0)
+    assert (await cluster.call("GET", "/api/v1/health")).status == 200

@@ -239,15 +239,21 @@ async def test_one_master_grows_to_three_and_what_runs_goes_on(tmp_path: Path) -
 
 
 async def trail(cluster: RealCluster, api: str) -> list[str]:
-    """What this very master's history says."""
+    """All that this very master's history says, page by page."""
     headers = {"Authorization": f"Bearer {cluster.token}"}
+    path = "/api/v1/audit?consistency=stale&limit=1000"
+    found: list[str] = []
+    before = ""
     async with aiohttp.ClientSession(api, headers=headers) as http, asyncio.timeout(60):
         while True:
-            path = "/api/v1/audit?consistency=stale&limit=1000"
-            async with http.get(path) as response:
-                answer = await response.json()
+            async with http.get(path + before) as response:
+                page = await response.json()
                 if response.status == 200:
-                    return [f"{e['action']} {e['resource']}" for e in answer["events"]]
+                    found += [f"{e['action']} {e['resource']}" for e in page["events"]]
+                    if page["next"] is None:
+                        return found
+                    before = f"&before={page['next']}"
+                    continue
             await asyncio.sleep(0.05)
 
 

@@ -151,7 +151,7 @@ class Doors:
                 await follower.next()
                 check_not_older(store.state)
 
-    def _peer_of(self, request: web.Request) -> str:
+    def _peer_of(self, request: web.BaseRequest) -> str:
         """The master at the other end of the masters' port. Raises Forbidden for one that left."""
         transport = request.transport
         tls = transport.get_extra_info("ssl_object") if transport else None

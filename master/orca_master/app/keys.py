@@ -5,9 +5,10 @@ from orca_master.app.folder import Folder
 from orca_master.cluster import pki
 from orca_master.cluster.masters.operations import found_master
 from orca_master.cluster.model import AUTHORITY, CLUSTER, Authority, Master
-from orca_master.errors import NotReady
+from orca_master.errors import NotReady, Unauthenticated
+from orca_master.identity.callers import Callers
 from orca_master.identity.model import Principal, Role
-from orca_master.identity.operations import authenticate, create_token
+from orca_master.identity.operations import create_token
 from orca_master.state.transaction import Transaction
 
 NO_STATE = "this master does not have the cluster's state yet: it has to reach the other masters"
@@ -20,6 +21,7 @@ class Keys:
         self._core = core
         self._folder = folder
         self._signer: pki.Signer | None = None
+        self._callers = Callers()
 
     @property
     def are_known(self) -> bool:
@@ -36,9 +38,13 @@ class Keys:
 
     def authenticated(self, authorization: str | None) -> Principal:
         """Raises Unauthenticated; NotReady while nobody's token can be known."""
-        if self._core.store.state.get(CLUSTER, "cluster") is None:
-            raise NotReady(NO_STATE)
-        return authenticate(self._core.store.state, authorization, now=self._core.env.now())
+        state = self._core.store.state
+        try:
+            return self._callers.authenticate(state, authorization, now=self._core.env.now())
+        except Unauthenticated:
+            if state.get(CLUSTER, "cluster") is None:
+                raise NotReady(NO_STATE) from None
+            raise
 
 
 async def found(core: MasterCore, folder: Folder, me: Master, *, cluster_name: str) -> None:

@@ -1,15 +1,19 @@
 """Connections that say nothing, or too slowly, are not kept.
 
 The framework waits for ever for the head of a request. Here a connection has so many seconds to
-send a whole head, the first as each later one, or it is closed.
+send a whole head, the first as each later one, or it is closed. One that does not read what it asked
+for is closed by the system: answers that fit in its buffers have left, as far as we know.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 
 HEAD_SECONDS = 10.0
 IDLE_SECONDS = 75.0
 """Between two requests of one connection."""
+UNREAD_SECONDS = 20
+"""How long the system keeps what a client does not take from it."""
 LOOK_EVERY_SECONDS = 0.5
 
 
@@ -68,10 +72,18 @@ class _Arrival(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
+        _give_up_unread(transport)
         protocol = self._doorman.make()
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         self._doorman.expect(transport, HEAD_SECONDS)
+
+
+def _give_up_unread(transport: asyncio.Transport) -> None:
+    """Linux only; elsewhere what has left for the system stays there until the connection is idle."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        of_system: socket.socket = transport.get_extra_info("socket")
+        of_system.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECONDS * 1000)
 
 
 def _abort(transport: asyncio.BaseTransport) -> None:

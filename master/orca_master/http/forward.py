@@ -93,7 +93,7 @@ class Forwarder:
             await self._session.close()
 
     async def pass_on(
-        self, address: str, request: web.Request, body: bytes, *, request_id: str
+        self, address: str, request: web.BaseRequest, body: bytes, *, request_id: str
     ) -> web.StreamResponse:
         """The leader's answer. Raises NotLeader (nothing was done) and OutcomeUnknown."""
         headers = [
@@ -184,7 +184,7 @@ class Forwarder:
         return self._session
 
 
-def client_of(request: web.Request) -> str:
+def client_of(request: web.BaseRequest) -> str:
     """The address that the client connected from."""
     peer = request.transport.get_extra_info("peername") if request.transport else None
     return f"{peer[0]}:{peer[1]}" if peer else "unknown"
@@ -194,7 +194,7 @@ def _end_to_end(headers: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]
     return ((name, value) for name, value in headers if name.lower() not in _OF_ONE_HOP)
 
 
-async def _copy(answer: aiohttp.ClientResponse, request: web.Request) -> web.StreamResponse:
+async def _copy(answer: aiohttp.ClientResponse, request: web.BaseRequest) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.status, reason=answer.reason)
     for name, value in _end_to_end(answer.headers.items()):
         response.headers.add(name, value)

@@ -61,15 +61,13 @@ def once_key(tenant: str, key: str, *, method: str, target: str, body: bytes) ->
 
 
 async def update_once(
-    store: Store, once: OnceKey | None, fn: Callable[[Transaction], T], *, now: float
+    store: Store, once: OnceKey, fn: Callable[[Transaction], T], *, now: float
 ) -> T:
     """`store.update(fn)`, or what it gave when it was first done under this key.
 
     The result must be JSON: what comes back of a tuple is a list, whether it is the first time or
     not. Raises KeyReused, and what `store.update` raises.
     """
-    if once is None:
-        return await store.update(fn)
 
     def change(tx: Transaction) -> bytes:
         before = tx.get(DONE, once.tenant, once.key)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, Generic, Protocol, TypeVar
 
+import msgspec
 from pydantic import BaseModel, ConfigDict
 
 from orca_master.errors import Forbidden
@@ -61,8 +62,7 @@ class NoQuery(QueryModel):
     """Takes no query parameters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[Q, B]):
+class Call(msgspec.Struct, Generic[Q, B], frozen=True):
     """What a handler gets. `caller` is None on open routes only."""
 
     path: Mapping[str, str]
@@ -94,8 +94,7 @@ class Call(Generic[Q, B]):
         return self.caller.name if self.caller is not None else "nobody"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """A value with a status of its own. A handler that returns a bare value answers 200."""
 
     value: object

@@ -6,6 +6,8 @@ surrogates, nesting without end. Each of these is read in two ways by two progra
 
 import json
 import re
+from email.message import Message
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from orca_master.errors import Invalid, Problem, UnsupportedMediaType
@@ -13,48 +15,66 @@ from orca_master.errors import Invalid, Problem, UnsupportedMediaType
 _MEDIA_TYPE = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json", re.ASCII)
 
 
-def check_media_type(content_type: str, charset: str | None) -> None:
-    """Raises UnsupportedMediaType for what does not say that it is JSON in UTF-8."""
-    if not _MEDIA_TYPE.fullmatch(content_type) or (charset or "utf-8").lower() != "utf-8":
+def check_media_type(content_type: str | None) -> None:
+    """Raises UnsupportedMediaType for a Content-Type that does not say that it is JSON in UTF-8."""
+    if not _is_json(content_type or "application/octet-stream"):
         raise UnsupportedMediaType(
             "the body must be JSON in UTF-8: send the header Content-Type: application/json"
         )
 
 
+@lru_cache(maxsize=64)
+def _is_json(content_type: str) -> bool:
+    message = Message()
+    message["Content-Type"] = content_type
+    charset = message.get_content_charset("utf-8")
+    return charset == "utf-8" and bool(_MEDIA_TYPE.fullmatch(message.get_content_type()))
+
+
 def check_json(raw: bytes) -> None:
     """Raises Invalid with every kind of mistake that makes these bytes no strict JSON."""
-    problems: list[str] = []
+    try:
+        text = raw.decode("utf-8")
+        _decoder.decode(text)
+    except (ValueError, RecursionError):
+        raise Invalid([Problem("", problem) for problem in _mistakes(raw)]) from None
+    if "\\u" in text and _has_half_surrogates(text):
+        raise Invalid([Problem("", "the body holds half a surrogate pair, which is no character")])
+
+
+def _mistakes(raw: bytes) -> list[str]:
+    """What is wrong with bytes that are known to be no strict JSON."""
+    twice: dict[str, None] = {}
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                twice[f"the key {key[:80]!a} comes twice in one object"] = None
+            seen.add(key)
+
     try:
         text = raw.decode("utf-8")
         json.loads(
-            text,
-            object_pairs_hook=lambda pairs: _check_pairs(pairs, problems),
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
+            text, object_pairs_hook=note, parse_constant=_refuse_constant, parse_float=_finite
         )
     except UnicodeDecodeError as error:
-        problems.append(f"the body is not UTF-8 (byte {error.start})")
+        return [f"the body is not UTF-8 (byte {error.start})"]
     except RecursionError:
-        problems.append("the body is nested too deeply")
+        return [*twice, "the body is nested too deeply"]
     except json.JSONDecodeError as error:
-        problems.append(
-            f"the body is not JSON: {error.msg}, line {error.lineno} column {error.colno}"
-        )
+        place = f"line {error.lineno} column {error.colno}"
+        return [*twice, f"the body is not JSON: {error.msg}, {place}"]
     except ValueError as error:
-        problems.append(f"the body is not JSON: {error}")
-    else:
-        if "\\u" in text and _has_half_surrogates(text):
-            problems.append("the body holds half a surrogate pair, which is no character")
-    if problems:
-        raise Invalid([Problem("", problem) for problem in dict.fromkeys(problems)])
+        return [*twice, f"the body is not JSON: {error}"]
+    if "\\u" in text and _has_half_surrogates(text):
+        return [*twice, "the body holds half a surrogate pair, which is no character"]
+    return list(twice)
 
 
-def _check_pairs(pairs: list[tuple[str, Any]], problems: list[str]) -> None:
-    seen: set[str] = set()
-    for key, _ in pairs:
-        if key in seen:
-            problems.append(f"the key {key[:80]!a} comes twice in one object")
-        seen.add(key)
+def _refuse_pairs(pairs: list[tuple[str, Any]]) -> None:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key comes twice")
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -66,6 +86,11 @@ def _finite(text: str) -> float:
     if number in (float("inf"), float("-inf")):
         raise ValueError(f"the number {text[:40]} is too large")
     return number
+
+
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_refuse_pairs, parse_constant=_refuse_constant, parse_float=_finite
+)
 
 
 def _has_half_surrogates(text: str) -> bool:

@@ -96,8 +96,8 @@ def is_expired(token: Token, now: float) -> bool:
     return bool(token.expires_at) and token.expires_at <= now
 
 
-def authenticate(view: View, authorization: str | None, *, now: float) -> Principal:
-    """The principal of an `Authorization` header's value. Raises Unauthenticated."""
+def token_of(view: View, authorization: str | None) -> Token:
+    """The token in an `Authorization` header's value. Raises Unauthenticated if there is none such."""
     if not authorization:
         raise Unauthenticated("missing token: send the header Authorization: Bearer <token>")
     scheme, _, secret = authorization.partition(" ")
@@ -107,13 +107,12 @@ def authenticate(view: View, authorization: str | None, *, now: float) -> Princi
     wanted = digest(secret)
     for token in view.find(TOKENS, "sha256", wanted):
         if hmac.compare_digest(token.sha256, wanted):
-            if is_expired(token, now):
-                raise Unauthenticated(f"the token {token.name} has expired")
-            return _principal(token)
+            return token
     raise Unauthenticated("invalid token")
 
 
-def _principal(token: Token) -> Principal:
+def principal(token: Token) -> Principal:
+    """Whom a request with this token speaks for."""
     permissions = PERMISSIONS[token.role]
     if token.project:
         permissions &= PROJECT_PERMISSIONS

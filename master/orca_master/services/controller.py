@@ -47,7 +47,7 @@ class ServicesController:
         """One transaction for the batch; if it fails, one for each, so that one bad row stops one
         service only."""
         try:
-            await self._store.update(lambda tx: self._reconcile(tx, owners))
+            await self._store.tend(lambda tx: self._reconcile(tx, owners))
         except Trouble:
             raise
         except Exception as error:
@@ -72,7 +72,7 @@ class ServicesController:
     async def _place(self) -> None:
         plan = plan_placements(self._store.state, now=self._env.now())
         for batch in _batches(plan, PLACED_PER_TRANSACTION):
-            await self._store.update(partial(take_placements, placements=batch))
+            await self._store.tend(partial(take_placements, placements=batch))
 
     def _owners(self, changed: Changed) -> set[str]:
         now = self._env.now()

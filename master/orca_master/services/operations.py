@@ -40,15 +40,28 @@ def deploy(
     before = tx.get(SERVICES, tenant, project, name)
     if before is None:
         after = Service(tenant, project, name, spec, replicas, 1, created_at=now, updated_at=now)
+    elif _is_wanted(before, spec, replicas):
+        after = before
     else:
-        revision = before.revision if before.spec == spec else before.revision + 1
-        wanted = replace(
-            before, spec=spec, replicas=replicas, revision=revision, stopped=False, purge=False
+        after = replace(
+            before,
+            spec=spec,
+            replicas=replicas,
+            revision=before.revision + (before.spec != spec),
+            stopped=False,
+            purge=False,
+            updated_at=now,
         )
-        after = before if wanted == before else replace(wanted, updated_at=now)
-    tx.put(SERVICES, after)
+    if after is not before:
+        tx.put(SERVICES, after)
     _try_again_now(tx, after)
     return Accepted(after, after is not before)
+
+
+def _is_wanted(service: Service, spec: ServiceSpec, replicas: int) -> bool:
+    """Whether this is wanted of it already."""
+    is_running = not service.stopped and not service.purge
+    return is_running and service.replicas == replicas and service.spec == spec
 
 
 def _try_again_now(tx: Transaction, service: Service) -> None:

@@ -75,6 +75,9 @@ class PlacementIn(StrictModel):
     labels: dict[str, str] = Field(default_factory=dict)
 
 
+_ANYWHERE = PlacementIn()
+
+
 class ServiceIn(StrictModel):
     name: Name
     project: Name = "default"
@@ -90,7 +93,8 @@ class ServiceIn(StrictModel):
     env: dict[str, str] = Field(default_factory=dict, max_length=1000)
     resources: ResourcesIn = ResourcesIn()
     internal: bool = False
-    placement: PlacementIn = PlacementIn()
+    # From a factory: a default that holds a dict is copied deeply for every service.
+    placement: PlacementIn = Field(default_factory=lambda: _ANYWHERE)
     pull_policy: Annotated[str, Field(pattern="^(missing|always|never)$")] = "missing"
     stop_grace_seconds: Annotated[float, Field(ge=0, le=3600)] = 10.0
     user: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_.:-]*$")] = ""
@@ -143,7 +147,8 @@ class ServiceIn(StrictModel):
 
     def secrets(self) -> list[str]:
         """The keys of all `${secrets.KEY}` in its environment, sorted."""
-        return sorted({key for value in self.env.values() for key in _SECRET.findall(value)})
+        referring = [value for value in self.env.values() if "${secrets." in value]
+        return sorted({key for value in referring for key in _SECRET.findall(value)})
 
 
 class DeployIn(StrictModel):

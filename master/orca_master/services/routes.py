@@ -104,13 +104,15 @@ class ServiceRoutes:
 
     async def deploy(self, call: Call[payload.DeployQuery, payload.DeployIn]) -> Reply:
         """Answers when each outcome is known: 200 all, 206 some, 500 none; 202 with wait=false."""
-        items = call.body.services
-        for item in items:
+        ready: list[payload.ServiceIn] = []
+        errors: list[str] = []
+        for item in call.body.services:
             call.scope(item.project)
-        errors = [
-            f"{item.name}: secret {key} does not exist" for item in items for key in item.secrets()
-        ]
-        accepted = await self._accept(call, [item for item in items if not item.secrets()], errors)
+            lacking = [f"{item.name}: secret {key} does not exist" for key in item.secrets()]
+            errors += lacking
+            if not lacking:
+                ready.append(item)
+        accepted = await self._accept(call, ready, errors)
         if not call.query.wait:
             names = [service.name for service in accepted]
             return Reply({"deployed": [], "errors": errors, "accepted": names}, 202)
@@ -250,6 +252,8 @@ class ServiceRoutes:
         return {"ok": "stop all", "stopped": await self._once(call, stop)}
 
     async def _once(self, call: Call[Any, Any], fn: Callable[[Transaction], T]) -> T:
+        if call.once is None:
+            return await self.store.update(fn)
         return await update_once(self.store, call.once, fn, now=self.env.now())
 
     def _stop_each(self, tx: Transaction, call: Call[Any, None], found: list[Service]) -> list[str]:

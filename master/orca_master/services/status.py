@@ -3,14 +3,18 @@
 from collections.abc import Collection
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from orca_master.cluster.model import NODES
 from orca_master.cluster.operations import down_nodes
 from orca_master.services.model import SERVICES, Service
 from orca_master.services.outcome import describe_end
+from orca_master.state.rows import State
 from orca_master.state.transaction import View
 from orca_master.tasks.model import TASKS, Task, TaskState, Wanted
+
+_encoder = msgspec.json.Encoder()
 
 STATUSES = ("running", "updating", "degraded", "pending", "failed", "stopped")
 
@@ -26,19 +30,20 @@ def all_statuses(view: View, tenant: str, project: str | None) -> list[dict[str,
 
 
 class Statuses:
-    """`all_statuses`, made once for each version of the state: nothing else has a part in them."""
+    """`all_statuses` as JSON, made once until something changes in the tables that have a part in it."""
 
     def __init__(self) -> None:
-        self._of: View | None = None
-        self._made: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
+        self._of: State | None = None
+        self._made: dict[tuple[str, str | None], msgspec.Raw] = {}
 
-    def at(self, view: View, tenant: str, project: str | None) -> list[dict[str, Any]]:
-        """Not to be changed by the caller."""
-        if view is not self._of:
-            self._of, self._made = view, {}
+    def at(self, state: State, tenant: str, project: str | None) -> msgspec.Raw:
+        if state is not self._of:
+            if self._of is None or not state.has_same(self._of, SERVICES, TASKS, NODES):
+                self._made = {}
+            self._of = state
         key = tenant, project
         if key not in self._made:
-            self._made[key] = all_statuses(view, tenant, project)
+            self._made[key] = msgspec.Raw(_encoder.encode(all_statuses(state, tenant, project)))
         return self._made[key]
 
 

@@ -6,12 +6,10 @@ it to the machine. Nothing above `state/` knows which log runs. Why it has this 
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class Leadership:
+class Leadership(NamedTuple):
     """Who leads. `term` grows with every election; orders to workers carry it.
 
     `is_leader` turns True only when every entry of earlier terms is applied here, so the state that

@@ -89,6 +89,12 @@ class State:
     def count(self, table: Table[Any]) -> int:
         return len(self._rows(table.name))
 
+    def has_same(self, other: "State", *tables: Table[Any]) -> bool:
+        """Whether nothing has changed in these tables between the two states. Never wrongly True."""
+        return all(
+            self._tables.get(table.name) is other._tables.get(table.name) for table in tables
+        )
+
     def cell(self, table: str, key: Key) -> Cell | None:
         return self._rows(table).get(key)
 

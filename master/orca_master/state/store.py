@@ -41,6 +41,7 @@ log = get_logger("state")
 class _Waiting:
     run: Callable[[Transaction], Any]
     budget_seconds: float
+    wants_proof: bool
     answer: "asyncio.Future[Any]"
     result: Any = None
     refusal: Exception | None = None
@@ -168,11 +169,24 @@ class Store:
         A result without a write, and a refusal, is given only when the log has confirmed the state
         that it was made from: a master that was cut off, or a failed commit, misleads nobody.
         """
-        waiting = _Waiting(fn, budget_seconds, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
-        self._wake.set()
-        result: T = await waiting.answer
+        result: T = await self._enqueue(fn, budget_seconds, wants_proof=True)
         return result
+
+    async def tend(self, fn: Callable[[Transaction], object]) -> None:
+        """As `update`, for a loop that looks again when something changes.
+
+        That there was nothing to write needs no proof, so it takes no round to the other masters,
+        which everybody else would have to wait for.
+        """
+        await self._enqueue(fn, TRANSACTION_SECONDS, wants_proof=False)
+
+    def _enqueue(
+        self, fn: Callable[[Transaction], Any], budget_seconds: float, *, wants_proof: bool
+    ) -> "asyncio.Future[Any]":
+        answer = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(fn, budget_seconds, wants_proof, answer))
+        self._wake.set()
+        return answer
 
     async def fresh(self) -> State:
         """The state with everything that was committed anywhere before the call (linearizable)."""
@@ -248,7 +262,12 @@ class Store:
         if not group.ran:
             return
         try:
-            error = await (self._commit(base, group) if group.wrote else self._confirm())
+            if group.wrote:
+                error = await self._commit(base, group)
+            elif any(waiting.wants_proof for waiting in group.ran):
+                error = await self._confirm()
+            else:
+                error = None
         except BaseException:
             _answer(
                 group.ran,
@@ -259,28 +278,34 @@ class Store:
 
     def _run_waiting(self, base: State) -> _Group:
         group = _Group(base)
+        thread_time = self._env.clock.thread_time
+        started = thread_time()
         while self._waiting and len(group.ran) < MAX_FUNCTIONS_PER_ENTRY and group.size < MAX_BYTES:
             waiting = self._waiting.popleft()
             if waiting.answer.done():  # its caller has gone away
                 continue
             group.ran.append(waiting)
             try:
-                group.take(self._run(waiting, group.draft))
+                transaction, started = self._run(waiting, group.draft, started)
+                group.take(transaction)
             except Exception as error:  # the caller gets it; the writer goes on with the others
                 waiting.refusal = error
+                started = thread_time()
         return group
 
-    def _run(self, waiting: _Waiting, draft: State) -> Transaction:
+    def _run(self, waiting: _Waiting, draft: State, started: float) -> tuple[Transaction, float]:
+        """What came of it, and when it ended: the next one starts there. (Reading this clock is a
+        system call.) Raises what the function raises, and TooLarge."""
         budget, thread_time = waiting.budget_seconds, self._env.clock.thread_time
-        started = thread_time()
         transaction = Transaction(draft)
         waiting.result = waiting.run(transaction)
-        took = thread_time() - started
-        if budget < took <= budget * SECOND_RUN_WITHIN:
-            started = thread_time()
+        ended = thread_time()
+        if budget < ended - started <= budget * SECOND_RUN_WITHIN:
+            started = ended
             transaction = Transaction(draft)
             waiting.result = waiting.run(transaction)
-            took = thread_time() - started
+            ended = thread_time()
+        took = ended - started
         if took > budget:
             log.warning("transaction was refused", seconds=round(took, 3), run=str(waiting.run))
             raise TooLarge(
@@ -289,7 +314,7 @@ class Store:
             )
         if transaction.records:
             self._check_recordable()
-        return transaction
+        return transaction, ended
 
     def _check_recordable(self) -> None:
         if self._history is None:

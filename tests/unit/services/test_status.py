@@ -1,12 +1,16 @@
 """What is said of a service is what is true of its tasks."""
 
+from typing import Any
+
 import pytest
 
-from builders import a_service, a_task
+from builders import a_node, a_service, a_task
 from orca_master.app.schema import SCHEMA
+from orca_master.cluster.model import NODES, NodeState
+from orca_master.identity.model import TOKENS, Role, Token
 from orca_master.services.model import SERVICES, Service
 from orca_master.services.outcome import outcome, progress
-from orca_master.services.status import reason, status, word
+from orca_master.services.status import Statuses, reason, status, word
 from orca_master.state.rows import State
 from orca_master.state.transaction import Transaction
 from orca_master.tasks.model import TASKS, Task, TaskState, Wanted
@@ -109,3 +113,30 @@ def test_progress_says_what_is_waited_for() -> None:
     preparing = a_task(2, TaskState.PREPARING)
     said = progress(a_state(service, a_task(1), preparing), service)
     assert said == "1 of 2 replicas ready; replica 2 is getting its image"
+
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [
+        (SERVICES, a_service(2)),
+        (TASKS, a_task(1, healthy=False)),
+        (NODES, a_node(state=NodeState.DOWN)),
+    ],
+    ids=["services", "tasks", "nodes"],
+)
+def test_statuses_that_are_kept_are_never_those_of_before_a_change(table: Any, row: Any) -> None:
+    statuses, before = Statuses(), a_state(a_service(1), a_task(1))
+    shown = statuses.at(before, "default", None)
+    tx = Transaction(before)
+    tx.put(table, row)
+    after = statuses.at(tx.state, "default", None)
+    assert bytes(after) == bytes(Statuses().at(tx.state, "default", None)) != bytes(shown)
+
+
+def test_statuses_are_made_once_while_nothing_changes_that_has_a_part_in_them() -> None:
+    statuses, before = Statuses(), a_state(a_service(1), a_task(1))
+    shown = statuses.at(before, "default", None)
+    tx = Transaction(before)
+    tx.put(TOKENS, Token("t", "ci", Role.VIEWER, "00", 0.0))
+    assert statuses.at(tx.state, "default", None) is shown
+    assert statuses.at(tx.state, "default", "other") is not shown

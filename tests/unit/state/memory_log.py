@@ -12,6 +12,7 @@ class MemoryLog:
         self.machine: Machine
         self.entries: list[bytes] = []
         self.fails: list[BaseException] = []
+        self.barriers = 0
         self.barrier_fails: list[Exception] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -31,6 +32,7 @@ class MemoryLog:
         return self.machine.apply(bytes(bytearray(entry)))  # other bytes, as from another master
 
     async def barrier(self) -> None:
+        self.barriers += 1
         if self.barrier_fails:
             raise self.barrier_fails.pop(0)
 

@@ -227,6 +227,28 @@ class Burning:
         return "done"
 
 
+async def test_a_loop_that_had_nothing_to_write_asks_nobody_and_its_writes_are_commits():
+    log = MemoryLog()
+    async with a_store(log) as store:
+        await store.tend(lambda tx: tx.get(ROWS, "a"))
+        assert (log.barriers, len(log.entries)) == (0, 0)
+        await store.tend(put("a"))
+        assert (log.barriers, len(log.entries)) == (0, 1)
+        await asyncio.gather(store.tend(lambda tx: None), store.update(lambda tx: None))
+        assert (log.barriers, len(log.entries)) == (1, 1)
+
+
+async def test_a_loop_hears_that_its_change_was_refused_or_not_committed():
+    log = MemoryLog()
+    async with a_store(log) as store:
+        await store.tend(create("a"))
+        with pytest.raises(Conflict):
+            await store.tend(create("a"))
+        log.fails = [NotLeader("gone")]
+        with pytest.raises(NotLeader):
+            await store.tend(put("b"))
+
+
 async def test_a_function_over_its_budget_is_refused_and_the_others_of_its_group_go_on():
     log = MemoryLog()
     async with a_store(log, env := sim_env(1)) as store:

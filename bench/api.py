@@ -5,22 +5,29 @@
 `GET /api/v1/status` with 20 services, which a request of linearizable consistency cannot skip: a master
 alone has no round trip for it. *deploy* is `POST /api/v1/deploy?wait=false` of one service that is
 there already, with a check of the token, strict parsing, a transaction and a confirmed answer.
+
+The engine's API is asked too, if there is one: `GET /_ping` over its Unix socket. That is beyond wrk,
+so one Python client asks all of them in the same manner, a few callers at a time; it takes as long as
+they do, and the rates are to be compared with each other only.
 """
 
 import argparse
 import asyncio
+import os
 import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from table import machine, milliseconds, print_table, ratio
+from table import Gates, machine, milliseconds, percentile, print_table, ratio
 
 from orca import local
 from orca.client import Client
@@ -29,6 +36,8 @@ KIT_SHARE = 0.6
 """Of the bare handler's requests a second, at least."""
 SERVICES = 20
 PORT = 7460
+CALLERS = 8
+ENGINE = "/var/run/docker.sock"
 
 BARE = """
 import sys
@@ -113,58 +122,116 @@ async def fill(cluster: local.Cluster) -> bytes:
     ).stdout
 
 
+async def ask_in_turn(address: str, path: str, token: str, *, seconds: float) -> Measured:
+    """By `CALLERS` callers on a connection each. `address` is a URL, or the path of a Unix socket."""
+    told = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+    until, took = time.monotonic() + seconds, []
+
+    async def caller() -> None:
+        parts = urlsplit(address)
+        if parts.scheme:
+            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        else:
+            reader, writer = await asyncio.open_unix_connection(address)
+        while (started := time.monotonic()) < until:
+            writer.write(told)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"(?i)content-length: (\d+)", head)
+            if not head.startswith(b"HTTP/1.1 200") or length is None:
+                raise SystemExit(f"error: {address}{path} answered {head!r}")
+            await reader.readexactly(int(length[1]))
+            took.append(time.monotonic() - started)
+        writer.close()
+
+    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    return Measured(len(took) / seconds, percentile(took, 50), percentile(took, 99))
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=32)
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("error: wrk is not installed (Debian's package wrk)")
-    folder = Path(tempfile.mkdtemp(prefix="orca-bench-"))
+    folder, gates = Path(tempfile.mkdtemp(prefix="orca-bench-")), Gates()
     try:
         cluster = asyncio.run(
             local.up(folder, workers=0, port=PORT, runtime="process", say=lambda _: None)
         )
-        measure(cluster, options.rounds, options.seconds, options.connections)
+        body = asyncio.run(fill(cluster))
+        beside_bare(cluster, body, options, gates)
+        beside_the_engine(cluster, options)
     finally:
         local.down(folder, say=lambda _: None)
         shutil.rmtree(folder, ignore_errors=True)
+    sys.exit(1 if gates.missed else 0)
 
 
-def measure(cluster: local.Cluster, rounds: int, seconds: float, connections: int) -> None:
-    body, token, api = asyncio.run(fill(cluster)), cluster.token(), cluster.api[0]
+def beside_bare(
+    cluster: local.Cluster, body: bytes, options: argparse.Namespace, gates: Gates
+) -> None:
+    token, api = cluster.token(), cluster.api[0]
     service = '{"name": "s1", "command": ["true"], "replicas": 0, "env": {"A": "b"}}'
     deploy = POST.replace("{body}", '{"services": [' + service + "]}")
     small = b'{"deployed":[],"errors":[],"accepted":["s1"]}\n'
     found: dict[str, list[Measured]] = {}
-    how = {"token": token, "seconds": seconds, "connections": connections}
     with bare(PORT + 20, body) as large_url, bare(PORT + 21, small) as small_url:
-        for _ in range(rounds):
+        for _ in range(options.rounds):
             for name, url, script in (
                 ("status, bare", large_url, ""),
                 ("status, orca", f"{api}/api/v1/status", ""),
                 ("deploy, bare", small_url, deploy),
                 ("deploy, orca", f"{api}/api/v1/deploy?wait=false", deploy),
             ):
-                found.setdefault(name, []).append(load(url, script=script, **how))  # type: ignore[arg-type]
-    rows = []
-    for name, runs in found.items():
-        middle = statistics.median(run.per_second for run in runs)
-        reference = statistics.median(
-            run.per_second for run in found[name.split(",")[0] + ", bare"]
-        )
-        rows.append(
-            [
-                name,
-                f"{middle:,.0f}",
-                ratio(middle, reference),
-                milliseconds(statistics.median(run.p50 for run in runs)),
-                milliseconds(statistics.median(run.p99 for run in runs)),
-            ]
-        )
-    title = f"requests/s, {connections} connections, {rounds} rounds of {seconds:g} s, {machine()}"
+                measured = load(
+                    url,
+                    token,
+                    seconds=options.seconds,
+                    connections=options.connections,
+                    script=script,
+                )
+                found.setdefault(name, []).append(measured)
+    rates = {name: statistics.median(run.per_second for run in found[name]) for name in found}
+    rows = [row(name, runs, rates[f"{name.split(',')[0]}, bare"]) for name, runs in found.items()]
+    title = f"requests/s, {options.connections} connections, {options.rounds} rounds of"
+    title += f" {options.seconds:g} s, {machine()}"
     print_table(title, ["way", "requests/s", "/bare", "p50", "p99"], rows)
+    for name in ("status", "deploy"):
+        share = rates[f"{name}, orca"] / rates[f"{name}, bare"]
+        gates.at_least(f"{name}: requests/s beside a bare handler's", share, KIT_SHARE, "x")
+
+
+def row(name: str, runs: list[Measured], reference: float) -> list[str]:
+    rate = statistics.median(run.per_second for run in runs)
+    p50 = statistics.median(run.p50 for run in runs)
+    p99 = statistics.median(run.p99 for run in runs)
+    return [name, f"{rate:,.0f}", ratio(rate, reference), milliseconds(p50), milliseconds(p99)]
+
+
+def beside_the_engine(cluster: local.Cluster, options: argparse.Namespace) -> None:
+    if not os.path.exists(ENGINE):
+        print(f"no engine at {ENGINE}: not compared")
+        return
+    ways = {
+        "engine, ping": (ENGINE, "/_ping"),
+        "orca, health": (cluster.api[0], "/api/v1/health"),
+        "orca, status": (cluster.api[0], "/api/v1/status"),
+    }
+    found: dict[str, list[Measured]] = {}
+    for _ in range(options.rounds):
+        for name, (address, path) in ways.items():
+            measured = asyncio.run(
+                ask_in_turn(address, path, cluster.token(), seconds=options.seconds)
+            )
+            found.setdefault(name, []).append(measured)
+    reference = statistics.median(run.per_second for run in found["engine, ping"])
+    rows = [row(name, runs, reference) for name, runs in found.items()]
+    title = f"requests/s, one Python client, {CALLERS} callers, {machine()}"
+    print_table(title, ["way", "requests/s", "/engine", "p50", "p99"], rows)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,69 @@
+"""Which route a request is for."""
+
+import pytest
+
+from orca_master.errors import MethodNotAllowed, NotFound
+from orca_master.http.dialects import CLUSTER
+from orca_master.http.matching import RouteTable
+from orca_master.http.route import Open, Route
+
+
+def a_route(line: str) -> Route:
+    async def handle(call: object) -> object:
+        return line
+
+    return Route.of(line, Open.PUBLIC, handle, "", dialect=CLUSTER)
+
+
+LINES = [
+    "GET /a",
+    "POST /a",
+    "GET /a/{name}",
+    "DELETE /a/{name}",
+    "GET /a/list",
+    "GET /a/{name}/b/{id}",
+]
+
+
+def table() -> RouteTable:
+    return RouteTable(a_route(line) for line in LINES)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "line", "parts"),
+    [
+        ("GET", "/a", "GET /a", {}),
+        ("POST", "/a", "POST /a", {}),
+        ("GET", "/a/x", "GET /a/{name}", {"name": "x"}),
+        ("GET", "/a/list", "GET /a/list", {}),
+        ("DELETE", "/a/list", "DELETE /a/{name}", {"name": "list"}),
+        ("GET", "/a/x/b/y", "GET /a/{name}/b/{id}", {"name": "x", "id": "y"}),
+        ("GET", "/a/x%2Fy", "GET /a/{name}", {"name": "x/y"}),
+        ("GET", "/a/%252F", "GET /a/{name}", {"name": "%2F"}),
+    ],
+)
+def test_a_route_is_found_by_method_and_path(
+    method: str, path: str, line: str, parts: dict[str, str]
+) -> None:
+    route, found = table().find(method, path)
+    assert (f"{route.method} {route.path}", found) == (line, parts)
+
+
+@pytest.mark.parametrize("path", ["/", "", "/b", "/a/", "/a/x/", "/a/x/c", "/a//b/y", "//a"])
+def test_what_no_route_has_is_not_found(path: str) -> None:
+    with pytest.raises(NotFound):
+        table().find("GET", path)
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"), [("/a", "GET, POST"), ("/a/x", "DELETE, GET"), ("/a/list", "DELETE, GET")]
+)
+def test_another_method_is_told_which_are_possible(path: str, allowed: str) -> None:
+    with pytest.raises(MethodNotAllowed) as refused:
+        table().find("PUT", path)
+    assert refused.value.allowed == allowed
+
+
+def test_two_routes_of_one_method_and_path_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"two routes for GET /a/\{name\}"):
+        RouteTable([a_route("GET /a/{name}"), a_route("GET /a/{name}")])
