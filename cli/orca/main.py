@@ -12,7 +12,7 @@ COMMANDS = {
     "deploy": ("orca.commands.services", "Deploy services from files."),
     "status": ("orca.commands.services", "What runs, and why not."),
     "scale": ("orca.commands.services", "Change a service's number of replicas."),
-    "logs": ("orca.commands.services", "Output of a service's replicas."),
+    "logs": ("orca.commands.logs", "Output of a service's replicas, now and from now on."),
     "stop": ("orca.commands.services", "Stop services; they can be started again."),
     "rm": ("orca.commands.services", "Stop services and forget them."),
     "masters": ("orca.commands.masters", "The masters: who leads, and how to add one."),
@@ -42,17 +42,23 @@ class _Lazy(click.Group):
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--api", metavar="URL", help="Masters' addresses, with commas (ORCA_API).")
+@click.option("--context", metavar="NAME", help="A cluster of `orca context` (ORCA_CONTEXT).")
 @click.option("--token", metavar="TOKEN", help="A bearer token (better: ORCA_TOKEN).")
 @click.version_option(orca_version(), prog_name="orca")
 @click.pass_context
-def cli(ctx: click.Context, api: str | None, token: str | None) -> None:
+def cli(ctx: click.Context, api: str | None, context: str | None, token: str | None) -> None:
     """Orca runs your services on your servers.
 
     Without --api, ORCA_API and a context it talks to the local cluster that `orca up` started.
 
+    \b
+    orca up                            start a cluster here
+    orca deploy examples/two-services.json
+    orca status                        orca logs ticker -f
+
     Exit codes: 0 done, 1 refused or failed, 2 usage, 3 cannot reach a master, 4 not allowed.
     """
-    ctx.obj = {"api": api, "token": token}
+    ctx.obj = {"api": api, "context": context, "token": token}
 
 
 def main() -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import click
 import yaml
 
+from orca.show import clean_lines
+
 MAX_BYTES = 4 << 20
 
 
@@ -43,7 +45,7 @@ def read_services(path: str) -> list[dict[str, Any]]:
     except OSError as error:
         raise click.UsageError(f"{path}: {error.strerror}") from error
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise click.UsageError(f"{path}: not valid: {error}") from error
+        raise click.UsageError(f"{path}: not valid: {clean_lines(str(error))}") from error
     if isinstance(found, dict) and "services" in found:
         found = found["services"]
     elif isinstance(found, dict) and "service" in found:

@@ -70,11 +70,11 @@ async def _deploy_sample(folder: Path, cluster: local.Cluster) -> None:
         if answer["errors"]:
             show.error("; ".join(answer["errors"]))
             sys.exit(REFUSED_EXIT)
-        click.echo(f"sample service `{NAME}` runs as {why}")
+        show.say(f"sample service `{NAME}` runs as {why}")
         for running in await client.status():
             if running["name"] == NAME:
                 for task in running["tasks"]:
-                    click.echo(f"  replica {task['replica']}: http://{task['address']}/")
+                    show.say(f"  replica {task['replica']}: http://{task['address']}/")
 
 
 @click.command()

@@ -21,7 +21,7 @@ NOT_ALLOWED_EXIT = 4
 def with_client(work: Callable[[Client], Awaitable[T]]) -> T:
     """Run the work with a client; on an error say what to do next and leave with its exit code."""
     options = click.get_current_context().find_root().obj
-    target = find_target(options["api"], options["token"])
+    target = find_target(options["api"], options["token"], context=options["context"])
 
     async def run() -> T:
         async with Client(target.api, target.token) as client:
@@ -38,10 +38,8 @@ def with_client(work: Callable[[Client], Awaitable[T]]) -> T:
 def _explain(error: OrcaError, target: Target) -> int:
     if isinstance(error, CannotReach):
         show.error(str(error))
-        if target.origin == "default":
-            click.echo("start a cluster here with `orca up`, or name one with ORCA_API", err=True)
-        elif target.origin != "given":
-            click.echo(f"({target.origin}: start it again with `orca up`)", err=True)
+        if target.way_on:
+            show.say(target.way_on, err=True)
         return UNREACHED_EXIT
     if isinstance(error, NotAllowed):
         show.error(str(error))
