@@ -1,8 +1,9 @@
 """An asynchronous client of the HTTP API. Methods return the API's JSON; errors are exceptions."""
 
 import asyncio
+import os
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -134,7 +135,7 @@ class Client:
         since: str | None = None,
         replica: str | None = None,
         project: str | None = None,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The last `tail` lines (100; with `since` all), and with `follow` what is written later.
 
         `since` is a duration (`10m`) or a time (RFC 3339), `replica` a replica's number or a task's
@@ -238,8 +239,7 @@ class Client:
             async with response:
                 yield response
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            said = str(error) or type(error).__name__
-            raise CannotReach(f"the master was lost while it answered ({said})") from error
+            raise CannotReach(f"the master was lost while it answered ({_why(error)})") from error
 
     async def _ask(
         self, method: str, path: str, *, once: bool, **request: Any
@@ -255,7 +255,7 @@ class Client:
             try:
                 response = await self._request(method, api + path, headers=headers, **request)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                problems.append(f"{api} ({str(error) or type(error).__name__})")
+                problems.append(f"{api} ({_why(error)})")
                 if not may_repeat and not isinstance(error, aiohttp.ClientConnectorError):
                     raise CannotReach(
                         f"the master at {problems[-1]} was lost before it answered:"
@@ -299,6 +299,16 @@ _NOT_ORCA = "the answer is not Orca's: is this the address of a master's API?"
 def _part(name: str) -> str:
     """A name as a part of a path, whatever is in it."""
     return quote(name, safe="")
+
+
+def _why(error: Exception) -> str:
+    """In few words: which address it was stands beside it."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        cause = error.os_error
+        return (os.strerror(cause.errno) if cause.errno and cause.errno > 0 else str(cause)).lower()
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error) or type(error).__name__
 
 
 def _given(**params: str | None) -> dict[str, str]:

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import click
 
+from orca import show
+
 DEFAULT_API = "http://127.0.0.1:6880"
 
 
@@ -61,7 +63,7 @@ def find_target(api: str | None, token: str | None, *, context: str | None = Non
         try:
             cluster = json.loads((folder / "cluster.json").read_text())
             own = Path(cluster["token_file"]).read_text().strip()
-            way_on = f"(local cluster in {folder}: start it again with `orca up`)"
+            way_on = f"(local cluster in {show.path(folder)}: start it again with `orca up`)"
             return Target(list(cluster["api"]), token or own, way_on)
         except (OSError, ValueError, KeyError, TypeError):
             continue

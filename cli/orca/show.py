@@ -5,6 +5,7 @@ direction of writing, on a terminal or in a file that is looked at later.
 """
 
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -119,6 +120,12 @@ def say(text: str, *, err: bool = False, **style: Any) -> None:
 
 def error(message: str) -> None:
     click.secho(f"error: {clean(message)}", fg="red", err=True)
+
+
+def path(of: object) -> str:
+    """A path for people: with `~` for their home."""
+    text, home = str(of), os.path.expanduser("~").rstrip("/")
+    return f"~{text[len(home) :]}" if home and text.startswith(f"{home}/") else text
 
 
 def size(count: int) -> str:

@@ -40,7 +40,12 @@ def list_contexts(output: str = "table") -> None:
     show.table(
         ["", "CONTEXT", "API", "TOKEN"],
         [
-            ["*" if name == kept["current"] else "", name, ", ".join(c["api"]), c["token_file"]]
+            [
+                "*" if name == kept["current"] else "",
+                name,
+                ", ".join(c["api"]),
+                show.path(c["token_file"] or ""),
+            ]
             for name, c in sorted(kept["contexts"].items())
         ],
     )

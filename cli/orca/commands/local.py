@@ -20,11 +20,28 @@ _data_dir = click.option(
 
 
 @click.command()
-@click.option("--masters", type=click.IntRange(1, 7), default=1, show_default=True)
-@click.option("--workers", type=click.IntRange(min=1, max=50), default=1, show_default=True)
+@click.option(
+    "--masters", type=click.IntRange(1, 7), default=1, show_default=True, help="How many."
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1, max=50), default=1, show_default=True, help="How many."
+)
 @_data_dir
-@click.option("--port", type=click.IntRange(1024, 65000), default=6880, show_default=True)
-@click.option("--runtime", type=click.Choice(["auto", "docker", "process"]), default="auto")
+@click.option(
+    "--port",
+    type=click.IntRange(1024, 65000),
+    default=6880,
+    show_default=True,
+    envvar="ORCA_PORT",
+    help="The first master's API; each master takes three in a row (ORCA_PORT).",
+)
+@click.option(
+    "--runtime",
+    type=click.Choice(["auto", "docker", "process"]),
+    default="auto",
+    show_default=True,
+    help="Containers, plain processes, or what is there.",
+)
 @click.option("--sample", "with_sample", is_flag=True, help="Deploy a sample service too.")
 def up(
     masters: int,
@@ -34,7 +51,12 @@ def up(
     runtime: str,
     with_sample: bool,
 ) -> None:
-    """Start a real cluster here; on the same folder again, bring it back with all its state."""
+    """Start a real cluster here; on the same folder again, bring it back with all its state.
+
+    \b
+    orca up --sample
+    orca up --masters 3 --workers 2
+    """
     folder = _folder(data_dir)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
@@ -56,7 +78,7 @@ def up(
         show.error(said)
         sys.exit(REFUSED_EXIT)
     click.secho(f"cluster is ready: {', '.join(cluster.api)}", fg="green")
-    click.echo(f"token: {cluster.token_file}")
+    click.echo(f"token: {show.path(cluster.token_file)}")
     if with_sample:
         asyncio.run(_deploy_sample(folder, cluster))
 
@@ -87,7 +109,8 @@ def down(data_dir: Path | None) -> None:
     except local.CannotStart as error:
         show.error(str(error))
         sys.exit(REFUSED_EXIT)
-    click.echo(f"stopped; its state stays in {folder}" if was_running else "nothing was running")
+    stays = f"stopped; its state stays in {show.path(folder)}"
+    click.echo(stays if was_running else "nothing was running")
 
 
 def _folder(given: Path | None) -> Path:

@@ -1,6 +1,7 @@
 """What every command needs: a client for the chosen cluster, and errors as exit codes."""
 
 import asyncio
+import re
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -51,5 +52,5 @@ def _explain(error: OrcaError, target: Target) -> int:
             field = problem.get("field") or "request"
             show.error(f"{field}: {problem.get('message')}")
     else:
-        show.error(str(error))
+        show.error(re.sub(r"\?(project|replica)=", r"--\1", str(error)))
     return REFUSED_EXIT

@@ -14,6 +14,7 @@ from orca.commands.running import REFUSED_EXIT, with_client
 from orca.manifests import read_services
 
 WATCH_SECONDS = 1.0
+COMMAND_COLUMNS = 40
 
 _project = click.option("-p", "--project", help="The service's project.")
 
@@ -119,10 +120,14 @@ def _service_row(service: dict[str, Any]) -> list[object]:
         service["name"],
         service["status"],
         f"{service['running_replicas']}/{service['desired_replicas']}",
-        service["image"] or " ".join(service["command"] or [])[:40],
+        service["image"] or _cut(" ".join(service["command"] or [])),
         ", ".join(addresses[:2]) + more,
         service["reason"],
     ]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= COMMAND_COLUMNS else f"{text[: COMMAND_COLUMNS - 1]}…"
 
 
 def _show_service(service: dict[str, Any]) -> None:
