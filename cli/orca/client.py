@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 import aiohttp
 
+from orca.errors import CannotReach, NotAllowed, OrcaError, Refused
+
 CONNECT_SECONDS = 5.0
 ROUNDS = 2
 BETWEEN_ROUNDS_SECONDS = 0.5
@@ -22,32 +24,6 @@ BEAT = b"\0"
 BEAT_SECONDS = 10.0
 SILENT_SECONDS = 35.0
 """Of a stream with beats: then its master is lost."""
-
-
-class OrcaError(Exception):
-    """The text is for people. `status` is the HTTP status, 0 when there was none."""
-
-    def __init__(self, message: str, *, status: int = 0) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class CannotReach(OrcaError):
-    """No master answered."""
-
-
-class NotAllowed(OrcaError):
-    """The token is missing, wrong (401), or lacks a permission (403)."""
-
-
-class Refused(OrcaError):
-    """The cluster refused or failed; `problems` lists each mistake of an invalid request."""
-
-    def __init__(
-        self, message: str, *, status: int, problems: Sequence[Mapping[str, str]] = ()
-    ) -> None:
-        super().__init__(message, status=status)
-        self.problems = list(problems)
 
 
 class Client:

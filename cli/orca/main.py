@@ -4,8 +4,6 @@ from importlib import import_module
 
 import click
 
-from orca_common.version import orca_version
-
 COMMANDS = {
     "up": ("orca.commands.local", "Start a real cluster on this machine."),
     "down": ("orca.commands.local", "Stop the local cluster and what it runs."),
@@ -40,11 +38,26 @@ class _Lazy(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
+def _version(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:
+    if is_asked:
+        from orca_common.version import orca_version  # reads the installation: slow
+
+        click.echo(f"orca, version {orca_version()}")
+        ctx.exit()
+
+
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--api", metavar="URL", help="Masters' addresses, with commas (ORCA_API).")
 @click.option("--context", metavar="NAME", help="A cluster of `orca context` (ORCA_CONTEXT).")
 @click.option("--token", metavar="TOKEN", help="A bearer token (better: ORCA_TOKEN).")
-@click.version_option(orca_version(), prog_name="orca")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit.",
+)
 @click.pass_context
 def cli(ctx: click.Context, api: str | None, context: str | None, token: str | None) -> None:
     """Orca runs your services on your servers.

@@ -48,6 +48,7 @@ class Output:
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._is_whole = False
+        self._error = ""
 
     def more(self, count: int) -> None:
         """The reader has taken so many bytes."""
@@ -57,17 +58,19 @@ class Output:
 
     async def run(self, chunks: Chunks) -> None:
         """Send all of it, and how it ended. Raises what `send` raises."""
-        error = ""
+        async with aclosing(chunks):
+            if self._request.follow:
+                await self._follow(chunks)
+            else:
+                await self._send_all(chunks)
+        await self._chunk(done=True, error=self._error, left_out=self._left_out)
+
+    async def _send_all(self, chunks: Chunks) -> None:
         try:
-            async with aclosing(chunks):
-                if self._request.follow:
-                    await self._follow(chunks)
-                else:
-                    async for chunk in chunks:
-                        await self._send_when_taken(_Piece(chunk, 0))
+            async for chunk in chunks:
+                await self._send_when_taken(_Piece(chunk, 0))
         except RuntimeRefusal as refusal:
-            error = refusal.reason
-        await self._chunk(done=True, error=error, left_out=self._left_out)
+            self._error = refusal.reason
 
     async def _follow(self, chunks: Chunks) -> None:
         try:
@@ -75,9 +78,6 @@ class Output:
                 group.create_task(self._hold_all(chunks))
                 while (piece := await self._next()) is not None:
                     await self._send_when_taken(piece)
-        except* RuntimeRefusal as refusals:
-            go_on_unless_cancelled()
-            raise refusals.exceptions[0] from None
         except* OSError as errors:
             go_on_unless_cancelled()
             raise errors.exceptions[0] from None
@@ -86,6 +86,8 @@ class Output:
         try:
             async for chunk in chunks:
                 await self._hold(chunk)
+        except RuntimeRefusal as refusal:
+            self._error = refusal.reason
         finally:
             self._is_whole = True
             self._news.set()

@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from orca import local, show
-from orca.client import Client, OrcaError
+from orca.client import Client
 from orca.commands.running import REFUSED_EXIT
 from orca.context import local_folders
+from orca.errors import OrcaError
 from orca.sample import NAME, sample
 
 _data_dir = click.option(

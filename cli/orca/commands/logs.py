@@ -6,12 +6,16 @@ import sys
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
 
 from orca import show
-from orca.client import CannotReach, Client, OrcaError, Refused
 from orca.commands.running import with_client
+from orca.errors import CannotReach, OrcaError, Refused
+
+if TYPE_CHECKING:
+    from orca.client import Client  # slow to load
 
 AGAIN_SECONDS = 1.0
 MOST_TRIES = 30
@@ -80,7 +84,7 @@ def logs(
     printer = _Printer(raw)
     asked = _Asked(name, project, replica, tail, since)
 
-    async def run(client: Client) -> None:
+    async def run(client: "Client") -> None:
         if follow:
             await _follow(client, asked, printer)
             return
@@ -104,7 +108,7 @@ class _Asked:
     since: str | None
 
 
-async def _follow(client: Client, asked: _Asked, printer: "_Printer") -> None:
+async def _follow(client: "Client", asked: _Asked, printer: "_Printer") -> None:
     """Through as many masters as it takes, until the service, or the one task, is gone."""
     tries, has_begun = 0, False
     while True:
@@ -135,7 +139,7 @@ async def _follow(client: Client, asked: _Asked, printer: "_Printer") -> None:
         await asyncio.sleep(AGAIN_SECONDS)
 
 
-async def _is_there(client: Client, asked: _Asked) -> bool:
+async def _is_there(client: "Client", asked: _Asked) -> bool:
     if asked.replica is not None and len(asked.replica) > 5:
         return False  # one task ends once
     try:

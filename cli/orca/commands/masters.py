@@ -1,13 +1,16 @@
 """masters: who leads, how far each is, and how to add, remove and change over."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orca import show
-from orca.client import Client, Refused
 from orca.commands.running import with_client
 from orca.commands.tokens import seconds
+from orca.errors import Refused
+
+if TYPE_CHECKING:
+    from orca.client import Client  # slow to load
 
 
 @click.group(invoke_without_command=True)
@@ -65,7 +68,7 @@ def transfer() -> None:
     click.echo(f"{show.clean(answer['leader'])} leads")
 
 
-async def _known(client: Client) -> dict[str, Any]:
+async def _known(client: "Client") -> dict[str, Any]:
     try:
         return await client.masters()
     except Refused as error:

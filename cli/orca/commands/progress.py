@@ -4,12 +4,15 @@ import asyncio
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orca import show
-from orca.client import Client, OrcaError
+from orca.errors import OrcaError
+
+if TYPE_CHECKING:
+    from orca.client import Client  # slow to load
 
 PLAIN_SECONDS = 1.0
 LIVE_SECONDS = 0.25
@@ -27,7 +30,7 @@ class Progress:
         self._drawn = 0
         self._started = time.monotonic()
 
-    async def tell(self, client: Client, deploying: "asyncio.Future[Any]") -> None:
+    async def tell(self, client: "Client", deploying: "asyncio.Future[Any]") -> None:
         """Until the deploy has its answer."""
         while True:
             await asyncio.wait(

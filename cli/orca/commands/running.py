@@ -4,13 +4,16 @@ import asyncio
 import re
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from orca import show
-from orca.client import CannotReach, Client, NotAllowed, OrcaError, Refused
 from orca.context import Target, find_target
+from orca.errors import CannotReach, NotAllowed, OrcaError, Refused
+
+if TYPE_CHECKING:
+    from orca.client import Client  # slow to load
 
 T = TypeVar("T")
 
@@ -19,10 +22,12 @@ UNREACHED_EXIT = 3
 NOT_ALLOWED_EXIT = 4
 
 
-def with_client(work: Callable[[Client], Awaitable[T]]) -> T:
+def with_client(work: "Callable[[Client], Awaitable[T]]") -> T:
     """Run the work with a client; on an error say what to do next and leave with its exit code."""
     options = click.get_current_context().find_root().obj
     target = find_target(options["api"], options["token"], context=options["context"])
+
+    from orca.client import Client
 
     async def run() -> T:
         async with Client(target.api, target.token) as client:

@@ -3,15 +3,18 @@
 import asyncio
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orca import show
-from orca.client import CannotReach, Client, Refused
 from orca.commands.progress import Progress
 from orca.commands.running import REFUSED_EXIT, with_client
+from orca.errors import CannotReach, Refused
 from orca.manifests import read_services
+
+if TYPE_CHECKING:
+    from orca.client import Client  # slow to load
 
 WATCH_SECONDS = 1.0
 COMMAND_COLUMNS = 40
@@ -42,7 +45,7 @@ def deploy(files: tuple[str, ...], wait: bool, timeout: float, output: str) -> N
     services = [service for path in files for service in read_services(path)]
     started = time.monotonic()
 
-    async def run(client: Client) -> dict[str, Any]:
+    async def run(client: "Client") -> dict[str, Any]:
         deploying = asyncio.ensure_future(client.deploy(services, wait=wait, timeout=timeout))
         if wait and output == "table":
             named = [(str(s.get("project", "default")), str(s.get("name"))) for s in services]
@@ -72,11 +75,11 @@ def deploy(files: tuple[str, ...], wait: bool, timeout: float, output: str) -> N
 def status(name: str | None, project: str | None, watch: bool, output: str, stale: bool) -> None:
     """Show all services, or the replicas of the service NAME."""
 
-    async def find(client: Client) -> list[dict[str, Any]]:
+    async def find(client: "Client") -> list[dict[str, Any]]:
         found = await client.status(project=project, stale=stale)
         return [service for service in found if name in (None, service["name"])]
 
-    async def run(client: Client) -> None:
+    async def run(client: "Client") -> None:
         while True:
             try:
                 services = await find(client)
@@ -188,7 +191,7 @@ def stop(
     if everything == bool(names or project):
         raise click.UsageError("name services, or give --project, or --all (one of them)")
 
-    async def run(client: Client) -> list[str]:
+    async def run(client: "Client") -> list[str]:
         if everything:
             answer = await client.stop_all(purge=purge)
             return list(answer["stopped"])
@@ -216,7 +219,7 @@ def stop(
 def rm(names: tuple[str, ...], project: str | None, output: str) -> None:
     """Stop the services NAMES and forget them."""
 
-    async def run(client: Client) -> None:
+    async def run(client: "Client") -> None:
         for name in names:
             await client.stop(name, project=project, purge=True)
             if output == "table":
