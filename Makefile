@@ -78,6 +78,7 @@ bench: setup ## Measure against peers and floors in the same run (needs a contai
 	-$(BIN)/python bench/state.py
 	-$(BIN)/python bench/raft.py
 	-$(BIN)/python bench/door.py
+	-$(BIN)/python bench/cli.py
 
 define chaos_group
 @echo "chaos: $(1)"

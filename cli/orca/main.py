@@ -65,9 +65,10 @@ def cli(ctx: click.Context, api: str | None, context: str | None, token: str | N
     Without --api, ORCA_API and a context it talks to the local cluster that `orca up` started.
 
     \b
-    orca up                            start a cluster here
-    orca deploy examples/two-services.json
-    orca status                        orca logs ticker -f
+    orca up --sample                         start a cluster here
+    orca deploy examples/two-services.json   run what the file describes
+    orca status                              see what runs, and why not
+    orca logs ticker -f                      see what it writes
 
     Exit codes: 0 done, 1 refused or failed, 2 usage, 3 cannot reach a master, 4 not allowed.
     """

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import signal
 import struct
 import sys
 import termios
@@ -88,6 +89,34 @@ async def test_progress_is_redrawn_in_place_and_only_the_outcome_stays(
     assert all(len(re.sub(r"\x1b\[[\d;]*m", "", line)) < COLUMNS for line in drawn)
     (outcome,) = screen(seen)
     assert re.fullmatch(r"slow: running  \(\d+\.\d s\)", outcome)
+
+
+async def test_a_watched_status_is_drawn_again_until_it_is_interrupted(
+    process_cluster: RealCluster,
+) -> None:
+    master, slave = pty.openpty()
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("ORCA_")}
+    process = await asyncio.create_subprocess_exec(
+        *(ORCA, "status", "--watch"),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=kept | {"ORCA_DATA_DIR": str(process_cluster.folder), "TERM": "xterm"},
+    )
+    os.close(slave)
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(60):
+            seen = b""
+            while seen.count(b"\x1b[2J") < 3:
+                seen += await loop.run_in_executor(None, os.read, master, 4096)
+            process.send_signal(signal.SIGINT)
+            rest = await loop.run_in_executor(None, _all, master)
+            assert await process.wait() == 130
+    finally:
+        os.close(master)
+    assert seen.count(b"no services yet") >= 2
+    assert b"Traceback" not in seen + rest
 
 
 async def test_replicas_have_colours_on_a_terminal_and_escapes_of_a_service_do_not_pass(

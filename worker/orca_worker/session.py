@@ -85,11 +85,11 @@ class Session:
                 group.create_task(self._repeat())
                 await self._receive(link, group)
                 raise _Ended
-        except* _Ended:
+        except* (_Ended, OSError, Refused) as errors:  # one clause: of two, both would be cancelled
             go_on_unless_cancelled()
-        except* (OSError, Refused) as errors:
-            go_on_unless_cancelled()
-            raise errors.exceptions[0] from None
+            for error in errors.exceptions:
+                if not isinstance(error, _Ended):
+                    raise error from None
 
     async def _hello(self) -> pb.Hello:
         facts = self._facts

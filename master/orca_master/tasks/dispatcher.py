@@ -169,11 +169,11 @@ class Dispatcher:
                 group.create_task(self._end_when_deposed())
                 await self._receive(session)
                 raise _Ended
-        except* (_Ended, ConnectionError):
+        except* (_Ended, ConnectionError, Trouble) as errors:  # one clause: of two, both raise
             go_on_unless_cancelled()
-        except* Trouble as troubles:
-            go_on_unless_cancelled()
-            raise troubles.exceptions[0] from None
+            for error in errors.exceptions:
+                if isinstance(error, Trouble):
+                    raise error from None
 
     async def _end_when_superseded(self, session: _Session) -> None:
         await session.superseded.wait()
