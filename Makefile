@@ -82,6 +82,7 @@ bench: setup ## Measure against peers and floors in the same run (needs a contai
 	-$(BIN)/python bench/raft.py
 	-$(BIN)/python bench/api.py
 	-$(BIN)/python bench/slow.py
+	-$(BIN)/python bench/cli.py
 
 define chaos_group
 @echo "chaos: $(1)"

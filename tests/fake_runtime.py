@@ -6,7 +6,7 @@ program would do, see `FakeRuntime._behave`; whatever it does not know runs unti
 
 import asyncio
 import builtins
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -23,7 +23,8 @@ class Thing:
 
     container: Container
     spec: TaskSpec
-    output: bytearray = field(default_factory=bytearray)
+    output: list[tuple[float, bytes]] = field(default_factory=list)  # when, which whole lines
+    printed: asyncio.Event = field(default_factory=asyncio.Event)
     ignores_term: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     timer: asyncio.TimerHandle | None = None
@@ -63,6 +64,7 @@ class FakeRuntime:
         self.machine = machine or Machine()
         self.missing_commands = set(missing_commands)
         self.history: list[tuple[float, str, str]] = []
+        self.following = 0
 
     @property
     def name(self) -> str:
@@ -157,10 +159,29 @@ class FakeRuntime:
         finally:
             self.machine.watches.pop(queue, None)
 
-    async def logs(self, task_id: str, *, tail: int) -> AsyncIterator[bytes]:
-        lines = bytes(self._known(task_id).output).splitlines(keepends=True)
-        if chosen := b"".join(lines[-tail:] if tail > 0 else []):
-            yield chosen
+    async def logs(
+        self, task_id: str, *, tail: int, since: float = 0.0, follow: bool = False
+    ) -> AsyncGenerator[bytes, None]:
+        self._note("logs", task_id)
+        thing = self._known(task_id)
+        written = b"".join(text for at, text in thing.output if at >= since)
+        lines = written.splitlines(keepends=True)
+        given = len(thing.output)
+        self.following += follow
+        try:
+            if chosen := b"".join(lines[-tail:] if tail > 0 else []):
+                yield chosen
+            while follow:
+                if given < len(thing.output):
+                    given += 1
+                    yield thing.output[given - 1][1]
+                elif thing.ended.is_set():
+                    return
+                else:
+                    thing.printed.clear()
+                    await thing.printed.wait()
+        finally:
+            self.following -= follow
 
     async def used(self) -> Resources:
         running = [
@@ -183,7 +204,7 @@ class FakeRuntime:
 
     def write(self, task_id: str, output: bytes) -> None:
         """The program prints something."""
-        self._known(task_id).output += output
+        self._print(self._known(task_id), output)
 
     def lose_all(self) -> None:
         """The machine reboots: what ran is found ended, and watchers lose the engine."""
@@ -198,23 +219,33 @@ class FakeRuntime:
             queue.put_nowait(RuntimeRefusal("the engine was lost"))
 
     def _behave(self, task_id: str, thing: Thing) -> None:
-        """exit CODE [SECONDS] | sleep SECONDS | print TEXT | env | ignore-term | anything else."""
+        """exit CODE [SECONDS] | sleep SECONDS | print TEXT | tell SECONDS LINE… | env |
+        ignore-term | anything else."""
         match builtins.list(thing.spec.command):
             case ["exit", code, *after]:
                 self._end_later(task_id, int(code), float(after[0]) if after else 0.0)
             case ["sleep", seconds]:
                 self._end_later(task_id, 0, float(seconds))
+            case ["tell", seconds, *lines]:
+                loop = asyncio.get_running_loop()
+                for number, line in enumerate(lines, start=1):
+                    text = f"{line}\n".encode()
+                    loop.call_later(number * float(seconds), self._print, thing, text)
             case ["print", text]:
-                thing.output += text.encode()
+                self._print(thing, text.encode())
                 self._end_later(task_id, 0, 0.0)
             case ["env"]:
                 env = dict(thing.spec.env)
                 if thing.container.host_port:
                     env["PORT"] = str(thing.container.host_port)
-                thing.output += "".join(f"{key}={env[key]}\n" for key in env).encode()
+                self._print(thing, "".join(f"{key}={env[key]}\n" for key in env).encode())
                 self._end_later(task_id, 0, 0.0)
             case ["ignore-term"]:
                 thing.ignores_term = True
+
+    def _print(self, thing: Thing, text: bytes) -> None:
+        thing.output.append((self._env.now(), text))
+        thing.printed.set()
 
     def _end_later(self, task_id: str, exit_code: int, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -231,6 +262,7 @@ class FakeRuntime:
             thing.container, phase=Phase.EXITED, exit_code=exit_code, ended_at=self._env.now()
         )
         thing.ended.set()
+        thing.printed.set()
         for queue in self.machine.watches:
             queue.put_nowait(task_id)
 

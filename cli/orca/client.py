@@ -1,13 +1,17 @@
 """An asynchronous client of the HTTP API. Methods return the API's JSON; errors are exceptions."""
 
 import asyncio
+import os
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import aiohttp
+
+from orca.errors import CannotReach, NotAllowed, OrcaError, Refused
 
 CONNECT_SECONDS = 5.0
 ROUNDS = 2
@@ -16,32 +20,10 @@ AGAIN = (503, 504)
 """Another master may know better, or the same one in a moment."""
 ANSWER_SECONDS = 30.0
 DEPLOY_MARGIN_SECONDS = 30.0
-
-
-class OrcaError(Exception):
-    """The text is for people. `status` is the HTTP status, 0 when there was none."""
-
-    def __init__(self, message: str, *, status: int = 0) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class CannotReach(OrcaError):
-    """No master answered."""
-
-
-class NotAllowed(OrcaError):
-    """The token is missing, wrong (401), or lacks a permission (403)."""
-
-
-class Refused(OrcaError):
-    """The cluster refused or failed; `problems` lists each mistake of an invalid request."""
-
-    def __init__(
-        self, message: str, *, status: int, problems: Sequence[Mapping[str, str]] = ()
-    ) -> None:
-        super().__init__(message, status=status)
-        self.problems = list(problems)
+BEAT = b"\0"
+BEAT_SECONDS = 10.0
+SILENT_SECONDS = 35.0
+"""Of a stream with beats: then its master is lost."""
 
 
 class Client:
@@ -101,7 +83,7 @@ class Client:
     ) -> dict[str, Any]:
         return await self._json(
             "POST",
-            f"/api/v1/services/{name}/scale",
+            f"/api/v1/services/{_part(name)}/scale",
             params=_given(project=project),
             body={"replicas": replicas},
         )
@@ -110,26 +92,48 @@ class Client:
         self, name: str, *, project: str | None = None, purge: bool = False
     ) -> dict[str, Any]:
         params = _given(project=project, purge="true" if purge else None)
-        return await self._json("DELETE", f"/api/v1/services/{name}", params=params)
+        return await self._json("DELETE", f"/api/v1/services/{_part(name)}", params=params)
 
     async def stop_project(self, project: str, *, purge: bool = False) -> dict[str, Any]:
         params = _given(purge="true" if purge else None)
-        return await self._json("DELETE", f"/api/v1/projects/{project}", params=params)
+        return await self._json("DELETE", f"/api/v1/projects/{_part(project)}", params=params)
 
     async def stop_all(self, *, purge: bool = False) -> dict[str, Any]:
         params = _given(purge="true" if purge else None)
         return await self._json("POST", "/api/v1/stop", params=params)
 
     async def logs(
-        self, name: str, *, tail: int = 100, project: str | None = None
-    ) -> AsyncIterator[bytes]:
-        path = f"/api/v1/services/{name}/logs"
-        params = _given(tail=str(tail), project=project)
-        async with self._answered("GET", path, params=params) as response:
+        self,
+        name: str,
+        *,
+        tail: int | None = None,
+        follow: bool = False,
+        since: str | None = None,
+        replica: str | None = None,
+        project: str | None = None,
+    ) -> AsyncGenerator[bytes, None]:
+        """The last `tail` lines (100; with `since` all), and with `follow` what is written later.
+
+        `since` is a duration (`10m`) or a time (RFC 3339), `replica` a replica's number or a task's
+        id. A follower that hears nothing of his master for a while raises CannotReach.
+        """
+        params = _given(
+            tail=None if tail is None else str(tail),
+            follow="true" if follow else None,
+            beat=f"{BEAT_SECONDS:g}" if follow else None,
+            since=since,
+            replica=replica,
+            project=project,
+        )
+        path = f"/api/v1/services/{_part(name)}/logs"
+        async with self._answered(
+            "GET", path, params=params, seconds=None, silent_seconds=SILENT_SECONDS
+        ) as response:
             if response.status >= 400:
                 raise await _error(response)
             async for chunk in response.content.iter_any():
-                yield chunk
+                if lines := chunk.replace(BEAT, b"") if follow else chunk:
+                    yield lines
 
     async def cluster_info(self) -> dict[str, Any]:
         return await self._json("GET", "/api/v1/cluster/info")
@@ -153,7 +157,7 @@ class Client:
         return await self._json("POST", "/api/v1/tokens", body=body, once=False)
 
     async def revoke_token(self, name: str) -> dict[str, Any]:
-        return await self._json("DELETE", f"/api/v1/tokens/{name}", once=False)
+        return await self._json("DELETE", f"/api/v1/tokens/{_part(name)}", once=False)
 
     async def audit(self, *, resource: str | None = None, limit: int = 100) -> dict[str, Any]:
         """`{events: [...], next}`, newest first."""
@@ -167,7 +171,7 @@ class Client:
 
     async def remove_master(self, name: str, *, force: bool = False) -> dict[str, Any]:
         params = _given(force="true" if force else None)
-        path = f"/api/v1/cluster/masters/{name}"
+        path = f"/api/v1/cluster/masters/{_part(name)}"
         return await self._json("DELETE", path, params=params, once=False)
 
     async def transfer(self) -> dict[str, Any]:
@@ -191,7 +195,12 @@ class Client:
             failed = response.status >= 400
             if failed and not (answers_with_errors and response.status == 500):
                 raise await _error(response)
-            answer: dict[str, Any] = await response.json(content_type=None)
+            try:
+                answer: dict[str, Any] = await response.json(content_type=None)
+            except ValueError as error:
+                raise Refused(_NOT_ORCA, status=response.status) from error
+            if not isinstance(answer, dict):
+                raise Refused(_NOT_ORCA, status=response.status)
             if failed and "errors" not in answer:
                 raise Refused(str(answer.get("error")), status=response.status)
             return answer
@@ -206,8 +215,7 @@ class Client:
             async with response:
                 yield response
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            said = str(error) or type(error).__name__
-            raise CannotReach(f"the master was lost while it answered ({said})") from error
+            raise CannotReach(f"the master was lost while it answered ({_why(error)})") from error
 
     async def _ask(
         self, method: str, path: str, *, once: bool, **request: Any
@@ -223,7 +231,7 @@ class Client:
             try:
                 response = await self._request(method, api + path, headers=headers, **request)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                problems.append(f"{api} ({str(error) or type(error).__name__})")
+                problems.append(f"{api} ({_why(error)})")
                 if not may_repeat and not isinstance(error, aiohttp.ClientConnectorError):
                     raise CannotReach(
                         f"the master at {problems[-1]} was lost before it answered:"
@@ -249,13 +257,34 @@ class Client:
         headers: Mapping[str, str],
         params: Mapping[str, str] | None = None,
         body: Any = None,
-        seconds: float = ANSWER_SECONDS,
+        seconds: float | None = ANSWER_SECONDS,
+        silent_seconds: float | None = None,
     ) -> aiohttp.ClientResponse:
         assert self._session is not None, "use the client as a context: async with Client(...)"
-        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
+        timeout = aiohttp.ClientTimeout(
+            total=seconds, sock_connect=CONNECT_SECONDS, sock_read=silent_seconds
+        )
         return await self._session.request(
             method, url, params=params, json=body, timeout=timeout, headers=headers
         )
+
+
+_NOT_ORCA = "the answer is not Orca's: is this the address of a master's API?"
+
+
+def _part(name: str) -> str:
+    """A name as a part of a path, whatever is in it."""
+    return quote(name, safe="")
+
+
+def _why(error: Exception) -> str:
+    """In few words: which address it was stands beside it."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        cause = error.os_error
+        return (os.strerror(cause.errno) if cause.errno and cause.errno > 0 else str(cause)).lower()
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error) or type(error).__name__
 
 
 def _given(**params: str | None) -> dict[str, str]:

@@ -6,17 +6,22 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from orca import show
 
 DEFAULT_API = "http://127.0.0.1:6880"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`api`: every master's address. `origin` says in words where this came from."""
+    """`api`: every master's address. `way_on`: what to do if none of them answers."""
 
     api: list[str]
     token: str | None
-    origin: str
+    way_on: str = ""
 
 
 def local_folders() -> list[Path]:
@@ -40,27 +45,48 @@ def read_contexts() -> dict[str, Any]:
         return {"current": None, "contexts": {}}
 
 
-def find_target(api: str | None, token: str | None) -> Target:
-    api = api or os.environ.get("ORCA_API")
+def find_target(api: str | None, token: str | None, *, context: str | None = None) -> Target:
+    """Raises click.UsageError: what is named does not exist, or is no address."""
     token = token or os.environ.get("ORCA_TOKEN")
+    api = api or (None if context else os.environ.get("ORCA_API"))
     if api:
-        return Target([each.strip() for each in api.split(",")], token, "given")
+        return Target(addresses(api), token)
     kept = read_contexts()
-    chosen = kept["contexts"].get(os.environ.get("ORCA_CONTEXT") or kept["current"])
-    if chosen is not None:
-        return Target(list(chosen["api"]), token or _token_in(chosen["token_file"]), "context")
+    name = context or os.environ.get("ORCA_CONTEXT") or kept["current"]
+    if name:
+        chosen = kept["contexts"].get(name)
+        if chosen is None:
+            raise click.UsageError(f"no context is named {name}; `orca context` lists them")
+        way_on = f"(context {name}: `orca context use -` speaks to the local cluster)"
+        return Target(list(chosen["api"]), token or _token_in(chosen["token_file"]), way_on)
     for folder in local_folders():
         try:
             cluster = json.loads((folder / "cluster.json").read_text())
             own = Path(cluster["token_file"]).read_text().strip()
-            return Target(list(cluster["api"]), token or own, f"local cluster in {folder}")
+            way_on = f"(local cluster in {show.path(folder)}: start it again with `orca up`)"
+            return Target(list(cluster["api"]), token or own, way_on)
         except (OSError, ValueError, KeyError, TypeError):
             continue
-    return Target([DEFAULT_API], token, "default")
+    way_on = "start a cluster here with `orca up`, or name one with ORCA_API"
+    return Target([DEFAULT_API], token, way_on)
+
+
+def addresses(api: str) -> list[str]:
+    """`http://a:6880,http://b:6880` as a list. Raises click.UsageError."""
+    found = [each.strip() for each in api.split(",") if each.strip()]
+    for each in found:
+        parts = urlsplit(each)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise click.UsageError(f"{each!r} is no address such as http://host:6880")
+    if not found:
+        raise click.UsageError("give at least one address such as http://host:6880")
+    return found
 
 
 def _token_in(file: str | None) -> str | None:
-    try:
-        return Path(file).read_text().strip() if file else None
-    except OSError:
+    if not file:
         return None
+    try:
+        return Path(file).read_text().strip()
+    except OSError as error:
+        raise click.UsageError(f"the token file {file}: {error.strerror}") from error

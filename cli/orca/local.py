@@ -20,7 +20,8 @@ from typing import Any
 
 import psutil
 
-from orca.client import Client, OrcaError
+from orca.client import Client
+from orca.errors import OrcaError
 
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0

@@ -4,15 +4,13 @@ from importlib import import_module
 
 import click
 
-from orca_common.version import orca_version
-
 COMMANDS = {
     "up": ("orca.commands.local", "Start a real cluster on this machine."),
     "down": ("orca.commands.local", "Stop the local cluster and what it runs."),
     "deploy": ("orca.commands.services", "Deploy services from files."),
     "status": ("orca.commands.services", "What runs, and why not."),
     "scale": ("orca.commands.services", "Change a service's number of replicas."),
-    "logs": ("orca.commands.services", "Output of a service's replicas."),
+    "logs": ("orca.commands.logs", "Output of a service's replicas, now and from now on."),
     "stop": ("orca.commands.services", "Stop services; they can be started again."),
     "rm": ("orca.commands.services", "Stop services and forget them."),
     "masters": ("orca.commands.masters", "The masters: who leads, and how to add one."),
@@ -40,19 +38,41 @@ class _Lazy(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
+def _version(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:
+    if is_asked:
+        from orca_common.version import orca_version  # reads the installation: slow
+
+        click.echo(f"orca, version {orca_version()}")
+        ctx.exit()
+
+
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--api", metavar="URL", help="Masters' addresses, with commas (ORCA_API).")
+@click.option("--context", metavar="NAME", help="A cluster of `orca context` (ORCA_CONTEXT).")
 @click.option("--token", metavar="TOKEN", help="A bearer token (better: ORCA_TOKEN).")
-@click.version_option(orca_version(), prog_name="orca")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit.",
+)
 @click.pass_context
-def cli(ctx: click.Context, api: str | None, token: str | None) -> None:
+def cli(ctx: click.Context, api: str | None, context: str | None, token: str | None) -> None:
     """Orca runs your services on your servers.
 
     Without --api, ORCA_API and a context it talks to the local cluster that `orca up` started.
 
+    \b
+    orca up --sample                         start a cluster here
+    orca deploy examples/two-services.json   run what the file describes
+    orca status                              see what runs, and why not
+    orca logs ticker -f                      see what it writes
+
     Exit codes: 0 done, 1 refused or failed, 2 usage, 3 cannot reach a master, 4 not allowed.
     """
-    ctx.obj = {"api": api, "token": token}
+    ctx.obj = {"api": api, "context": context, "token": token}
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Files that describe services: JSON, TOML or YAML."""
 
 import json
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -9,7 +10,10 @@ from typing import Any
 import click
 import yaml
 
+from orca.show import clean_lines
+
 MAX_BYTES = 4 << 20
+_TOML = re.compile(r"(?:\s|#[^\n]*\n)*(?:\[{1,2}\s*[A-Za-z_][\w.-]*\s*\]|[\w.-]+\s*=)")
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -32,7 +36,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def read_services(path: str) -> list[dict[str, Any]]:
-    """The services of a JSON, TOML or YAML file (`-`: standard input, JSON or YAML): one, a list, or
+    """The services of a JSON, TOML or YAML file (`-`: standard input): one, a list, or
     `{services: […]}`. Raises click.UsageError.
     """
     try:
@@ -43,7 +47,7 @@ def read_services(path: str) -> list[dict[str, Any]]:
     except OSError as error:
         raise click.UsageError(f"{path}: {error.strerror}") from error
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise click.UsageError(f"{path}: not valid: {error}") from error
+        raise click.UsageError(f"{path}: not valid: {clean_lines(str(error))}") from error
     if isinstance(found, dict) and "services" in found:
         found = found["services"]
     elif isinstance(found, dict) and "service" in found:
@@ -60,8 +64,20 @@ def _read(path: Path) -> str:
 
 
 def _parse(path: str, text: str) -> Any:
-    if path.endswith(".toml"):
-        return tomllib.loads(text)
-    if path.endswith((".yaml", ".yml")) or (path == "-" and text.lstrip()[:1] not in "{["):
-        return yaml.load(text, Loader=_PlainLoader)
-    return json.loads(text)
+    match _form(path, text):
+        case "toml":
+            return tomllib.loads(text)
+        case "json":
+            return json.loads(text)
+        case _:
+            return yaml.load(text, Loader=_PlainLoader)
+
+
+def _form(path: str, text: str) -> str:
+    """By the name's ending; where that says nothing, as on standard input, by the beginning."""
+    known = {".toml": "toml", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
+    if named := known.get(Path(path).suffix.lower()):
+        return named
+    if _TOML.match(text):
+        return "toml"
+    return "json" if text.lstrip()[:1] in ("{", "[") else "yaml"

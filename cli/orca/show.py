@@ -1,15 +1,28 @@
-"""How the command line prints: tables for people, JSON for machines, server text made harmless."""
+"""How the command line prints: tables for people, JSON and YAML for machines.
+
+Whatever a server said goes through here: none of it moves the cursor, changes a colour or turns the
+direction of writing, on a terminal or in a file that is looked at later.
+"""
 
 import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
-_CONTROL = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+_SEQUENCES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
+    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c|(?=[\x1b\n])|$)"
+    r"|\x1b[ -/]*[0-~]"  # any other escape
 )
+_CONTROLS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f"
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # the direction of writing
+    r"\u2028\u2029\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 
 COLOURS = {
     "running": "green",
@@ -20,11 +33,33 @@ COLOURS = {
     "failed": "red",
     "down": "red",
 }
+FORMATS = ("table", "json", "yaml")
+
+output_option: Callable[[Any], Any] = click.option(
+    "-o", "--output", type=click.Choice(FORMATS), default="table", help="How to print."
+)
+
+
+def clean_lines(text: str) -> str:
+    """Without escapes and control characters, but with ends of lines and tabs."""
+    return _CONTROLS.sub("", _SEQUENCES.sub("", text))
+
+
+def keep_colours(text: str) -> str:
+    """As `clean_lines`, but the colours stay, and end with each line."""
+    return "\n".join(_keep_colours(line) for line in text.split("\n"))
+
+
+def _keep_colours(line: str) -> str:
+    colours = _COLOUR.findall(line)
+    first, *pieces = [clean_lines(piece) for piece in _COLOUR.split(line)]
+    kept = first + "".join(c + p for c, p in zip(colours, pieces, strict=True))
+    return kept + ("\x1b[0m" if colours else "")
 
 
 def clean(text: object) -> str:
-    """Without terminal escapes and control characters: nothing a server says moves the cursor."""
-    return _CONTROL.sub("", str(text))
+    """One line, harmless: nothing that a server says makes a second line or moves the cursor."""
+    return clean_lines(str(text)).replace("\n", " ").replace("\t", " ")
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -47,12 +82,50 @@ def _line(cells: Sequence[str], widths: Sequence[int], *, coloured: bool = False
     return "  ".join(padded)
 
 
-def as_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+def structured(value: Any, output: str) -> bool:
+    """Print the value as JSON or YAML, if that was asked for; False: as a table, by the caller."""
+    if output == "table":
+        return False
+    click.echo(as_json(value) if output == "json" else as_yaml(value), nl=False)
+    return True
+
+
+def as_json(value: Any) -> str:
+    """What is not to be printed raw is escaped, so that the value stays the same."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return _CONTROLS.sub(lambda found: _escaped(found[0]), text) + "\n"
+
+
+def as_yaml(value: Any) -> str:
+    import yaml  # slow to import, and seldom asked for
+
+    def dump(*, is_ascii: bool) -> str:
+        text: str = yaml.safe_dump(
+            value, sort_keys=False, allow_unicode=not is_ascii, default_flow_style=False
+        )
+        return text
+
+    text = dump(is_ascii=False)
+    return dump(is_ascii=True) if _CONTROLS.search(text) else text
+
+
+def _escaped(character: str) -> str:
+    return json.dumps(character)[1:-1] if character != "\x7f" else "\\u007f"
+
+
+def say(text: str, *, err: bool = False, **style: Any) -> None:
+    """One line that may have words of a server in it."""
+    click.secho(clean(text), err=err, **style)
 
 
 def error(message: str) -> None:
     click.secho(f"error: {clean(message)}", fg="red", err=True)
+
+
+def path(of: object) -> str:
+    """A path for people: with `~` for their home."""
+    text, home = str(of), os.path.expanduser("~").rstrip("/")
+    return f"~{text[len(home) :]}" if home and text.startswith(f"{home}/") else text
 
 
 def size(count: int) -> str:

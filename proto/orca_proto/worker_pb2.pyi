@@ -126,6 +126,7 @@ class FromMaster(_message.Message):
     LOG_REQUEST_FIELD_NUMBER: _builtins.int
     LOG_CANCEL_FIELD_NUMBER: _builtins.int
     MASTERS_FIELD_NUMBER: _builtins.int
+    LOG_MORE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -136,6 +137,8 @@ class FromMaster(_message.Message):
     def log_cancel(self) -> Global___LogCancel: ...
     @_builtins.property
     def masters(self) -> Global___Masters: ...
+    @_builtins.property
+    def log_more(self) -> Global___LogMore: ...
     def __init__(
         self,
         *,
@@ -144,12 +147,13 @@ class FromMaster(_message.Message):
         log_request: Global___LogRequest | None = ...,
         log_cancel: Global___LogCancel | None = ...,
         masters: Global___Masters | None = ...,
+        log_more: Global___LogMore | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "log_cancel", b"log_cancel", "log_request", b"log_request", "masters", b"masters", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "log_cancel", b"log_cancel", "log_request", b"log_request", "masters", b"masters", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "log_request", "log_cancel", "masters"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "log_request", "log_cancel", "masters", "log_more"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -633,20 +637,32 @@ class LogRequest(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     TAIL_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
     request: _builtins.str
     task: _builtins.str
     tail: _builtins.int
     """the last lines; 0: none"""
+    follow: _builtins.bool
+    """go on with what is written later, until the task has ended"""
+    since: _builtins.float
+    """Unix seconds: only what was written then or later, as far as known; 0: all"""
+    window: _builtins.int
+    """bytes that may be sent before LogMore allows more; 0: any number"""
     def __init__(
         self,
         *,
         request: _builtins.str = ...,
         task: _builtins.str = ...,
         tail: _builtins.int = ...,
+        follow: _builtins.bool = ...,
+        since: _builtins.float = ...,
+        window: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request", "tail", b"tail", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "request", b"request", "since", b"since", "tail", b"tail", "task", b"task", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -654,6 +670,8 @@ Global___LogRequest: _TypeAlias = LogRequest  # noqa: Y015
 
 @_typing.final
 class LogCancel(_message.Message):
+    """The reader is gone: nothing more is to be sent."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_FIELD_NUMBER: _builtins.int
@@ -672,6 +690,30 @@ class LogCancel(_message.Message):
 Global___LogCancel: _TypeAlias = LogCancel  # noqa: Y015
 
 @_typing.final
+class LogMore(_message.Message):
+    """So many bytes were taken by the reader, and so many more may be sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    request: _builtins.str
+    bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        request: _builtins.str = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogMore: _TypeAlias = LogMore  # noqa: Y015
+
+@_typing.final
 class LogChunk(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -679,11 +721,18 @@ class LogChunk(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
     request: _builtins.str
     data: _builtins.bytes
+    """whole lines, but for the last one of a task and very long ones"""
     done: _builtins.bool
     error: _builtins.str
     """with done: why there is nothing (more)"""
+    left_out: _builtins.int
+    """lines before `data` that were left out: the reader was too slow"""
+    at: _builtins.float
+    """when it was read, Unix seconds of the node's clock"""
     def __init__(
         self,
         *,
@@ -691,10 +740,12 @@ class LogChunk(_message.Message):
         data: _builtins.bytes = ...,
         done: _builtins.bool = ...,
         error: _builtins.str = ...,
+        left_out: _builtins.int = ...,
+        at: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "done", b"done", "error", b"error", "request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "data", b"data", "done", b"done", "error", b"error", "left_out", b"left_out", "request", b"request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

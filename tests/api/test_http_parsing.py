@@ -262,7 +262,7 @@ async def test_a_client_that_reads_nothing_is_given_up_ht_23(
     monkeypatch.setattr(sending, "READ_SECONDS", 0.3)
     await cluster.deploy({"name": "web"})
     for thing in cluster.worker.machine.things.values():
-        thing.output += (b"x" * 1000 + b"\n") * 20_000
+        thing.output.append((0.0, (b"x" * 1000 + b"\n") * 20_000))
     parts = urlsplit(cluster.api)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 10)
     path = "/api/v1/services/web/logs?tail=100000"

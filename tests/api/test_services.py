@@ -215,7 +215,7 @@ async def test_logs_of_several_replicas_name_the_replica(cluster: InProcess) -> 
     for task in cluster.worker.machine.things:
         cluster.worker.runtime.write(task, b"hello\n")
     answer = await cluster.call("GET", "/api/v1/services/web/logs")
-    assert answer.text == "web.1 | hello\nweb.2 | hello\n"
+    assert answer.text == "web/1 | hello\nweb/2 | hello\n"
 
 
 @pytest.mark.parametrize("tail", ["-1", "abc", "1000000000000"])

@@ -7,10 +7,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from inprocess import InProcess, in_process
+from inprocess import InProcess, eventually, in_process
 from orca_master.identity.model import TOKENS
 
 TOKENS_PATH = "/api/v1/tokens"
+FOLLOW = "/api/v1/services/web/logs?follow=true"
 
 
 async def make(cluster: InProcess, name: str, role: str, **fields: Any) -> str:
@@ -44,21 +45,16 @@ async def test_a_stream_ends_when_its_token_is_revoked(
     monkeypatch.setattr("orca_master.http.server.REVOKED_SECONDS", 0.05)
     await cluster.deploy({"name": "web"})
     secret = await make(cluster, "ci", "viewer")
-    dispatcher = cluster.core.dispatcher
-
-    async def endless(task: Any, *, tail: int) -> Any:
-        while True:
-            yield b"line\n"
-            await asyncio.sleep(0.01)
-
-    monkeypatch.setattr(type(dispatcher), "logs", lambda self, task, tail: endless(task, tail=tail))
+    (task,) = cluster.worker.machine.things
+    cluster.worker.runtime.write(task, b"line\n")
     headers = {"Authorization": f"Bearer {secret}"}
-    async with cluster.client.get("/api/v1/services/web/logs", headers=headers) as response:
+    async with cluster.client.get(FOLLOW, headers=headers) as response:
         assert await response.content.readline() == b"line\n"
         await cluster.call("DELETE", f"{TOKENS_PATH}/ci")
         async with asyncio.timeout(60):
             with pytest.raises(aiohttp.ClientPayloadError):
                 await response.content.read()
+    await eventually(lambda: cluster.worker.runtime.following == 0)
 
 
 async def test_a_token_expires(cluster: InProcess) -> None:

@@ -53,6 +53,11 @@ class Bench:
     def prints(self, text: str) -> list[str]:
         return ["printf", "%s", text]
 
+    def tells(self, *lines: str, between: float = 0.0) -> list[str]:
+        """Each line so many seconds after the one before, then sleep."""
+        said = "; ".join(f"sleep {between}; echo {line}" for line in lines)
+        return ["sh", "-c", f"{said}; sleep 600"]
+
     def prints_env(self) -> list[str]:
         return ["env"]
 
@@ -101,6 +106,9 @@ class FakeBench(Bench):
 
     def prints(self, text: str) -> list[str]:
         return ["print", text]
+
+    def tells(self, *lines: str, between: float = 0.0) -> list[str]:
+        return ["tell", str(between), *lines]
 
     def ignores_term(self) -> list[str]:
         return ["ignore-term"]

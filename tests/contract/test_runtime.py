@@ -1,7 +1,9 @@
 """What every runtime promises: the same claims for the fake, for processes and for containers."""
 
 import asyncio
+import os
 import time
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -212,6 +214,58 @@ async def test_logs_give_the_last_lines(bench: Bench) -> None:
     assert await output(runtime, task.id, tail=3) == b"".join(lines[-3:])
     assert await output(runtime, task.id, tail=201) == text.encode()
     assert await output(runtime, task.id, tail=0) == b""
+
+
+async def test_who_follows_gets_what_is_written_later_until_the_task_ends(bench: Bench) -> None:
+    runtime = bench.runtime()
+    task = await launch(bench, runtime, bench.tells("one", "two", "three", between=0.4))
+    async with aclosing(runtime.logs(task.id, tail=10, follow=True)) as chunks:
+        async with asyncio.timeout(20):
+            read = b""
+            while read != b"one\ntwo\nthree\n":
+                read += await anext(chunks)
+        await runtime.stop(task.id, grace_seconds=0.2)
+        async with asyncio.timeout(20):
+            assert [chunk async for chunk in chunks] == []
+
+
+async def test_who_follows_from_the_start_of_a_task_misses_nothing(bench: Bench) -> None:
+    runtime, task = bench.runtime(), bench.task()
+    spec = bench.spec(bench.prints("".join(f"line {n}\n" for n in range(500)) + "and an end"))
+    await runtime.create(task, spec, bench.labels(task))
+    await runtime.start(task.id)
+    async with asyncio.timeout(20):
+        chunks = [chunk async for chunk in runtime.logs(task.id, tail=1000, follow=True)]
+    assert b"".join(chunks).splitlines() == [*(b"line %d" % n for n in range(500)), b"and an end"]
+
+
+async def test_a_follower_that_goes_away_leaves_nothing_behind(bench: Bench) -> None:
+    runtime = bench.runtime()
+    task = await launch(bench, runtime, bench.tells("one"))
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        async with aclosing(runtime.logs(task.id, tail=10, follow=True)) as chunks:
+            async with asyncio.timeout(20):
+                assert await anext(chunks) == b"one\n"
+    left = len(os.listdir("/proc/self/fd"))
+    assert left <= before + 2, "idle connections to an engine are kept, one for each thread"
+
+
+async def test_since_leaves_out_what_is_older_and_nothing_else(bench: Bench) -> None:
+    runtime = bench.runtime()
+    async with runtime.watch():
+        task = await launch(bench, runtime, bench.tells("old", "new", between=2.5))
+
+        async def has(line: bytes) -> bool:
+            return line in await output(runtime, task.id)
+
+        await until(lambda: has(b"old"), 20)
+        await asyncio.sleep(1.2)  # what was written within a second may not be told apart
+        then = time.time()
+        assert await output(runtime, task.id, since=then) == b""
+        await until(lambda: has(b"new"), 20)
+        assert await output(runtime, task.id, since=then) == b"new\n"
+        assert await output(runtime, task.id, since=then - 60) == b"old\nnew\n"
 
 
 async def test_logs_of_what_did_not_start_are_empty(bench: Bench) -> None:

@@ -42,9 +42,9 @@ async def launch(
     return task
 
 
-async def output(runtime: Runtime, task_id: str, *, tail: int = 1000) -> bytes:
+async def output(runtime: Runtime, task_id: str, *, tail: int = 1000, since: float = 0.0) -> bytes:
     """The whole answer of logs."""
-    return b"".join([chunk async for chunk in runtime.logs(task_id, tail=tail)])
+    return b"".join([chunk async for chunk in runtime.logs(task_id, tail=tail, since=since)])
 
 
 async def next_end(ended: AsyncIterator[str], task_id: str, seconds: float = 60.0) -> None:

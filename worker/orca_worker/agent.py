@@ -4,7 +4,8 @@ Holds one runner per task. Knows nothing of gRPC or any engine; `session` connec
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 
 from orca_common.env import Env
 from orca_common.logs import get_logger
@@ -118,12 +119,16 @@ class Agent:
             total.cpu_millis += used.cpu_millis
         return total
 
-    async def logs(self, task_id: str, *, tail: int) -> AsyncIterator[bytes]:
-        """Raises RuntimeRefusal for a task that has nothing here."""
+    async def logs(
+        self, task_id: str, *, tail: int, since: float, follow: bool
+    ) -> AsyncGenerator[bytes, None]:
+        """See `Runtime.logs`. Raises RuntimeRefusal for a task that has nothing here."""
         for runtime in self._runtimes.values():
             if await runtime.inspect(task_id) is not None:
-                async for chunk in runtime.logs(task_id, tail=tail):
-                    yield chunk
+                found = runtime.logs(task_id, tail=tail, since=since, follow=follow)
+                async with aclosing(found) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
                 return
         raise RuntimeRefusal(f"nothing is kept of task {task_id} on this node")
 

@@ -8,6 +8,7 @@ from orca_common.env import Env
 from orca_common.logs import get_logger
 from orca_proto import worker_pb2 as pb
 from orca_worker.agent import Agent
+from orca_worker.output import Output
 from orca_worker.ports import Connector, Link, Refused
 from orca_worker.runtime.port import RuntimeRefusal
 
@@ -15,7 +16,7 @@ PROTOCOL = 1
 FIRST_RETRY_SECONDS = 0.2
 MOST_RETRY_SECONDS = 5.0
 WELCOME_TIMEOUT_SECONDS = 15.0
-LOG_READERS = 16
+LOG_READERS = 64
 REPEAT_SECONDS = 30.0
 
 log = get_logger("session")
@@ -84,11 +85,11 @@ class Session:
                 group.create_task(self._repeat())
                 await self._receive(link, group)
                 raise _Ended
-        except* _Ended:
+        except* (_Ended, OSError, Refused) as errors:  # one clause: of two, both would be cancelled
             go_on_unless_cancelled()
-        except* (OSError, Refused) as errors:
-            go_on_unless_cancelled()
-            raise errors.exceptions[0] from None
+            for error in errors.exceptions:
+                if not isinstance(error, _Ended):
+                    raise error from None
 
     async def _hello(self) -> pb.Hello:
         facts = self._facts
@@ -106,7 +107,7 @@ class Session:
         )
 
     async def _receive(self, link: Link, group: asyncio.TaskGroup) -> None:
-        readers: dict[str, asyncio.Task[None]] = {}
+        readers: dict[str, _Reader] = {}
         while (message := await link.receive()) is not None:
             match message.WhichOneof("body"):
                 case "assignments":
@@ -114,18 +115,31 @@ class Session:
                 case "masters":
                     self._connector.know(list(message.masters.addresses))
                 case "log_request":
-                    readers = {id: reader for id, reader in readers.items() if not reader.done()}
+                    readers = {id: one for id, one in readers.items() if not one.task.done()}
+                    request = message.log_request
                     if len(readers) >= LOG_READERS:
-                        await link.send(_log_end(message.log_request.request, "too many readers"))
-                        continue
-                    reader = group.create_task(self._send_logs(link, message.log_request))
-                    readers[message.log_request.request] = reader
+                        await link.send(_too_many(request.request))
+                    else:
+                        readers[request.request] = self._start_reader(link, request, group)
                 case "log_cancel":
                     cancelled = readers.pop(message.log_cancel.request, None)
                     if cancelled is not None:
-                        cancelled.cancel()
+                        cancelled.task.cancel()
+                case "log_more":
+                    reader = readers.get(message.log_more.request)
+                    if reader is not None:
+                        reader.output.more(message.log_more.bytes)
                 case _:
                     log.warning("the master sent an unknown message")
+
+    def _start_reader(
+        self, link: Link, request: pb.LogRequest, group: asyncio.TaskGroup
+    ) -> "_Reader":
+        output = Output(self._env, request, link.send)
+        chunks = self._agent.logs(
+            request.task, tail=request.tail, since=request.since, follow=request.follow
+        )
+        return _Reader(output, group.create_task(output.run(chunks)))
 
     async def _beat(self, link: Link, seconds: float) -> None:
         while True:
@@ -145,17 +159,15 @@ class Session:
             await link.send(pb.FromWorker(report=pb.Report(tasks=statuses)))
             self._agent.drop_gone(statuses)
 
-    async def _send_logs(self, link: Link, request: pb.LogRequest) -> None:
-        try:
-            async for chunk in self._agent.logs(request.task, tail=request.tail):
-                part = pb.LogChunk(request=request.request, data=chunk)
-                await link.send(pb.FromWorker(log_chunk=part))
-            await link.send(_log_end(request.request, ""))
-        except RuntimeRefusal as refusal:
-            await link.send(_log_end(request.request, refusal.reason))
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    output: Output
+    task: asyncio.Task[None]
 
 
-def _log_end(request: str, error: str) -> pb.FromWorker:
+def _too_many(request: str) -> pb.FromWorker:
+    error = f"{LOG_READERS} readers of output are connected to this node already"
     return pb.FromWorker(log_chunk=pb.LogChunk(request=request, done=True, error=error))
 
 

@@ -12,14 +12,15 @@ from orca.commands.running import with_client
 @click.command()
 @click.option("--resource", help="Only of this one, such as services/default/web.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
-@click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print."
-)
+@show.output_option
 def audit(resource: str | None, limit: int, output: str) -> None:
-    """Who changed what, newest first."""
+    """Who changed what, newest first; times are UTC.
+
+    \b
+    orca audit --resource services/default/web
+    """
     found = with_client(lambda client: client.audit(resource=resource, limit=limit))
-    if output == "json":
-        show.as_json(found)
+    if show.structured(found, output):
         return
     show.table(["AT", "WHO", "DID", "WHAT", "DETAILS"], [_row(e) for e in found["events"]])
 

@@ -10,28 +10,42 @@ import click
 
 from orca import show
 from orca.commands.running import REFUSED_EXIT
-from orca.context import contexts_file, read_contexts
+from orca.context import addresses, contexts_file, read_contexts
 
 
 @click.group(invoke_without_command=True)
 @click.pass_context
 def context(ctx: click.Context) -> None:
-    """Name clusters and choose which one is spoken to."""
+    """Name clusters and choose which one is spoken to.
+
+    \b
+    orca context add prod --api http://m1:6880,http://m2:6880 --token-file ~/prod.token
+    orca context use prod
+    orca --context test status
+    """
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_contexts)
 
 
 @context.command("list")
-def list_contexts() -> None:
+@show.output_option
+def list_contexts(output: str = "table") -> None:
     """The clusters that have a name here; the one in use has a star."""
     kept = read_contexts()
+    if show.structured(kept, output):
+        return
     if not kept["contexts"]:
         click.echo("none yet: `orca context add NAME --api http://host:6880 --token-file FILE`")
         return
     show.table(
         ["", "CONTEXT", "API", "TOKEN"],
         [
-            ["*" if name == kept["current"] else "", name, ", ".join(c["api"]), c["token_file"]]
+            [
+                "*" if name == kept["current"] else "",
+                name,
+                ", ".join(c["api"]),
+                show.path(c["token_file"] or ""),
+            ]
             for name, c in sorted(kept["contexts"].items())
         ],
     )
@@ -45,12 +59,12 @@ def add(name: str, api: str, token_file: Path | None) -> None:
     """Keep the cluster as NAME, and use it from now on."""
     kept = read_contexts()
     kept["contexts"][name] = {
-        "api": [each.strip() for each in api.split(",")],
+        "api": addresses(api),
         "token_file": str(token_file.absolute()) if token_file else None,
     }
     kept["current"] = name
     _write(kept)
-    click.echo(f"{name} is used from now on")
+    show.say(f"{name} is used from now on")
 
 
 @context.command()
@@ -62,7 +76,7 @@ def use(name: str) -> None:
         _check(kept, name)
     kept["current"] = None if name == "-" else name
     _write(kept)
-    click.echo("no context is used" if name == "-" else f"{name} is used from now on")
+    show.say("no context is used" if name == "-" else f"{name} is used from now on")
 
 
 @context.command()
@@ -75,7 +89,7 @@ def rm(name: str) -> None:
     if kept["current"] == name:
         kept["current"] = None
     _write(kept)
-    click.echo(f"{name} is forgotten")
+    show.say(f"{name} is forgotten")
 
 
 def _check(kept: dict[str, Any], name: str) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from orca import local, show
-from orca.client import Client, OrcaError
+from orca.client import Client
 from orca.commands.running import REFUSED_EXIT
 from orca.context import local_folders
+from orca.errors import OrcaError
 from orca.sample import NAME, sample
 
 _data_dir = click.option(
@@ -20,11 +21,28 @@ _data_dir = click.option(
 
 
 @click.command()
-@click.option("--masters", type=click.IntRange(1, 7), default=1, show_default=True)
-@click.option("--workers", type=click.IntRange(min=1, max=50), default=1, show_default=True)
+@click.option(
+    "--masters", type=click.IntRange(1, 7), default=1, show_default=True, help="How many."
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1, max=50), default=1, show_default=True, help="How many."
+)
 @_data_dir
-@click.option("--port", type=click.IntRange(1024, 65000), default=6880, show_default=True)
-@click.option("--runtime", type=click.Choice(["auto", "docker", "process"]), default="auto")
+@click.option(
+    "--port",
+    type=click.IntRange(1024, 65000),
+    default=6880,
+    show_default=True,
+    envvar="ORCA_PORT",
+    help="The first master's API; each master takes three in a row (ORCA_PORT).",
+)
+@click.option(
+    "--runtime",
+    type=click.Choice(["auto", "docker", "process"]),
+    default="auto",
+    show_default=True,
+    help="Containers, plain processes, or what is there.",
+)
 @click.option("--sample", "with_sample", is_flag=True, help="Deploy a sample service too.")
 def up(
     masters: int,
@@ -34,7 +52,12 @@ def up(
     runtime: str,
     with_sample: bool,
 ) -> None:
-    """Start a real cluster here; on the same folder again, bring it back with all its state."""
+    """Start a real cluster here; on the same folder again, bring it back with all its state.
+
+    \b
+    orca up --sample
+    orca up --masters 3 --workers 2
+    """
     folder = _folder(data_dir)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
@@ -56,7 +79,7 @@ def up(
         show.error(said)
         sys.exit(REFUSED_EXIT)
     click.secho(f"cluster is ready: {', '.join(cluster.api)}", fg="green")
-    click.echo(f"token: {cluster.token_file}")
+    click.echo(f"token: {show.path(cluster.token_file)}")
     if with_sample:
         asyncio.run(_deploy_sample(folder, cluster))
 
@@ -70,11 +93,11 @@ async def _deploy_sample(folder: Path, cluster: local.Cluster) -> None:
         if answer["errors"]:
             show.error("; ".join(answer["errors"]))
             sys.exit(REFUSED_EXIT)
-        click.echo(f"sample service `{NAME}` runs as {why}")
+        show.say(f"sample service `{NAME}` runs as {why}")
         for running in await client.status():
             if running["name"] == NAME:
                 for task in running["tasks"]:
-                    click.echo(f"  replica {task['replica']}: http://{task['address']}/")
+                    show.say(f"  replica {task['replica']}: http://{task['address']}/")
 
 
 @click.command()
@@ -87,7 +110,8 @@ def down(data_dir: Path | None) -> None:
     except local.CannotStart as error:
         show.error(str(error))
         sys.exit(REFUSED_EXIT)
-    click.echo(f"stopped; its state stays in {folder}" if was_running else "nothing was running")
+    stays = f"stopped; its state stays in {show.path(folder)}"
+    click.echo(stays if was_running else "nothing was running")
 
 
 def _folder(given: Path | None) -> Path:

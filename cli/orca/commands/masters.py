@@ -1,12 +1,16 @@
 """masters: who leads, how far each is, and how to add, remove and change over."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orca import show
-from orca.client import Client, Refused
 from orca.commands.running import with_client
+from orca.commands.tokens import seconds
+from orca.errors import Refused
+
+if TYPE_CHECKING:
+    from orca.client import Client  # slow to load
 
 
 @click.group(invoke_without_command=True)
@@ -18,14 +22,11 @@ def masters(ctx: click.Context) -> None:
 
 
 @masters.command("list")
-@click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print."
-)
+@show.output_option
 def list_masters(output: str = "table") -> None:
     """Each master, what it does and how far it is."""
     found = with_client(lambda client: client.masters())
-    if output == "json":
-        show.as_json(found)
+    if show.structured(found, output):
         return
     show.table(
         ["MASTER", "ROLE", "REACHED", "BEHIND", "API", "VERSION"],
@@ -34,18 +35,21 @@ def list_masters(output: str = "table") -> None:
 
 
 @masters.command()
-def status() -> None:
+@show.output_option
+def status(output: str) -> None:
     """How the masters are, in words; if none leads, as one of them knows it."""
     found = with_client(_known)
+    if show.structured(found, output):
+        return
     for sentence in sentences(found):
         click.echo(show.clean(sentence))
 
 
 @masters.command()
-@click.option("--ttl", type=float, default=3600.0, show_default=True, help="Seconds it works.")
+@click.option("--ttl", callback=seconds, default="1h", show_default=True, help="How long it works.")
 def token(ttl: float) -> None:
     """Print a token with which one master can join: orca-master --join HOST --token TOKEN."""
-    click.echo(with_client(lambda client: client.join_token(ttl=ttl, role="master")))
+    show.say(with_client(lambda client: client.join_token(ttl=ttl, role="master")))
 
 
 @masters.command()
@@ -64,7 +68,7 @@ def transfer() -> None:
     click.echo(f"{show.clean(answer['leader'])} leads")
 
 
-async def _known(client: Client) -> dict[str, Any]:
+async def _known(client: "Client") -> dict[str, Any]:
     try:
         return await client.masters()
     except Refused as error:

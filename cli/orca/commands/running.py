@@ -1,15 +1,19 @@
 """What every command needs: a client for the chosen cluster, and errors as exit codes."""
 
 import asyncio
+import re
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from orca import show
-from orca.client import CannotReach, Client, NotAllowed, OrcaError, Refused
 from orca.context import Target, find_target
+from orca.errors import CannotReach, NotAllowed, OrcaError, Refused
+
+if TYPE_CHECKING:
+    from orca.client import Client  # slow to load
 
 T = TypeVar("T")
 
@@ -18,10 +22,12 @@ UNREACHED_EXIT = 3
 NOT_ALLOWED_EXIT = 4
 
 
-def with_client(work: Callable[[Client], Awaitable[T]]) -> T:
+def with_client(work: "Callable[[Client], Awaitable[T]]") -> T:
     """Run the work with a client; on an error say what to do next and leave with its exit code."""
     options = click.get_current_context().find_root().obj
-    target = find_target(options["api"], options["token"])
+    target = find_target(options["api"], options["token"], context=options["context"])
+
+    from orca.client import Client
 
     async def run() -> T:
         async with Client(target.api, target.token) as client:
@@ -38,10 +44,8 @@ def with_client(work: Callable[[Client], Awaitable[T]]) -> T:
 def _explain(error: OrcaError, target: Target) -> int:
     if isinstance(error, CannotReach):
         show.error(str(error))
-        if target.origin == "default":
-            click.echo("start a cluster here with `orca up`, or name one with ORCA_API", err=True)
-        elif target.origin != "given":
-            click.echo(f"({target.origin}: start it again with `orca up`)", err=True)
+        if target.way_on:
+            show.say(target.way_on, err=True)
         return UNREACHED_EXIT
     if isinstance(error, NotAllowed):
         show.error(str(error))
@@ -53,5 +57,5 @@ def _explain(error: OrcaError, target: Target) -> int:
             field = problem.get("field") or "request"
             show.error(f"{field}: {problem.get('message')}")
     else:
-        show.error(str(error))
+        show.error(re.sub(r"\?(project|replica)=", r"--\1", str(error)))
     return REFUSED_EXIT

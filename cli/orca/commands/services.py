@@ -1,87 +1,69 @@
-"""deploy, status, scale, logs, stop."""
+"""deploy, status, scale, stop, rm."""
 
 import asyncio
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orca import show
-from orca.client import Client, OrcaError
+from orca.commands.progress import Progress
 from orca.commands.running import REFUSED_EXIT, with_client
+from orca.errors import CannotReach, Refused
 from orca.manifests import read_services
 
-PROGRESS_SECONDS = 1.0
-WATCH_SECONDS = 1.0
+if TYPE_CHECKING:
+    from orca.client import Client  # slow to load
 
-_output = click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print."
-)
+WATCH_SECONDS = 1.0
+COMMAND_COLUMNS = 40
+
 _project = click.option("-p", "--project", help="The service's project.")
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE…")
 @click.option("--wait/--no-wait", default=True, help="Wait until each outcome is known.")
-@click.option("--timeout", type=float, default=120.0, show_default=True, help="Seconds to wait.")
-@_output
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 3600, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="Seconds to wait.",
+)
+@show.output_option
 def deploy(files: tuple[str, ...], wait: bool, timeout: float, output: str) -> None:
     """Deploy the services in FILE… (JSON, YAML or TOML; `-` is standard input).
 
     Exits with 0 only if every service runs.
+
+    \b
+    orca deploy web.toml worker.yaml
+    echo '{"name": "web", "image": "nginx:alpine", "port": 80}' | orca deploy -
     """
     services = [service for path in files for service in read_services(path)]
     started = time.monotonic()
 
-    async def run(client: Client) -> dict[str, Any]:
+    async def run(client: "Client") -> dict[str, Any]:
         deploying = asyncio.ensure_future(client.deploy(services, wait=wait, timeout=timeout))
         if wait and output == "table":
-            await _tell_progress(client, services, deploying)
+            named = [(str(s.get("project", "default")), str(s.get("name"))) for s in services]
+            await Progress(named).tell(client, deploying)
         return await deploying
 
     answer = with_client(run)
-    if output == "json":
-        show.as_json(answer)
-    else:
+    if not show.structured(answer, output):
         seconds = time.monotonic() - started
         for name in answer["deployed"]:
             click.secho(f"{show.clean(name)}: running", fg="green", nl=False)
             click.echo(f"  ({seconds:.1f} s)")
         for name in answer.get("accepted", []):
-            click.echo(f"{show.clean(name)}: accepted; `orca status` shows what becomes of it")
+            show.say(f"{name}: accepted; `orca status {name}` shows what becomes of it")
         for problem in answer["errors"]:
             show.error(problem)
     if answer["errors"]:
         sys.exit(REFUSED_EXIT)
-
-
-async def _tell_progress(
-    client: Client, services: list[dict[str, Any]], deploying: "asyncio.Future[Any]"
-) -> None:
-    """One line on standard error whenever something has changed, until the deploy has its answer."""
-    wanted = {(s.get("project", "default"), s.get("name")) for s in services}
-    said: dict[object, str] = {}
-    while True:
-        await asyncio.wait({deploying}, timeout=PROGRESS_SECONDS)
-        if deploying.done():
-            return
-        try:
-            known = await client.status()
-        except OrcaError:  # a token that may not read, or no master just now
-            continue
-        for service in known:
-            key = (service["project"], service["name"])
-            line = (
-                f"{service['status']}, {service['running_replicas']}/{service['desired_replicas']}"
-            )
-            if service["reason"]:
-                line += f": {service['reason']}"
-            if key in wanted and said.get(key) != line:
-                said[key] = line
-                click.secho(
-                    f"  {show.clean(service['name'])}: {show.clean(line)}", dim=True, err=True
-                )
 
 
 @click.command()
@@ -89,26 +71,39 @@ async def _tell_progress(
 @_project
 @click.option("--watch", is_flag=True, help="Again and again, until interrupted.")
 @click.option("--stale", is_flag=True, help="What one master knows, also while none leads.")
-@_output
+@show.output_option
 def status(name: str | None, project: str | None, watch: bool, output: str, stale: bool) -> None:
     """Show all services, or the replicas of the service NAME."""
-    while watch:
-        click.clear()
-        _show_status(name, project, output, stale)
-        time.sleep(WATCH_SECONDS)
-    _show_status(name, project, output, stale)
+
+    async def find(client: "Client") -> list[dict[str, Any]]:
+        found = await client.status(project=project, stale=stale)
+        return [service for service in found if name in (None, service["name"])]
+
+    async def run(client: "Client") -> None:
+        while True:
+            try:
+                services = await find(client)
+            except (CannotReach, Refused) as error:
+                if not watch:
+                    raise
+                show.error(str(error))
+            else:
+                if watch and output == "table":
+                    click.clear()
+                _show_status(services, name, output)
+            if not watch:
+                return
+            await asyncio.sleep(WATCH_SECONDS)
+
+    with_client(run)
 
 
-def _show_status(name: str | None, project: str | None, output: str, stale: bool) -> None:
-    services = with_client(lambda client: client.status(project=project, stale=stale))
-    if name is not None:
-        services = [service for service in services if service["name"] == name]
-        if not services:
-            show.error(f"service not found: {name}; `orca status` lists all")
-            sys.exit(REFUSED_EXIT)
-    if output == "json":
-        show.as_json({"services": services})
-    elif not services:
+def _show_status(services: list[dict[str, Any]], name: str | None, output: str) -> None:
+    if name is not None and not services:
+        raise Refused(f"service not found: {name}; `orca status` lists all", status=404)
+    if show.structured({"services": services}, output):
+        return
+    if not services:
         click.echo("no services yet: deploy one with `orca deploy FILE`")
     elif name is None:
         show.table(
@@ -128,20 +123,24 @@ def _service_row(service: dict[str, Any]) -> list[object]:
         service["name"],
         service["status"],
         f"{service['running_replicas']}/{service['desired_replicas']}",
-        service["image"] or " ".join(service["command"] or [])[:40],
+        service["image"] or _cut(" ".join(service["command"] or [])),
         ", ".join(addresses[:2]) + more,
         service["reason"],
     ]
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= COMMAND_COLUMNS else f"{text[: COMMAND_COLUMNS - 1]}…"
+
+
 def _show_service(service: dict[str, Any]) -> None:
-    click.echo(
-        f"{show.clean(service['name'])} (project {show.clean(service['project'])}), revision"
+    show.say(
+        f"{service['name']} (project {service['project']}), revision"
         f" {service['revision']}: {service['status']},"
         f" {service['running_replicas']} of {service['desired_replicas']} replicas ready"
     )
     if service["reason"]:
-        click.echo(f"reason: {show.clean(service['reason'])}")
+        show.say(f"reason: {service['reason']}")
     if service["tasks"]:
         click.echo()
         show.table(
@@ -167,29 +166,13 @@ def _show_service(service: dict[str, Any]) -> None:
 @click.argument("name")
 @click.argument("replicas", type=click.IntRange(min=0))
 @_project
-@_output
+@show.output_option
 def scale(name: str, replicas: int, project: str | None, output: str) -> None:
     """Run REPLICAS replicas of the service NAME."""
     answer = with_client(lambda client: client.scale(name, replicas, project=project))
-    if output == "json":
-        show.as_json(answer)
-    else:
-        click.echo(f"{show.clean(answer['service'])}: {answer['replicas']} replicas wanted")
-
-
-@click.command()
-@click.argument("name")
-@click.option("--tail", type=click.IntRange(min=0), default=100, show_default=True, help="Lines.")
-@_project
-def logs(name: str, tail: int, project: str | None) -> None:
-    """Print the last lines that the replicas of the service NAME have written."""
-
-    async def run(client: Client) -> None:
-        async for chunk in client.logs(name, tail=tail, project=project):
-            text = chunk.decode(errors="replace")
-            click.echo(show.clean(text) if sys.stdout.isatty() else text, nl=False)
-
-    with_client(run)
+    if not show.structured(answer, output):
+        number = int(answer["replicas"])
+        show.say(f"{answer['service']}: {number} replica{'' if number == 1 else 's'} wanted")
 
 
 @click.command()
@@ -197,7 +180,7 @@ def logs(name: str, tail: int, project: str | None) -> None:
 @_project
 @click.option("--all", "everything", is_flag=True, help="Every service of the cluster.")
 @click.option("--purge", is_flag=True, help="Forget them too.")
-@_output
+@show.output_option
 def stop(
     names: tuple[str, ...], project: str | None, everything: bool, purge: bool, output: str
 ) -> None:
@@ -208,7 +191,7 @@ def stop(
     if everything == bool(names or project):
         raise click.UsageError("name services, or give --project, or --all (one of them)")
 
-    async def run(client: Client) -> list[str]:
+    async def run(client: "Client") -> list[str]:
         if everything:
             answer = await client.stop_all(purge=purge)
             return list(answer["stopped"])
@@ -221,22 +204,26 @@ def stop(
         return list(names)
 
     stopped = with_client(run)
-    if output == "json":
-        show.as_json({"stopped": stopped})
+    if show.structured({"stopped": stopped}, output):
         return
     for name in stopped:
-        click.echo(f"{show.clean(name)}: stopped")
+        show.say(f"{name}: stopped")
+    if not stopped:
+        click.echo("there is nothing to stop")
 
 
 @click.command()
 @click.argument("names", nargs=-1, required=True)
 @_project
-def rm(names: tuple[str, ...], project: str | None) -> None:
+@show.output_option
+def rm(names: tuple[str, ...], project: str | None, output: str) -> None:
     """Stop the services NAMES and forget them."""
 
-    async def run(client: Client) -> None:
+    async def run(client: "Client") -> None:
         for name in names:
             await client.stop(name, project=project, purge=True)
-            click.echo(f"{show.clean(name)}: removed")
+            if output == "table":
+                show.say(f"{name}: removed")
 
     with_client(run)
+    show.structured({"removed": list(names)}, output)

@@ -31,14 +31,11 @@ def tokens(ctx: click.Context) -> None:
 
 
 @tokens.command("list")
-@click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print."
-)
+@show.output_option
 def list_tokens(output: str = "table") -> None:
     """Each token, without its secret."""
     found = with_client(lambda client: client.tokens())
-    if output == "json":
-        show.as_json({"tokens": found})
+    if show.structured({"tokens": found}, output):
         return
     show.table(["TOKEN", "ROLE", "PROJECT", "MADE", "EXPIRES"], [_row(token) for token in found])
 
@@ -50,17 +47,25 @@ def list_tokens(output: str = "table") -> None:
 )
 @click.option("-p", "--project", help="Only this project.")
 @click.option("--ttl", callback=seconds, help="How long it works: 30d, 12h … (for ever).")
-def create(name: str, role: str, project: str | None, ttl: float | None) -> None:
-    """Make a token named NAME and print it; it is not shown again."""
+@show.output_option
+def create(name: str, role: str, project: str | None, ttl: float | None, output: str) -> None:
+    """Make a token named NAME and print it; it is not shown again.
+
+    A viewer reads, a deployer also deploys, scales and stops, an admin may do everything.
+
+    \b
+    orca tokens create ci --role deployer --project shop --ttl 30d >ci.token
+    """
     made = with_client(lambda client: client.create_token(name, role, project=project, ttl=ttl))
-    click.echo(show.clean(made["token"]))
+    if not show.structured(made, output):
+        show.say(made["token"])
 
 
 @tokens.command()
 @click.argument("name")
 def revoke(name: str) -> None:
     """Refuse the token NAME from now on, also on open streams."""
-    click.echo(show.clean(with_client(lambda client: client.revoke_token(name))["ok"]))
+    show.say(with_client(lambda client: client.revoke_token(name))["ok"])
 
 
 def _row(token: dict[str, Any]) -> list[object]:

@@ -1,6 +1,7 @@
 """The deploy payload of API document 002, parsed strictly: what people write, in their words."""
 
 import re
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -12,11 +13,15 @@ from orca_master.tasks.model import Constraints
 
 MAX_SERVICES = 500
 MAX_REPLICAS = 10_000
+MAX_LINES = 100_000
+DEFAULT_LINES = 100
 MIN_MEMORY_BYTES = 6 << 20
 """Container engines refuse less."""
 
 _MEMORY = re.compile(r"([0-9]{1,15})(|Ki|Mi|Gi|Ti)", re.ASCII)
 _UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])", re.ASCII)
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}", re.ASCII)
 _PATH = re.compile(r"/(?!/)[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{0,2047}|/", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
@@ -58,6 +63,24 @@ def memory_bytes(value: str) -> int:
 
 def _check_memory(value: str) -> str:
     memory_bytes(value)
+    return value
+
+
+def since_seconds(value: str, now: float) -> float:
+    """Unix seconds. Raises ValueError. `10m` is ten minutes before `now`."""
+    if match := _DURATION.fullmatch(value):
+        return now - float(match[1]) * _SECONDS[match[2]]
+    try:
+        at = datetime.fromisoformat(value)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None or "T" not in value:
+        raise ValueError("must be a duration such as 10m or a time such as 2026-01-31T12:00:00Z")
+    return at.timestamp()
+
+
+def check_since(value: str) -> str:
+    since_seconds(value, 0.0)
     return value
 
 
@@ -188,4 +211,16 @@ class PurgeQuery(QueryModel):
 
 
 class LogsQuery(ProjectQuery):
-    tail: Annotated[int, Field(ge=0, le=100_000)] = 100
+    """`tail` None: 100 lines, or all since `since`. `beat` in seconds; see `logs.Asked`."""
+
+    tail: Annotated[int, Field(ge=0, le=MAX_LINES)] | None = None
+    follow: bool = False
+    since: Annotated[str, AfterValidator(check_since)] | None = None
+    replica: Annotated[str, Field(pattern=r"^([1-9][0-9]{0,4}|[0-9a-f]{16})$")] | None = None
+    beat: Annotated[float, Field(ge=0.1, le=60)] | None = None
+
+    @property
+    def lines(self) -> int:
+        if self.tail is not None:
+            return self.tail
+        return DEFAULT_LINES if self.since is None else MAX_LINES

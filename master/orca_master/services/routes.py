@@ -1,7 +1,7 @@
 """The endpoints of services (API document 002)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -15,14 +15,14 @@ from orca_master.http.dialects import CLUSTER
 from orca_master.http.once import update_once
 from orca_master.http.route import Call, Reply, Route, Served, Text
 from orca_master.identity.model import Permission
-from orca_master.services import operations, payload
+from orca_master.services import logs, operations, payload
 from orca_master.services.model import SERVICES, Service
 from orca_master.services.outcome import outcome, progress
 from orca_master.services.status import Statuses
 from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction
 from orca_master.tasks.dispatcher import Dispatcher
-from orca_master.tasks.model import TASKS, Task
+from orca_master.tasks.model import TASKS
 
 T = TypeVar("T")
 
@@ -270,22 +270,20 @@ class ServiceRoutes:
         trail(tx, actor=call.actor, action=action, resource=resource, now=now, **details)
 
     async def logs(self, call: Call[payload.LogsQuery, None]) -> object:
-        """Plain text. With several replicas each line begins with `name.replica | `."""
-        state = await self.store.fresh()
-        service = operations.resolve(
-            state, call.tenant, call.path["name"], call.scope(call.query.project)
+        """Plain text; see `services.logs`."""
+        state, query = await self.store.fresh(), call.query
+        project = call.scope(query.project)
+        service = operations.resolve(state, call.tenant, call.path["name"], project)
+        asked = logs.Asked(
+            tail=query.lines,
+            since=payload.since_seconds(query.since, self.env.now()) if query.since else 0.0,
+            replica=query.replica or "",
+            beat=query.beat or 0.0,
         )
-        tasks = [t for t in state.find(TASKS, "owner", service.owner) if t.observed.container]
+        tasks = logs.choose(state, service, asked)
+        if query.follow:
+            following = logs.Following(self.env, self.store, self.dispatcher, service, asked)
+            return Text(following.parts())
         if not tasks:
             raise NotReady(f"service {service.name} has no replica with output")
-        return Text(self._all_logs(service, tasks, call.query.tail))
-
-    async def _all_logs(
-        self, service: Service, tasks: list[Task], tail: int
-    ) -> AsyncIterator[bytes]:
-        several = len({task.slot for task in tasks}) > 1
-        for task in sorted(tasks, key=lambda task: (task.slot, task.created_at)):
-            prefix = f"{service.name}.{task.slot} | ".encode() if several else b""
-            async for chunk in self.dispatcher.logs(task, tail=tail):
-                lines = chunk.splitlines(keepends=True)
-                yield b"".join(prefix + line for line in lines)
+        return Text(logs.replay(self.dispatcher, service, tasks, asked))

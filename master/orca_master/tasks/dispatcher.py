@@ -1,11 +1,11 @@
-"""The master's end of the workers' streams: lists of tasks down, reports up, logs on request.
+"""The master's end of the workers' streams: lists of tasks down, reports up, output on request.
 
 A session lives as long as its stream. It keeps no truth: each wake-up computes the node's whole
 list from the state and sends it if it differs from what was sent last.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -26,9 +26,7 @@ from orca_proto import worker_pb2 as pb
 PROTOCOL = 1
 HELLO_TIMEOUT_SECONDS = 10.0
 STATUSES_PER_TRANSACTION = 200
-LOG_TIMEOUT_SECONDS = 30.0
-LOG_CHUNKS = 256
-"""Chunks kept for a reader; one that falls further behind is cut off."""
+LOST = "the worker's connection was lost"
 
 log = get_logger("dispatcher")
 
@@ -45,8 +43,26 @@ class _Session:
     def __init__(self, node_id: str, link: Link) -> None:
         self.node_id = node_id
         self.link = link
-        self.logs: dict[str, asyncio.Queue[pb.LogChunk]] = {}
+        self.outputs: dict[str, Callable[[pb.LogChunk], None]] = {}
+        self.cancelled: asyncio.Queue[str] = asyncio.Queue()  # no more than there were outputs
         self.superseded = asyncio.Event()
+
+
+class OutputSource:
+    """A task's output that was asked for, see `output.Source`."""
+
+    def __init__(self, session: _Session, request: str) -> None:
+        self._session = session
+        self._request = request
+
+    async def more(self, count: int) -> None:
+        if self._request in self._session.outputs:
+            more = pb.LogMore(request=self._request, bytes=count)
+            await self._session.link.send(pb.FromMaster(log_more=more))
+
+    def cancel(self) -> None:
+        if self._session.outputs.pop(self._request, None) is not None:
+            self._session.cancelled.put_nowait(self._request)
 
 
 class Dispatcher:
@@ -77,35 +93,31 @@ class Dispatcher:
             if self._sessions.get(node_id) is session:
                 del self._sessions[node_id]
                 self._presence.connected(node_id, False)
-            for queue in session.logs.values():
-                _offer(queue, pb.LogChunk(done=True, error="the worker's connection was lost"))
+            for sink in session.outputs.values():
+                sink(pb.LogChunk(done=True, error=LOST))
+            session.outputs.clear()
             log.info("worker disconnected", node=hello.name, id=node_id)
 
-    async def logs(self, task: Task, *, tail: int) -> AsyncIterator[bytes]:
-        """The last lines of a task's output, from its node. Raises NotReady with the reason."""
+    def is_connected(self, node_id: str) -> bool:
+        """Whether the node has a stream to this master."""
+        return node_id in self._sessions
+
+    async def open_output(
+        self, task: Task, request: pb.LogRequest, sink: Callable[[pb.LogChunk], None]
+    ) -> "OutputSource":
+        """Have the task's node send its output to `sink`, which must not raise. Raises NotReady."""
         session = self._sessions.get(task.node)
         if session is None:
             node = self._store.state.get(NODES, task.node)
             raise NotReady(f"node {node.name if node else task.node} is not connected")
-        request = self._env.new_id()
-        queue: asyncio.Queue[pb.LogChunk] = asyncio.Queue(LOG_CHUNKS)
-        session.logs[request] = queue
+        request.request = self._env.new_id()
+        session.outputs[request.request] = sink
         try:
-            asked = pb.LogRequest(request=request, task=task.id, tail=tail)
-            await session.link.send(pb.FromMaster(log_request=asked))
-            while True:
-                async with asyncio.timeout(LOG_TIMEOUT_SECONDS):
-                    chunk = await queue.get()
-                if chunk.error:
-                    raise NotReady(chunk.error)
-                if chunk.data:
-                    yield chunk.data
-                if chunk.done:
-                    return
-        except TimeoutError as error:
-            raise NotReady("the worker does not answer") from error
-        finally:
-            session.logs.pop(request, None)
+            await session.link.send(pb.FromMaster(log_request=request))
+        except ConnectionError as error:
+            session.outputs.pop(request.request, None)
+            raise NotReady(LOST) from error
+        return OutputSource(session, request.request)
 
     async def _hello(self, link: Link) -> pb.Hello:
         try:
@@ -152,15 +164,16 @@ class Dispatcher:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._send_assignments(session))
                 group.create_task(self._send_masters(session))
+                group.create_task(self._send_cancels(session))
                 group.create_task(self._end_when_superseded(session))
                 group.create_task(self._end_when_deposed())
                 await self._receive(session)
                 raise _Ended
-        except* (_Ended, ConnectionError):
+        except* (_Ended, ConnectionError, Trouble) as errors:  # one clause: of two, both raise
             go_on_unless_cancelled()
-        except* Trouble as troubles:
-            go_on_unless_cancelled()
-            raise troubles.exceptions[0] from None
+            for error in errors.exceptions:
+                if isinstance(error, Trouble):
+                    raise error from None
 
     async def _end_when_superseded(self, session: _Session) -> None:
         await session.superseded.wait()
@@ -186,11 +199,16 @@ class Dispatcher:
                 case "report":
                     await self._take_report(session.node_id, message.report)
                 case "log_chunk":
-                    queue = session.logs.get(message.log_chunk.request)
-                    if queue is not None:
-                        _offer(queue, message.log_chunk)
+                    self._take_output(session, message.log_chunk)
                 case _:
                     log.warning("worker sent an unknown message", id=session.node_id)
+
+    def _take_output(self, session: _Session, chunk: pb.LogChunk) -> None:
+        sink = session.outputs.get(chunk.request)
+        if sink is not None:
+            if chunk.done:
+                del session.outputs[chunk.request]
+            sink(chunk)
 
     def _is_ready(self, node_id: str) -> bool:
         """A node that was declared down, or removed, while its line was cut has to say Hello again:
@@ -219,6 +237,11 @@ class Dispatcher:
                     await session.link.send(pb.FromMaster(masters=masters))
                     sent = known
 
+    async def _send_cancels(self, session: _Session) -> None:
+        while True:
+            cancel = pb.LogCancel(request=await session.cancelled.get())
+            await session.link.send(pb.FromMaster(log_cancel=cancel))
+
     async def _send_assignments(self, session: _Session) -> None:
         sent: list[tuple[str, Wanted]] | None = None
         sent_specs: set[str] = set()
@@ -245,11 +268,3 @@ class Dispatcher:
 
 class _Ended(Exception):
     """The session is over; ends its task group."""
-
-
-def _offer(queue: "asyncio.Queue[pb.LogChunk]", chunk: pb.LogChunk) -> None:
-    if queue.full():
-        while not queue.empty():
-            queue.get_nowait()
-        chunk = pb.LogChunk(done=True, error="the reader is too slow; ask for fewer lines")
-    queue.put_nowait(chunk)

@@ -1,5 +1,6 @@
 """Files that describe services. FAULTS IN-26 is here."""
 
+import io
 from pathlib import Path
 
 import click
@@ -27,6 +28,22 @@ def read(folder: Path, name: str, text: str) -> list[dict[str, object]]:
 )
 def test_every_form_says_the_same(tmp_path: Path, name: str, text: str) -> None:
     assert read(tmp_path, name, text) == [{"name": "web", "replicas": 2}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"services": [{"name": "web", "replicas": 2}]}',
+        ' [{"name": "web", "replicas": 2}]',
+        '# what runs\n\n[[service]]\nname = "web"\nreplicas = 2\n',
+        'name = "web"\nreplicas = 2\n',
+        "# what runs\nname: web\nreplicas: 2\n",
+        "- name: web\n  replicas: 2\n",
+    ],
+)
+def test_standard_input_may_have_any_form(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    assert read_services("-") == [{"name": "web", "replicas": 2}]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ runtime keeps no truth of its own: what exists is asked of the engine (or the fo
 exact labels, so that a restarted worker finds everything again.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -54,7 +54,8 @@ class Container:
 class Runtime(Protocol):
     """All verbs are safe to repeat, and may be called for different tasks at the same time.
 
-    Every verb but `watch` ends within a bounded time of its own. Raised: RuntimeRefusal.
+    Every verb but `watch` and a `logs` that follows ends within a bounded time of its own. Raised:
+    RuntimeRefusal.
     """
 
     @property
@@ -98,9 +99,14 @@ class Runtime(Protocol):
         """
         ...
 
-    def logs(self, task_id: str, *, tail: int) -> AsyncIterator[bytes]:
+    def logs(
+        self, task_id: str, *, tail: int, since: float = 0.0, follow: bool = False
+    ) -> AsyncGenerator[bytes, None]:
         """The last `tail` lines of output, both streams in order, as chunks of whole lines.
 
+        Of these, only what was written at `since` (Unix seconds) or later, or a little more than
+        that. `follow` goes on with what is written later, until the task has ended; it holds
+        neither a thread nor a turn while nothing comes.
         Works while it runs and after it ended, until `remove`. Unknown task: RuntimeRefusal.
         """
         ...

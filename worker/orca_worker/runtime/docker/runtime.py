@@ -7,8 +7,8 @@ ended container ended) are remembered to save round trips; all else is asked eac
 
 import asyncio
 import builtins
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ import docker
 from orca_common.env import Env
 from orca_proto.worker_pb2 import Resources, Task, TaskSpec
 from orca_worker.runtime import cgroups
+from orca_worker.runtime.docker import following
 from orca_worker.runtime.docker import spec as specs
 from orca_worker.runtime.docker.engine import Engine, probe
 from orca_worker.runtime.docker.errors import Conflict, NotFound
@@ -169,11 +170,21 @@ class DockerRuntime:
         if failure is not None:
             raise failure
 
-    async def logs(self, task_id: str, *, tail: int) -> AsyncIterator[bytes]:
-        """The last `tail` lines, both streams in order, as chunks of whole lines."""
+    async def logs(
+        self, task_id: str, *, tail: int, since: float = 0.0, follow: bool = False
+    ) -> AsyncGenerator[bytes, None]:
+        """The last `tail` lines, both streams in order; then what comes, if `follow`."""
         answer = await self._look(task_id)
         if answer is None:
             raise RuntimeRefusal(f"there is no container for task {task_id}")
+        params: dict[str, str | int] = {"stdout": 1, "stderr": 1, "tail": tail}
+        if since:
+            params["since"] = f"{since:.6f}"
+        if follow:
+            async with aclosing(self._follow(answer["Id"], params)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
         if tail <= 0:
             return
         stream = Closable()
@@ -184,12 +195,33 @@ class DockerRuntime:
                 return await self._env.threads.run(partial(self._engine.blocking, work))
 
         try:
-            chunks = await read(partial(_open_logs, stream, answer["Id"], tail))
+            chunks = await read(partial(_open_logs, stream, answer["Id"], params))
             while chunk := await read(lambda _: next(chunks, b"")):
                 yield chunk
         finally:
             stream.close()  # first, so that a thread that still reads lets go
             stream.release()
+
+    async def _follow(
+        self, engine_id: str, params: Mapping[str, str | int]
+    ) -> AsyncGenerator[bytes, None]:
+        async def phase() -> Phase | None:
+            answer = await self._inspect_id(engine_id)
+            return None if answer is None else specs.from_inspect(answer).phase
+
+        async def is_over() -> bool:
+            return await phase() is not Phase.RUNNING
+
+        # The engine does not wait for a start, and nobody tells of one.
+        while await phase() is Phase.CREATED:  # noqa: ASYNC110
+            await asyncio.sleep(LONGEST_LOOK_SECONDS)
+        version = await self._engine.call(lambda client: str(client.api_version))
+        path = f"/v{version}/containers/{engine_id}/logs"
+        async with aclosing(
+            following.follow(self._engine.url, path, params, is_over=is_over)
+        ) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def used(self) -> Resources:
         """Read from the control groups where they are in sight (one list call to name them).
@@ -323,15 +355,10 @@ def _remove(engine_id: str, client: docker.APIClient) -> None:
 
 
 def _open_logs(
-    stream: Closable, engine_id: str, tail: int, client: docker.APIClient
+    stream: Closable, engine_id: str, params: Mapping[str, str | int], client: docker.APIClient
 ) -> Iterator[bytes]:
-    response = open_stream(
-        client,
-        "GET",
-        f"/containers/{engine_id}/logs",
-        params={"stdout": 1, "stderr": 1, "tail": tail},
-        read_seconds=LOG_READ_SECONDS,
-    )
+    path = f"/containers/{engine_id}/logs"
+    response = open_stream(client, "GET", path, params=params, read_seconds=LOG_READ_SECONDS)
     stream.hold(response)
     return whole_lines(frames(response.iter_content(chunk_size=None)))
 

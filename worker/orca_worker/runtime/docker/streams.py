@@ -105,13 +105,19 @@ def frames(chunks: Iterator[bytes]) -> Iterator[bytes]:
     buffer = bytearray()
     for chunk in chunks:
         buffer += chunk
-        while len(buffer) >= _FRAME_HEADER.size:
-            _, size = _FRAME_HEADER.unpack_from(buffer)
-            end = _FRAME_HEADER.size + size
-            if len(buffer) < end:
-                break
-            yield bytes(buffer[_FRAME_HEADER.size : end])
-            del buffer[:end]
+        yield from take_frames(buffer)
+
+
+def take_frames(buffer: bytearray) -> Iterator[bytes]:
+    """Take the payloads of all frames that are whole out of the buffer."""
+    while len(buffer) >= _FRAME_HEADER.size:
+        _, size = _FRAME_HEADER.unpack_from(buffer)
+        end = _FRAME_HEADER.size + size
+        if len(buffer) < end:
+            return
+        payload = bytes(buffer[_FRAME_HEADER.size : end])
+        del buffer[:end]
+        yield payload
 
 
 class EndedFeed:

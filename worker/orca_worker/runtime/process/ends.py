@@ -83,6 +83,11 @@ class Watch:
                 state.shim, state.shim_start, lambda: self._tell(task_id)
             )
 
+    @property
+    def followed(self) -> list[str]:
+        """The tasks that have not ended."""
+        return list(self._following)
+
     def close(self) -> None:
         """Follow nothing any more."""
         for stop in self._following.values():

@@ -11,8 +11,8 @@ import os
 import select
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import TypeVar
 from weakref import WeakValueDictionary
@@ -22,11 +22,11 @@ import msgspec
 from orca_common.env import Env
 from orca_proto.worker_pb2 import Resources, Task, TaskSpec
 from orca_worker.runtime import cgroups
-from orca_worker.runtime.lines import CHUNK_BYTES, tail_offset, whole_lines
+from orca_worker.runtime.lines import CHUNK_BYTES, Lines, tail_offset, whole_lines
 from orca_worker.runtime.meter import Meter
 from orca_worker.runtime.port import Container, Phase, RuntimeRefusal
 from orca_worker.runtime.process import shim, table
-from orca_worker.runtime.process.ends import Watch, ended_within
+from orca_worker.runtime.process.ends import Watch, ended_within, on_end
 from orca_worker.runtime.process.folder import (
     HIGHEST_PORT,
     LOWEST_PORT,
@@ -38,11 +38,15 @@ from orca_worker.runtime.process.folder import (
     reader,
     shim_lives,
 )
+from orca_worker.runtime.process.times import Times
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHIM_SECONDS = 10.0
 KILLED_SECONDS = 15.0
 LOOK_SECONDS = 0.02
+# How often a file that is followed is looked at, and how often sizes of files are noted.
+FOLLOW_SECONDS = 0.1
+NOTE_SECONDS = 1.0
 # The runtime's share of the worker's threads.
 CALLS_AT_ONCE = 4
 
@@ -57,6 +61,7 @@ class ProcessRuntime:
         self._tasks = Tasks(folder)
         self._identity = {"orca.cluster": cluster, "orca.node": node}
         self._groups = cgroups.Groups()
+        self._times = Times(self._tasks)
         self._meter = Meter(env)
         self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -150,32 +155,91 @@ class ProcessRuntime:
         """Ids of tasks whose process has just ended, whoever started it."""
         watch = Watch()
         self._watches.add(watch)
-        try:
-            for found in await self._run(self._observe_own):
-                if found.state is not None and found.container.phase is Phase.RUNNING:
-                    watch.follow(found.record.task, found.state)
-            yield watch
-        finally:
-            self._watches.discard(watch)
-            watch.close()
+        failure: BaseException | None = None
+        async with asyncio.TaskGroup() as group:
+            noting = group.create_task(self._note_times(watch))
+            # Caught and raised again outside: the group would wrap what the caller is to catch.
+            try:
+                for found in await self._run(self._observe_own):
+                    if found.state is not None and found.container.phase is Phase.RUNNING:
+                        watch.follow(found.record.task, found.state)
+                yield watch
+            except (Exception, asyncio.CancelledError) as error:
+                failure = error
+            finally:
+                noting.cancel()
+                self._watches.discard(watch)
+                watch.close()
+        if failure is not None:
+            raise failure
 
-    async def logs(self, task_id: str, *, tail: int) -> AsyncIterator[bytes]:
-        """The last `tail` lines of its output, as far as it was written when this was called."""
-        if await self.inspect(task_id) is None:
-            raise RuntimeRefusal(f"there is no process for task {task_id}")
-        try:
-            fd = os.open(self._tasks.path(task_id, "output.log"), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
+    async def _note_times(self, watch: Watch) -> None:
+        while True:
+            await asyncio.sleep(NOTE_SECONDS)
+            if watch.followed:
+                with suppress(RuntimeRefusal):  # a full disk: `--since` then tells a little more
+                    await self._run(partial(self._times.note, watch.followed))
+
+    async def logs(
+        self, task_id: str, *, tail: int, since: float = 0.0, follow: bool = False
+    ) -> AsyncGenerator[bytes, None]:
+        """The last `tail` lines of its output as it is now; then what comes, if `follow`."""
+        found = await self._observe(task_id)
+        fd = self._open_output(task_id)
+        while fd < 0:
+            if not follow or found.container.phase is Phase.EXITED:
+                return
+            await asyncio.sleep(LOOK_SECONDS)
+            found = await self._observe(task_id)
+            fd = self._open_output(task_id)
         try:
             size = os.fstat(fd).st_size
-            start = await self._run(lambda: tail_offset(reader(fd), size, tail))
+            start = await self._run(partial(self._first, task_id, fd, size, tail, since))
+            if follow:
+                found = await self._observe(task_id)
+                assert found.state is not None, "there is output, so it was started"
+                async with aclosing(self._follow(fd, start, found.state)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+                return
             offsets = range(start, size, CHUNK_BYTES)
-            chunks = whole_lines(os.pread(fd, min(CHUNK_BYTES, size - at), at) for at in offsets)
-            while chunk := await self._run(lambda: next(chunks, b"")):
+            lines = whole_lines(os.pread(fd, min(CHUNK_BYTES, size - at), at) for at in offsets)
+            while chunk := await self._run(lambda: next(lines, b"")):
                 yield chunk
         finally:
             os.close(fd)
+
+    def _open_output(self, task_id: str) -> int:
+        """-1: there is none yet."""
+        try:
+            return os.open(self._tasks.path(task_id, "output.log"), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return -1
+
+    def _first(self, task_id: str, fd: int, size: int, tail: int, since: float) -> int:
+        first = self._times.first_since(task_id, fd, since) if since else 0
+        return tail_offset(reader(fd), size, tail, first=first)
+
+    async def _follow(self, fd: int, at: int, state: State) -> AsyncGenerator[bytes, None]:
+        """Whole lines from this offset on, as they come, to the process's end."""
+        lines = Lines()
+        ended = asyncio.Event()
+        stop = on_end(state.shim, state.shim_start, ended.set)
+        try:
+            while True:
+                is_last = ended.is_set()  # asked before the last look, so that nothing is missed
+                at = min(at, os.fstat(fd).st_size)  # somebody may have cut the file
+                while piece := await self._run(partial(os.pread, fd, CHUNK_BYTES, at)):
+                    at += len(piece)
+                    if whole := lines.take(piece):
+                        yield whole
+                if is_last:
+                    break
+                await _until_longer(fd, at, ended)
+            if rest := lines.rest():
+                yield rest
+        finally:
+            stop()
 
     async def used(self) -> Resources:
         """From the tasks' control groups, else from the process table (resident memory)."""
@@ -281,6 +345,14 @@ class ProcessRuntime:
                 (process.usage for process in session), start=cgroups.Usage(0, 0.0)
             )
         return usages
+
+
+async def _until_longer(fd: int, size: int, ended: asyncio.Event) -> None:
+    """Wait for the file to have more than `size` bytes (or fewer), or for the end of who writes."""
+    while os.fstat(fd).st_size == size and not ended.is_set():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FOLLOW_SECONDS):
+                await ended.wait()
 
 
 def _signal_group(state: State, number: signal.Signals) -> None:

@@ -1,0 +1,115 @@
+"""Each class of commands leaves with each code that it can: 0, 1, 2, 3 and 4."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from inprocess import free_port
+from integration.conftest import RealCluster, running
+from orca.main import COMMANDS
+
+ORCA = str(Path(sys.executable).parent / "orca")
+
+DONE = [
+    ["deploy", "GOOD"], ["status"], ["status", "web", "-o", "yaml"], ["scale", "web", "1"],
+    ["logs", "web"], ["nodes"], ["nodes", "token", "--ttl", "10m"], ["masters"], ["masters", "list"],
+    ["masters", "status"], ["masters", "token"], ["tokens"], ["tokens", "list"],
+    ["tokens", "create", "viewer", "--role", "viewer"], ["audit"], ["context"],
+    ["context", "add", "here", "--api", "API"], ["context", "use", "-"], ["context", "rm", "here"],
+    ["version"], ["completion", "zsh"], ["stop", "web"], ["rm", "web"],
+    ["tokens", "revoke", "viewer"],
+]  # fmt: skip
+REFUSED = [
+    ["deploy", "BAD"], ["deploy", "INVALID"], ["status", "nope"], ["scale", "nope", "1"],
+    ["logs", "nope"], ["logs", "nope", "-f"], ["stop", "nope"], ["rm", "nope"],
+    ["masters", "remove", "nope"], ["masters", "transfer"], ["tokens", "revoke", "nope"],
+    ["context", "use", "nope"], ["context", "rm", "nope"], ["scale", "../../tokens", "1"],
+    ["up", "--port", "TAKEN", "--data-dir", "ELSEWHERE"],
+]  # fmt: skip
+USAGE = [
+    ["nope"], ["deploy"], ["deploy", "/no/such/file"], ["deploy", "GOOD", "--timeout", "0"],
+    ["status", "-o", "xml"], ["scale", "web", "-1"], ["logs"], ["logs", "web", "--since", "soon"],
+    ["logs", "web", "--replica", "first"], ["logs", "web", "--tail", "-1"], ["stop"],
+    ["stop", "web", "--all"], ["rm"], ["nodes", "token", "--ttl", "soon"],
+    ["masters", "remove"], ["tokens", "create", "x"], ["audit", "--limit", "0"],
+    ["context", "add", "x", "--api", "no address"], ["--api", "host:6880", "status"],
+    ["--context", "nope", "status"], ["completion", "sh"], ["up", "--masters", "0"],
+    ["version", "--nope"], ["down", "--nope"],
+]  # fmt: skip
+ASKS = [
+    ["deploy", "GOOD"], ["status"], ["scale", "web", "1"], ["logs", "web"], ["logs", "web", "-f"],
+    ["stop", "web"], ["rm", "web"], ["nodes"], ["nodes", "token"], ["masters"],
+    ["masters", "status"], ["masters", "transfer"], ["tokens"], ["tokens", "revoke", "x"],
+    ["audit"], ["version"],
+]  # fmt: skip
+
+
+class Commands:
+    """Runs `orca` against one cluster; words in capitals stand for files and addresses."""
+
+    def __init__(self, cluster: RealCluster, folder: Path) -> None:
+        self._cluster = cluster
+        self._folder = folder
+        (folder / "good.yaml").write_text("name: web\ncommand: [sleep, '1000']\n")
+        (folder / "bad.json").write_text('{"name": "bad", "command": ["no-such-program"]}')
+        (folder / "invalid.toml").write_text('[[service]]\nname = "UPPER"\n')
+        self._words = {
+            "GOOD": str(folder / "good.yaml"),
+            "BAD": str(folder / "bad.json"),
+            "INVALID": str(folder / "invalid.toml"),
+            "API": cluster.api,
+            "TAKEN": str(cluster.port),
+            "ELSEWHERE": str(folder / "elsewhere"),
+        }
+
+    async def code(self, words: list[str], **environment: str) -> tuple[int | None, str]:
+        """(exit code, what standard error says)"""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("ORCA_", "XDG_"))}
+        kept |= {"HOME": str(self._folder), "ORCA_DATA_DIR": str(self._cluster.folder)}
+        process = await asyncio.create_subprocess_exec(
+            ORCA,
+            *(self._words.get(word, word) for word in words),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env=kept | environment,
+        )
+        async with asyncio.timeout(90):
+            _, err = await process.communicate()
+        return process.returncode, err.decode()
+
+
+async def test_every_class_of_commands_leaves_with_the_right_code(tmp_path: Path) -> None:
+    async with running(tmp_path / "orca", "process", 1) as cluster:
+        commands = Commands(cluster, tmp_path)
+
+        async def check(
+            cases: list[list[str]], code: int, said: str, *before: str, **environment: str
+        ) -> None:
+            for words in cases:
+                found, err = await commands.code([*before, *words], **environment)
+                assert (words, found) == (words, code), err
+                assert said in err, words
+                assert "Traceback" not in err, words
+
+        await check(DONE, 0, "")
+        await check(REFUSED, 1, "error: ")
+        await check(USAGE, 2, "Error: ")
+        nobody = f"http://127.0.0.1:{free_port()}"
+        await check(ASKS, 3, f"error: no master answers at {nobody} (", "--api", nobody)
+        await check(ASKS, 4, "error: invalid token", ORCA_TOKEN="orca_wrong")
+        async with cluster.client() as client:
+            viewer = (await client.create_token("eyes", "viewer", project="shop"))["token"]
+        forbidden = [words for words in ASKS if words[0] not in ("status", "logs")]
+        await check(forbidden, 4, "error: this token ", ORCA_TOKEN=viewer)
+        assert (await commands.code(["down"]))[0] == 0
+
+
+@pytest.mark.parametrize("cases", [DONE, USAGE], ids=["done", "usage"])
+def test_every_command_is_among_the_cases(cases: list[list[str]]) -> None:
+    named = {word for words in cases for word in words}
+    local = {"up", "down"}  # their 0 is what every other test begins and ends with
+    without_usage = set() if cases is DONE else {"nodes", "tokens"}
+    assert COMMANDS.keys() - named - local - without_usage == set()
