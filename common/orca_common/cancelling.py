@@ -1,6 +1,7 @@
-"""A cancellation that must not be lost."""
+"""A cancellation that must not be lost, and one that is meant."""
 
 import asyncio
+from collections.abc import Coroutine
 
 
 def go_on_unless_cancelled() -> None:
@@ -14,3 +15,28 @@ def go_on_unless_cancelled() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
+
+
+class _Ended(Exception):
+    """One of the works has."""
+
+
+async def until_one_ends(*works: Coroutine[object, object, object]) -> None:
+    """Run these side by side; when the first ends the others are cancelled. Raises what that one raised."""
+    failures: list[Exception] = []
+
+    async def run(work: Coroutine[object, object, object]) -> None:
+        try:
+            await work
+        except Exception as error:
+            failures.append(error)
+        raise _Ended
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(run(work))
+    except* _Ended:
+        go_on_unless_cancelled()
+    if failures:
+        raise failures[0]

@@ -3,6 +3,7 @@
     OrcaError
     ├── Refusal            the caller asked for something that cannot be done as asked
     │   ├── Invalid            400  the request itself is wrong; carries every problem found
+    │   │   └── Malformed      400  its body cannot be read at all
     │   ├── Unauthenticated    401
     │   ├── Forbidden          403
     │   ├── NotFound           404
@@ -10,11 +11,14 @@
     │   ├── Conflict           409  not in the present state of things
     │   │   ├── Ambiguous      409  a bare name fits in several projects
     │   │   └── NeedsNewerMasters  409  not before every master is upgraded
+    │   ├── NotAcceptable      406
     │   ├── TooSlow            408  the request did not come in time
     │   ├── TooLarge           413
     │   ├── UnsupportedMediaType  415
     │   ├── ExpectationFailed  417
-    │   └── KeyReused          422  an Idempotency-Key that was used for another request
+    │   ├── KeyReused          422  an Idempotency-Key that was used for another request
+    │   ├── UpgradeRequired    426  only a WebSocket is spoken here
+    │   └── RateLimited        429  too many requests in this minute
     └── Trouble            Orca cannot do it now; asking again later may help
         ├── NotLeader          503  nothing was changed
         ├── NotReady           503  nothing was changed
@@ -25,7 +29,7 @@ Raise where it is known, translate at the border (`http`), nowhere in between. M
 succeed. The status is the HTTP status in every dialect unless the dialect's document says otherwise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -37,6 +41,11 @@ class OrcaError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What HTTP says of it besides the body."""
+        return {}
 
 
 class Refusal(OrcaError):
@@ -50,6 +59,7 @@ class Problem:
 
     field: str
     message: str
+    code: str = "INVALID"
 
 
 class Invalid(Refusal):
@@ -63,9 +73,17 @@ class Invalid(Refusal):
         )
 
 
+class Malformed(Invalid):
+    code = "MALFORMED"
+
+
 class Unauthenticated(Refusal):
     status = 401
     code = "UNAUTHENTICATED"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"WWW-Authenticate": "Bearer"}
 
 
 class Forbidden(Refusal):
@@ -90,6 +108,10 @@ class MethodNotAllowed(Refusal):
     def __init__(self, method: str, allowed: Sequence[str]) -> None:
         self.allowed = ", ".join(allowed)
         super().__init__(f"{method} is not possible here; possible: {self.allowed}")
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Allow": self.allowed}
 
 
 class Conflict(Refusal):
@@ -118,6 +140,11 @@ class NeedsNewerMasters(Conflict):
         )
 
 
+class NotAcceptable(Refusal):
+    status = 406
+    code = "NOT_ACCEPTABLE"
+
+
 class TooLarge(Refusal):
     status = 413
     code = "TOO_LARGE"
@@ -143,9 +170,33 @@ class KeyReused(Refusal):
     code = "KEY_REUSED"
 
 
+class UpgradeRequired(Refusal):
+    status = 426
+    code = "UPGRADE_REQUIRED"
+
+
+class RateLimited(Refusal):
+    """`headers` say how much of which limit is left, and when to ask again."""
+
+    status = 429
+    code = "RATE_LIMITED"
+
+    def __init__(self, message: str, *, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self._headers = headers
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._headers
+
+
 class Trouble(OrcaError):
     status = 503
     code = "UNAVAILABLE"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Retry-After": "1"} if self.status == 503 else {}
 
 
 class NotLeader(Trouble):

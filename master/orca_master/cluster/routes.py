@@ -52,7 +52,7 @@ class ClusterRoutes:
     version: str
 
     def table(self) -> list[Route]:
-        route = partial(Route.of, dialect=CLUSTER)
+        route = partial(Route, dialect=CLUSTER)
         return [
             route(
                 "GET /api/v1/cluster/info",

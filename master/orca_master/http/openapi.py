@@ -84,7 +84,7 @@ def described_by(routes: Sequence[Route], *, dialect: Dialect, version: str) -> 
             made.update(document([*routes, route], version=version))
         return made
 
-    route = Route.of(
+    route = Route(
         f"GET {PATH}",
         Open.PUBLIC,
         show,

@@ -1,7 +1,7 @@
 """Routes as data: everything the kit needs to know of an endpoint before it runs."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum, StrEnum
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from orca_master.errors import Forbidden
 from orca_master.http.dialects import Dialect
 from orca_master.http.once import OnceKey
+from orca_master.http.rates import Rate
 
 B = TypeVar("B")
 Q = TypeVar("Q")
@@ -73,6 +74,8 @@ class Call(msgspec.Struct, Generic[Q, B], frozen=True):
     """The caller takes an older state of this master's (`Store.read`)."""
     once: OnceKey | None = None
     """With an `Idempotency-Key`: what the change is to be done once under (`once.update_once`)."""
+    resume_after: str | None = None
+    """`Last-Event-ID`: what a reader of a stream saw last, who comes again."""
     peer: str | None = None
     """The id of the master that asks, on the port between masters."""
 
@@ -109,54 +112,33 @@ class Text:
     content_type: str = "text/plain; charset=utf-8"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Route:
-    """`path` in aiohttp's form (`/api/v1/services/{name}`). `body` None: none is read."""
+    """`line` is the method and the path, in the form of `POST /api/v1/services/{name}/scale`."""
 
-    method: str
-    path: str
+    line: str
     permission: StrEnum | Open
-    dialect: Dialect
     handle: Callable[[Call[Any, Any]], Awaitable[object]]
     summary: str
+    _: KW_ONLY
+    dialect: Dialect
     body: type[BaseModel] | None = None
+    """None: none is read."""
     query: type[BaseModel] = NoQuery
     served: Served = Served.LEADER
     takes_key: bool = False
     """Whether an `Idempotency-Key` makes a retry exact here; elsewhere the header is refused."""
+    rate: Rate | None = None
+    """The bucket that requests are counted in; None: they are not."""
+    is_stream: bool = False
+    """It answers `streams.Events`: a token may come in other ways than the header, as browsers need it."""
     statuses: tuple[int, ...] = (200,)
     """What a handler answers itself; errors come on top."""
     media_type: str = "application/json"
+    method: str = field(init=False)
+    path: str = field(init=False)
 
-    @classmethod
-    def of(
-        cls,
-        line: str,
-        permission: StrEnum | Open,
-        handle: Callable[[Call[Any, Any]], Awaitable[object]],
-        summary: str,
-        *,
-        dialect: Dialect,
-        body: type[BaseModel] | None = None,
-        query: type[BaseModel] = NoQuery,
-        served: Served = Served.LEADER,
-        takes_key: bool = False,
-        statuses: tuple[int, ...] = (200,),
-        media_type: str = "application/json",
-    ) -> "Route":
-        """`line` is the method and the path: `POST /api/v1/deploy`."""
-        method, path = line.split()
-        return cls(
-            method=method,
-            path=path,
-            permission=permission,
-            dialect=dialect,
-            handle=handle,
-            summary=summary,
-            body=body,
-            query=query,
-            served=served,
-            takes_key=takes_key,
-            statuses=statuses,
-            media_type=media_type,
-        )
+    def __post_init__(self) -> None:
+        method, path = self.line.split()
+        object.__setattr__(self, "method", method)
+        object.__setattr__(self, "path", path)

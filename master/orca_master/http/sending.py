@@ -5,6 +5,7 @@ much as the rest of a small request. Streams go through the framework.
 """
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import lru_cache
@@ -90,18 +91,19 @@ LAST = _Sent(keep_alive=False)
 
 async def write(request: web.BaseRequest, response: web.StreamResponse, part: bytes) -> None:
     """A part of a stream. Raises ConnectionError when the client does not read."""
-    try:
-        async with asyncio.timeout(READ_SECONDS):
-            await response.write(part)
-    except TimeoutError as error:
-        raise _given_up(request) from error
+    await in_time(request, response.write(part))
 
 
 async def end(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """The end of a stream. Raises ConnectionError when the client does not read."""
+    await in_time(request, response.write_eof())
+
+
+async def in_time(request: web.BaseRequest, sending: Awaitable[None]) -> None:
+    """Raises ConnectionError when the client does not read."""
     try:
         async with asyncio.timeout(READ_SECONDS):
-            await response.write_eof()
+            await sending
     except TimeoutError as error:
         raise _given_up(request) from error
 

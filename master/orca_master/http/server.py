@@ -1,58 +1,42 @@
 """The HTTP server: finds the route and who answers it, checks the token, parses, calls, renders."""
 
 import asyncio
-import logging
 import socket
+import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 from aiohttp import web
 
-from orca_common.cancelling import go_on_unless_cancelled
 from orca_common.env import Env
 from orca_common.logs import get_logger
-from orca_master.errors import (
-    ExpectationFailed,
-    Forbidden,
-    Invalid,
-    MethodNotAllowed,
-    NotLeader,
-    OrcaError,
-    OutcomeUnknown,
-    Problem,
-    Refusal,
-    TooLarge,
-    TooSlow,
-    Unauthenticated,
-)
+from orca_master.errors import Forbidden, NotLeader, OrcaError, OutcomeUnknown
+from orca_master.http.access import AccessLog
+from orca_master.http.asked import Asked
 from orca_master.http.dialects import Dialect, for_path
 from orca_master.http.doorman import Doorman
 from orca_master.http.forward import (
     CLIENT_HEADER,
     ERROR_HEADER,
     REQUEST_ID_HEADER,
-    SAFE_METHODS,
     Forwarder,
     client_of,
 )
-from orca_master.http.matching import Parts, RouteTable
+from orca_master.http.matching import RouteTable
 from orca_master.http.meters import HttpMeters
-from orca_master.http.names import is_name
-from orca_master.http.once import OnceKey, once_key
-from orca_master.http.parse import CONSISTENCY, parse_body, parse_query, query_values
+from orca_master.http.parse import parse_body, parse_query
+from orca_master.http.rates import Rates
 from orca_master.http.route import Call, Caller, Open, Reply, Route, Served, Text
-from orca_master.http.sending import LAST, Answer, end, send, write
-from orca_master.http.strict import check_media_type
+from orca_master.http.sending import LAST, Answer, end, send
+from orca_master.http.streams import Events, stream
 from orca_master.state.log import LogFailed
 
-MAX_BODY_BYTES = 1 << 20
-"""The framework's own limit; a compressed body counts as what it inflates to."""
 BACKLOG = 1024
 """Connections that the system keeps until they are accepted."""
 ACCEPTED_AT_ONCE = 16
 """In one turn of the loop, which takes as many as it is told to keep: a thousand would stop it."""
-BODY_SECONDS = 20.0
+HANDSHAKE_SECONDS = 10.0
 LINGERING_SECONDS = 2.0
 """How long more of a body is read that was refused before its end, so that the refusal arrives."""
 REVOKED_SECONDS = 1.0
@@ -62,24 +46,10 @@ PATIENCE_SECONDS = 3.0
 """How long a request waits for somebody to lead: an election takes less."""
 BETWEEN_TRIES_SECONDS = 0.05
 AGE_HEADER = "X-Orca-Age-Seconds"
-KEY_HEADER = "Idempotency-Key"
-NAMES = frozenset({"name", "project", "id"})
-"""Parts of paths that have to be names."""
 
 log = get_logger("http")
 
 _encoder = msgspec.json.Encoder()
-
-
-@dataclass(slots=True)
-class _Asked:
-    """One request on its way through the kit. `route` None: none was found (yet)."""
-
-    request: web.BaseRequest
-    id: str
-    route: Route | None = None
-    parts: Parts = field(default_factory=dict)
-    body: bytes = b""
 
 
 class HttpServer:
@@ -100,6 +70,8 @@ class HttpServer:
         age: Callable[[], float] = lambda: 0.0,
         forwarder: Forwarder | None = None,
         meters: HttpMeters | None = None,
+        rates: Rates | None = None,
+        access: AccessLog | None = None,
         peer_of: Callable[[web.BaseRequest], str] | None = None,
     ) -> None:
         self._env = env
@@ -107,6 +79,8 @@ class HttpServer:
         self._age = age
         self._forwarder = forwarder
         self._meters = meters
+        self._rates = rates or Rates(env)
+        self._access = access or AccessLog()
         self._peer_of = peer_of
 
         self._routes = RouteTable(
@@ -117,11 +91,16 @@ class HttpServer:
         self._doorman = Doorman(self._protocol)
         self._listening: asyncio.Server | None = None
 
-    async def start(self, host: str, port: int) -> None:
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         """Listen. Raises OSError when the address cannot be had."""
         await self.prepare()
         self._listening = await asyncio.get_running_loop().create_server(
-            self._doorman.accept, host, port, backlog=ACCEPTED_AT_ONCE
+            self._doorman.accept,
+            host,
+            port,
+            backlog=ACCEPTED_AT_ONCE,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else HANDSHAKE_SECONDS,
         )
         for listening in self._listening.sockets:
             with socket.fromfd(listening.fileno(), listening.family, listening.type) as same:
@@ -153,14 +132,14 @@ class HttpServer:
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Around everything, unmatched paths included: errors in the family's form, and the log."""
         told = request.headers if self._peer_of is not None else {}
-        asked = _Asked(request, told.get(REQUEST_ID_HEADER) or self._env.new_id())
+        asked = Asked(request, told.get(REQUEST_ID_HEADER) or self._env.new_id(), self._env.now())
         started, transport = self._env.monotonic(), request.transport
         self._doorman.arrived(transport)
         try:
             answer = await self._answer_or_refuse(asked)
             if isinstance(answer, Answer):
                 answer.headers[REQUEST_ID_HEADER] = asked.id
-                response = await send(request, answer, now=self._env.now())
+                response = await send(request, answer, now=asked.at)
             else:
                 await end(request, answer)
                 response = answer
@@ -168,32 +147,21 @@ class HttpServer:
             log.debug("request broken off", path=request.path, reason=str(error))
             return LAST
         self._doorman.answered(transport)
-        self._note(asked, answer.status, self._env.monotonic() - started)
+        seconds = self._env.monotonic() - started
+        if self._meters is not None:
+            self._meters.observe(asked.route, answer.status, seconds)
+        client = told.get(CLIENT_HEADER) or client_of(request)
+        self._access.note(asked, answer.status, seconds, client)
         return response
 
-    def _note(self, asked: _Asked, status: int, seconds: float) -> None:
-        if self._meters is not None:
-            self._meters.observe(asked.route, status, seconds)
-        if log.is_enabled_for(logging.DEBUG):  # else the fields are not worth making
-            request = asked.request
-            told = request.headers if self._peer_of is not None else {}
-            log.debug(
-                "request answered",
-                method=request.method,
-                path=request.path,
-                client=told.get(CLIENT_HEADER) or client_of(request),
-                status=status,
-                seconds=round(seconds, 4),
-                request_id=asked.id,
-            )
-
-    async def _answer_or_refuse(self, asked: _Asked) -> Answer | web.StreamResponse:
+    async def _answer_or_refuse(self, asked: Asked) -> Answer | web.StreamResponse:
         request = asked.request
         try:
             route, asked.parts = self._routes.find(request.method, request.rel_url.path_safe)
             asked.route = route
-            asked.body = await _read(request, route)
-            stale = _wants_stale(route, request)
+            route.dialect.check_accept(request.headers.get("Accept", ""))
+            await asked.read(route)
+            stale = asked.wants_stale(route)
             if self._forwarder is None or stale or route.served is Served.HERE:
                 return await self._answer(route, asked, stale=stale)
             return await self._through_leader(self._forwarder, route, asked)
@@ -207,16 +175,16 @@ class HttpServer:
         except Exception as error:  # a fault of ours: the caller gets the id, the log the rest
             log.error("request failed", request_id=asked.id, path=request.path, exc_info=error)
             fault = OrcaError(f"internal error; the server's log has it as {asked.id}")
-            return _error(for_path(request.path), fault, asked.id)
+            return _error(fault, asked)
 
-    def _refused(self, asked: _Asked, error: OrcaError) -> Answer:
-        answer = _error(for_path(asked.request.path), error, asked.id)
+    def _refused(self, asked: Asked, error: OrcaError) -> Answer:
+        answer = _error(error, asked)
         if self._peer_of is not None:
             answer.headers[ERROR_HEADER] = error.code
         return answer
 
     async def _through_leader(
-        self, forwarder: Forwarder, route: Route, asked: _Asked
+        self, forwarder: Forwarder, route: Route, asked: Asked
     ) -> Answer | web.StreamResponse:
         """Ask whoever leads, and again if he does not any more: NotLeader says that nothing was done."""
         deadline = self._env.monotonic() + PATIENCE_SECONDS
@@ -234,144 +202,70 @@ class HttpServer:
                 await asyncio.sleep(BETWEEN_TRIES_SECONDS)
 
     async def _answer(
-        self, route: Route, asked: _Asked, *, stale: bool
+        self, route: Route, asked: Asked, *, stale: bool
     ) -> Answer | web.StreamResponse:
-        request = asked.request
-        caller = self._authorise(route, request)
+        caller = asked.caller = self._authorise(route, asked)
+        counted = self._count(route, asked)
         call = Call(
-            path=_checked(asked.parts),
-            query=parse_query(route.query, request.rel_url.raw_query_string),
+            path=asked.names(),
+            query=parse_query(route.query, asked.query_text(route)),
             body=parse_body(route.body, asked.body),
             caller=caller,
             stale=stale,
-            once=_once(route, asked, caller),
-            peer=self._peer_of(request) if self._peer_of is not None else None,
+            once=asked.once(route, caller),
+            resume_after=asked.request.headers.get("Last-Event-ID") if route.is_stream else None,
+            peer=self._peer_of(asked.request) if self._peer_of is not None else None,
         )
         age = self._age()
         result = await route.handle(call)
-        if isinstance(result, Text):
-            return await self._stream(route, asked, result)
+        if isinstance(result, Text | Events):
+            until_revoked = partial(self._until_revoked, route, asked)
+            headers = {REQUEST_ID_HEADER: asked.id, **counted}
+            return await stream(asked.request, result, headers, until_revoked)
         reply = result if isinstance(result, Reply) else Reply(result)
-        answer = _json(route.dialect.success(reply.value), reply.status)
+        answer = self._rendered(route.dialect, reply, asked)
+        answer.headers.update(counted)
         if stale:
             answer.headers[AGE_HEADER] = f"{age:.3f}"
         return answer
 
-    async def _stream(self, route: Route, asked: _Asked, text: Text) -> web.StreamResponse:
-        """Ends, broken off, when the caller's token is revoked meanwhile."""
-        request = asked.request
-        first = await anext(text.parts, b"")
-        headers = {"Content-Type": text.content_type, REQUEST_ID_HEADER: asked.id}
-        response = web.StreamResponse(headers=headers)
-        await response.prepare(request)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._until_revoked(route, request))
-                await write(request, response, first)
-                async for part in text.parts:
-                    await write(request, response, part)
-                raise _AllSent
-        except* _AllSent:
-            go_on_unless_cancelled()
-        except* Refusal:
-            go_on_unless_cancelled()
-            if request.transport is not None:
-                request.transport.abort()
-            raise ConnectionError("the token was revoked while it was answered") from None
-        return response
+    def _rendered(self, dialect: Dialect, reply: Reply, asked: Asked) -> Answer:
+        if dialect.is_bare:
+            return _json(reply.value, reply.status)
+        answer = _json(dialect.success(reply.value, asked.exchange), reply.status)
+        answer.headers.update(dialect.headers(reply.value, asked.exchange))
+        return answer
 
-    async def _until_revoked(self, route: Route, request: web.BaseRequest) -> None:
+    def _count(self, route: Route, asked: Asked) -> dict[str, str]:
+        """Raises RateLimited."""
+        if route.rate is None:
+            return {}
+        if asked.caller is None:
+            who = client_of(asked.request).rpartition(":")[0]
+        else:
+            who = f"{asked.caller.tenant}/{asked.caller.name}"
+        return self._rates.count(route.rate, who)
+
+    async def _until_revoked(self, route: Route, asked: Asked) -> None:
         """Raises Unauthenticated or Forbidden."""
         while True:
             await asyncio.sleep(REVOKED_SECONDS)
-            self._authorise(route, request)
+            self._authorise(route, asked)
 
-    def _authorise(self, route: Route, request: web.BaseRequest) -> Caller | None:
+    def _authorise(self, route: Route, asked: Asked) -> Caller | None:
         if isinstance(route.permission, Open):
             return None
-        caller = self._authenticate(request.headers.get("Authorization"))
+        caller = self._authenticate(asked.authorization(route))
         if not caller.may(route.permission):
             raise Forbidden(f"this token lacks the permission {route.permission}")
         return caller
 
 
-async def _read(request: web.BaseRequest, route: Route) -> bytes:
-    """The body. Raises ExpectationFailed, TooSlow, TooLarge, Invalid, UnsupportedMediaType."""
-    if not request.body_exists:
-        return b""
-    if "Expect" in request.headers:
-        await _go_on(request)
-    content = request.content
-    try:
-        if content.is_eof():  # it came with the head: nothing is waited for
-            body = content.read_nowait()
-        else:
-            async with asyncio.timeout(BODY_SECONDS):
-                body = await request.read()
-    except TimeoutError as error:
-        raise TooSlow(f"the body did not come within {BODY_SECONDS:g} s") from error
-    except web.HTTPRequestEntityTooLarge:
-        body = None
-    except web.RequestPayloadError as error:
-        raise Invalid([Problem("", f"the body cannot be read: {error}")]) from error
-    if body is None or len(body) > MAX_BODY_BYTES:
-        raise TooLarge(f"a request body may have at most {MAX_BODY_BYTES} bytes")
-    if body and route.body is not None:
-        check_media_type(request.headers.get("Content-Type"))
-    return body
-
-
-async def _go_on(request: web.BaseRequest) -> None:
-    """Whoever asks before he sends a body is told to. Raises ExpectationFailed."""
-    if request.headers["Expect"].lower() != "100-continue":
-        raise ExpectationFailed("the header Expect may be 100-continue, or left out")
-    if request.transport is not None and not request.content.is_eof():
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-
-def _checked(path: Parts) -> Parts:
-    wrong = [part for part in path if part in NAMES and not is_name(path[part])]
-    if wrong:
-        raise Invalid([Problem(f"path.{part}", "is no name") for part in wrong])
-    return path
-
-
-class _AllSent(Exception):
-    """Ends the watch over a stream."""
-
-
-def _wants_stale(route: Route, request: web.BaseRequest) -> bool:
-    text = request.rel_url.raw_query_string
-    wanted = query_values(text).get(CONSISTENCY, ["linearizable"])[0]
-    if wanted == "linearizable":
-        return False
-    if wanted != "stale":
-        raise Invalid([Problem("query.consistency", "must be linearizable or stale")])
-    if route.served is Served.LEADER:
-        raise Invalid([Problem("query.consistency", "stale is not possible here")])
-    return True
-
-
-def _once(route: Route, asked: _Asked, caller: Caller | None) -> OnceKey | None:
-    request = asked.request
-    key = request.headers.get(KEY_HEADER)
-    if key is None or request.method in SAFE_METHODS:
-        return None
-    if not route.takes_key or caller is None:
-        raise Invalid([Problem(KEY_HEADER, "is not taken here: this request keeps no result")])
-    return once_key(
-        caller.tenant, key, method=request.method, target=request.raw_path, body=asked.body
-    )
-
-
-def _error(dialect: Dialect, error: OrcaError, request_id: str) -> Answer:
-    answer = _json(dialect.error(error, request_id=request_id), error.status)
-    if isinstance(error, Unauthenticated):
-        answer.headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, MethodNotAllowed):
-        answer.headers["Allow"] = error.allowed
-    if error.status == 503:
-        answer.headers["Retry-After"] = "1"
+def _error(error: OrcaError, asked: Asked) -> Answer:
+    """In the form of the path's family."""
+    dialect = asked.route.dialect if asked.route is not None else for_path(asked.request.path)
+    answer = _json(dialect.error(error, asked.exchange), dialect.status(error))
+    answer.headers.update(error.headers)
     return answer
 
 

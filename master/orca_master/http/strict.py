@@ -10,7 +10,7 @@ from email.message import Message
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from orca_master.errors import Invalid, Problem, UnsupportedMediaType
+from orca_master.errors import Malformed, Problem, UnsupportedMediaType
 
 _MEDIA_TYPE = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json", re.ASCII)
 
@@ -32,14 +32,16 @@ def _is_json(content_type: str) -> bool:
 
 
 def check_json(raw: bytes) -> None:
-    """Raises Invalid with every kind of mistake that makes these bytes no strict JSON."""
+    """Raises Malformed with every kind of mistake that makes these bytes no strict JSON."""
     try:
         text = raw.decode("utf-8")
         _decoder.decode(text)
     except (ValueError, RecursionError):
-        raise Invalid([Problem("", problem) for problem in _mistakes(raw)]) from None
+        raise Malformed([Problem("", problem) for problem in _mistakes(raw)]) from None
     if "\\u" in text and _has_half_surrogates(text):
-        raise Invalid([Problem("", "the body holds half a surrogate pair, which is no character")])
+        raise Malformed(
+            [Problem("", "the body holds half a surrogate pair, which is no character")]
+        )
 
 
 def _mistakes(raw: bytes) -> list[str]:

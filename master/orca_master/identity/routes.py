@@ -35,7 +35,7 @@ class TokenRoutes:
     store: Store
 
     def table(self) -> list[Route]:
-        route = partial(Route.of, dialect=CLUSTER)
+        route = partial(Route, dialect=CLUSTER)
         tokens = "/api/v1/tokens"
         return [
             route(f"GET {tokens}", Permission.TOKENS_WRITE, self.list, "Tokens, without secrets"),

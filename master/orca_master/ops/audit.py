@@ -1,5 +1,6 @@
 """The endpoint of the trail."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -8,20 +9,32 @@ from pydantic import Field
 
 from orca_master.audit.model import KIND, AuditEvent
 from orca_master.errors import Invalid, Problem
+from orca_master.http import streams
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.route import Call, QueryModel, Route, Served
+from orca_master.http.streams import Events, Form
 from orca_master.identity.model import Permission
 from orca_master.state.history.event import Event
 from orca_master.state.history.keeper import History
 from orca_master.state.store import Store
+
+LAST_IN_VERSION = 1 << 62
+POSITION = r"^[0-9]{1,18}\.[0-9]{1,9}$"
 
 
 class AuditQuery(QueryModel):
     """`before`: the `next` of the page before."""
 
     resource: Annotated[str | None, Field(max_length=300)] = None
-    before: Annotated[str | None, Field(pattern=r"^[0-9]{1,18}\.[0-9]{1,9}$")] = None
+    before: Annotated[str | None, Field(pattern=POSITION)] = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+class AuditStreamQuery(QueryModel):
+    """`after`: the `id` of the last event that was seen; without it, from now on."""
+
+    resource: Annotated[str | None, Field(max_length=300)] = None
+    after: Annotated[str | None, Field(pattern=POSITION)] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +43,7 @@ class AuditRoutes:
     history: History
 
     def table(self) -> list[Route]:
-        route = partial(Route.of, dialect=CLUSTER)
+        route = partial(Route, dialect=CLUSTER)
         return [
             route(
                 "GET /api/v1/audit",
@@ -40,13 +53,26 @@ class AuditRoutes:
                 query=AuditQuery,
                 served=Served.HERE_OR_LEADER,
             ),
+            route(
+                "GET /api/v1/audit/stream",
+                Permission.AUDIT_READ,
+                self.follow,
+                "The same as it happens: WebSocket, server-sent events or lines of JSON",
+                query=AuditStreamQuery,
+                served=Served.HERE,
+                is_stream=True,
+                media_type=Form.NDJSON.value,
+            ),
         ]
 
     async def list(self, call: Call[AuditQuery, None]) -> object:
         await self.store.read(stale=call.stale)
         query = call.query
         events = await self.history.query(
-            kind=KIND, subject=query.resource, before=_position(query.before), limit=query.limit
+            kind=KIND,
+            subject=query.resource,
+            before=_position(query.before, "before"),
+            limit=query.limit,
         )
         more = len(events) == query.limit
         return {
@@ -54,13 +80,31 @@ class AuditRoutes:
             "next": f"{events[-1].version}.{events[-1].n}" if more else None,
         }
 
+    async def follow(self, call: Call[AuditStreamQuery, None]) -> Events:
+        """From this master's own state: each master streams to those who asked it."""
+        after = _position(call.query.after or call.resume_after, "after")
+        start = after or (self.store.state.version, LAST_IN_VERSION)
+        return Events(self._events(start, call.query.resource))
 
-def _position(text: str | None) -> tuple[int, int] | None:
+    async def _events(
+        self, position: tuple[int, int], resource: str | None
+    ) -> AsyncIterator[streams.Event]:
+        while True:
+            newest = await self.history.beyond(position[0])
+            async for batch in self.history.events(position[0] - 1, newest):
+                for event in batch:
+                    is_new = (event.version, event.n) > position
+                    if is_new and event.kind == KIND and resource in (None, event.subject):
+                        yield streams.Event(_shown(event), id=f"{event.version}.{event.n}")
+            position = newest, LAST_IN_VERSION
+
+
+def _position(text: str | None, name: str) -> tuple[int, int] | None:
     if text is None:
         return None
     version, n = map(int, text.split("."))
     if version >= 1 << 62:
-        raise Invalid([Problem("query.before", "must be the `next` of the page before")])
+        raise Invalid([Problem(f"query.{name}", "must be one that was answered here before")])
     return version, n
 
 

@@ -84,7 +84,7 @@ class OpsRoutes:
 
             return Text(once(), CONTENT_TYPE)
 
-        route = partial(Route.of, dialect=CLUSTER)
+        route = partial(Route, dialect=CLUSTER)
         return [
             route(
                 "GET /api/v1/health",

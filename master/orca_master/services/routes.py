@@ -38,7 +38,7 @@ class ServiceRoutes:
     statuses: Statuses = field(default_factory=Statuses)
 
     def table(self) -> list[Route]:
-        route = partial(Route.of, dialect=CLUSTER)
+        route = partial(Route, dialect=CLUSTER)
         service = "/api/v1/services/{name}"
         return [
             route(

@@ -12,7 +12,7 @@ def a_route(line: str) -> Route:
     async def handle(call: object) -> object:
         return line
 
-    return Route.of(line, Open.PUBLIC, handle, "", dialect=CLUSTER)
+    return Route(line, Open.PUBLIC, handle, "", dialect=CLUSTER)
 
 
 LINES = [

@@ -75,7 +75,7 @@ class MasterRoutes:
     kek: bytes
 
     def table(self) -> list[Route]:
-        route = partial(Route.of, dialect=CLUSTER)
+        route = partial(Route, dialect=CLUSTER)
         masters = "/api/v1/cluster/masters"
         return [
             route(

@@ -43,7 +43,7 @@ class SharingRoutes:
     blobs: Blobs
 
     def table(self) -> list[Route]:
-        route = partial(Route.of, dialect=CLUSTER, served=Served.HERE)
+        route = partial(Route, dialect=CLUSTER, served=Served.HERE)
         return [
             route(
                 "GET /internal/v1/history",

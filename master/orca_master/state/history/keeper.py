@@ -78,6 +78,8 @@ class History:
         self._sources = sources
         self._brought: deque[Step] = deque()
         self._bytes_brought = 0
+        self._newest = 0
+        self._news = asyncio.Event()
         self._wake = asyncio.Event()
         self._gap_found = asyncio.Event()
         # What follows is the worker threads', under the lock.
@@ -93,11 +95,19 @@ class History:
         self._brought.append(Batch(before, events))
         self._bytes_brought += _size(events)
         self._wake.set()
+        if events:
+            self._tell(events[-1].version)
 
     def jump(self, head: Head) -> None:
         """The state was replaced by a snapshot after which the history stands at `head`."""
         self._brought.append(head)
         self._wake.set()
+        self._tell(head.version)
+
+    def _tell(self, version: int) -> None:
+        self._newest = version
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
     @property
     def is_behind(self) -> bool:
@@ -179,6 +189,12 @@ class History:
             )
 
         return await self._read(select)
+
+    async def beyond(self, version: int) -> int:
+        """Wait for events that are newer than this version. Returns the newest's."""
+        while self._newest <= version:
+            await self._news.wait()
+        return self._newest
 
     async def events(self, after: int, up_to: int) -> AsyncIterator[Sequence[Event]]:
         """For another master: see `HistorySource.events`."""
