@@ -24,6 +24,7 @@ from orca_master.cluster.model import NODES, Node, NodeState
 from orca_master.errors import Forbidden, Trouble
 from orca_master.http.route import Route
 from orca_master.http.server import HttpServer
+from orca_master.http.streams import Form
 from orca_master.identity.model import Role
 from orca_master.identity.operations import create_token
 from sim.cluster import MasterEnd, SimWorker, Stream
@@ -108,7 +109,8 @@ class InProcess:
         async with self.client.request(
             method, path, json=body, headers=headers, **options
         ) as response:
-            text = await response.text()
+            is_endless = response.content_type == Form.NDJSON.value
+            text = "" if is_endless else await response.text()
             is_json = response.content_type == "application/json"
             return Answer(
                 response.status, await response.json() if is_json else None, text, response.headers

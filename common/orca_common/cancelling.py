@@ -1,7 +1,7 @@
 """A cancellation that must not be lost, and one that is meant."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 
 
 def go_on_unless_cancelled() -> None:
@@ -21,21 +21,25 @@ class _Ended(Exception):
     """One of the works has."""
 
 
-async def until_one_ends(*works: Coroutine[object, object, object]) -> None:
-    """Run these side by side; when the first ends the others are cancelled. Raises what that one raised."""
+Work = Callable[[], Coroutine[object, object, object]]
+
+
+async def until_one_ends(first: Work, *others: Work) -> None:
+    """Run these side by side; when one ends the others are cancelled. Raises what that one raised."""
     failures: list[Exception] = []
 
-    async def run(work: Coroutine[object, object, object]) -> None:
+    async def run(work: Work) -> None:
         try:
-            await work
+            await work()
         except Exception as error:
             failures.append(error)
         raise _Ended
 
     try:
         async with asyncio.TaskGroup() as group:
-            for work in works:
+            for work in others:
                 group.create_task(run(work))
+            await run(first)
     except* _Ended:
         go_on_unless_cancelled()
     if failures:

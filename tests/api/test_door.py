@@ -57,10 +57,27 @@ async def test_a_deployer_deploys_but_adds_no_nodes(cluster: InProcess) -> None:
 
 
 async def test_unknown_paths_and_methods_are_json_too(cluster: InProcess) -> None:
-    answer = await cluster.call("GET", "/api/v1/nope")
-    assert (answer.status, answer.json["error"]) == (404, "path not found: /api/v1/nope")
+    answer = await cluster.call("GET", "/api/v1/status/nope")
+    assert (answer.status, answer.json["error"]) == (404, "path not found: /api/v1/status/nope")
     answer = await cluster.call("PUT", "/api/v1/deploy")
     assert (answer.status, answer.headers["Allow"]) == (405, "POST")
+
+
+async def test_a_path_that_is_none_answers_in_the_form_of_its_family(cluster: InProcess) -> None:
+    text = "path not found: "
+    control = (await cluster.call("GET", "/api/v1/nope")).json
+    assert control["success"] is False
+    assert control["error"] == {"code": "RES_NOT_FOUND", "message": f"{text}/api/v1/nope"}
+    assert control["meta"]["timestamp"].endswith("Z")
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    dag = await cluster.call("GET", "/api/v1/orchestrator/nope", headers=headers)
+    message = f"{text}/api/v1/orchestrator/nope"
+    error = {"code": "NOT_FOUND", "message": message, "trace_id": trace}
+    assert dag.json == {"error": error}
+    ops = await cluster.call("GET", "/tasks/nope")
+    assert ops.json == {"success": False, "error": f"{text}/tasks/nope"}
+    assert {dag.status, ops.status} == {404}
 
 
 async def test_malformed_json_is_a_400(cluster: InProcess) -> None:
@@ -83,7 +100,7 @@ async def test_unknown_query_parameters_are_refused(cluster: InProcess) -> None:
 
 
 async def test_every_answer_carries_a_request_id(cluster: InProcess) -> None:
-    answer = await cluster.call("GET", "/api/v1/nope")
+    answer = await cluster.call("GET", "/api/v1/status/nope")
     assert answer.headers["X-Request-Id"] == answer.json["request_id"]
 
 

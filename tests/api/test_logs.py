@@ -22,7 +22,7 @@ class Follower:
         self.read = b""
 
     async def until(self, text: bytes) -> bytes:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while text not in self.read:
                 piece = await self._content.readany()
                 assert piece, f"ended, after {self.read!r}"
@@ -30,7 +30,7 @@ class Follower:
         return self.read
 
     async def rest(self) -> bytes:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             self.read += await self._content.read()
         return self.read
 
@@ -226,5 +226,5 @@ async def test_a_reader_of_what_is_there_gets_all_of_it_however_slow_he_is(
     headers = {"Authorization": f"Bearer {cluster.token}"}
     async with cluster.client.get(f"{LOGS}?tail=100000", headers=headers) as response:
         await asyncio.sleep(3)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert len(await response.content.read()) == 100_000 * 100

@@ -11,17 +11,19 @@ had to leave out meanwhile it says itself, as a `Gap`.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from orca_common.cancelling import until_one_ends
+from orca_common.cancelling import Work, until_one_ends
 from orca_master.errors import Forbidden, Refusal, UpgradeRequired
 from orca_master.http import sending
+from orca_master.http.frames import MaskedFrames
 from orca_master.http.route import Text
 
 MAX_MESSAGE_BYTES = 64 << 10
@@ -62,7 +64,6 @@ class Gap:
 
 
 Item = Event | Gap
-Work = Callable[[], Coroutine[object, object, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ async def _text(
         async for part in text.parts:
             await sending.write(request, response, part)
 
-    await _until_one_ends(request, send(), until_revoked())
+    await _until_one_ends(request, send, until_revoked)
     return response
 
 
@@ -153,16 +154,14 @@ async def _events(
             await asyncio.sleep(COMMENT_SECONDS)
             await sending.write(request, response, b":\n\n")
 
-    works = [send(), until_revoked(), *([comment()] if form is Form.SSE else [])]
-    await _until_one_ends(request, *works)
+    works = [until_revoked, *([comment] if form is Form.SSE else [])]
+    await _until_one_ends(request, send, *works)
     return response
 
 
-async def _until_one_ends(
-    request: web.BaseRequest, *works: Coroutine[object, object, None]
-) -> None:
+async def _until_one_ends(request: web.BaseRequest, send: Work, *others: Work) -> None:
     try:
-        await until_one_ends(*works)
+        await until_one_ends(send, *others)
     except Refusal as refusal:
         if request.transport is not None:
             request.transport.abort()
@@ -181,6 +180,9 @@ async def _websocket(
     )
     socket.headers.update(headers)
     await socket.prepare(request)
+    protocol, reader = request.protocol, socket._reader
+    assert reader is not None, "it is prepared"
+    protocol._payload_parser = MaskedFrames(protocol._payload_parser, reader.set_exception)
 
     async def send() -> None:
         async for item in events.source:
@@ -188,7 +190,7 @@ async def _websocket(
             await sending.in_time(request, socket.send_str(text))
 
     try:
-        await until_one_ends(send(), _listen(socket), until_revoked())
+        await until_one_ends(send, partial(_listen, socket), until_revoked)
     except Refusal as error:
         await socket.close(code=CLOSE_REVOKED, message=error.message.encode()[:120])
     except asyncio.CancelledError:

@@ -1,5 +1,6 @@
 """The endpoint of the trail."""
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from orca_master.state.history.keeper import History
 from orca_master.state.store import Store
 
 LAST_IN_VERSION = 1 << 62
-POSITION = r"^[0-9]{1,18}\.[0-9]{1,9}$"
+POSITION = r"^([0-9]{1,18})\.([0-9]{1,9})$"
 
 
 class AuditQuery(QueryModel):
@@ -102,10 +103,10 @@ class AuditRoutes:
 def _position(text: str | None, name: str) -> tuple[int, int] | None:
     if text is None:
         return None
-    version, n = map(int, text.split("."))
-    if version >= 1 << 62:
+    found = re.fullmatch(POSITION, text, re.ASCII)
+    if found is None:
         raise Invalid([Problem(f"query.{name}", "must be one that was answered here before")])
-    return version, n
+    return int(found[1]), int(found[2])
 
 
 def _shown(event: Event) -> dict[str, object]:
