@@ -279,6 +279,11 @@ def _part(name: str) -> str:
 
 def _why(error: Exception) -> str:
     """In few words: which address it was stands beside it."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        why = getattr(error.certificate_error, "verify_message", "") or str(error)
+        return f"its certificate is not trusted: {why}; SSL_CERT_FILE names a file of authorities"
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return "it does not speak TLS: is it http://?"
     if isinstance(error, aiohttp.ClientConnectorError):
         cause = error.os_error
         return (os.strerror(cause.errno) if cause.errno and cause.errno > 0 else str(cause)).lower()

@@ -1,20 +1,27 @@
 """A master as the service manager sees it: READY, WATCHDOG, RELOADING, credentials. FAULTS SD."""
 
 import asyncio
+import datetime
 import json
 import os
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from inprocess import eventually
 from integration.conftest import free_ports
@@ -258,3 +265,146 @@ async def test_the_folder_is_made_private(manager: Manager) -> None:
         found = [manager.data, *manager.data.rglob("*")]
         assert {str(p) for p in found if stat.S_IMODE(p.stat().st_mode) & 0o077} == set()
         assert json.loads((manager.data / "identity.json").read_text())["started"]
+
+
+def issue(folder: Path, host: str = "127.0.0.1") -> bytes:
+    """A new certificate of its own authority and its key, where the settings name them. Returns DER."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "api.pem").write_bytes(made.public_bytes(Encoding.PEM))
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "api.key").write_bytes(pem)
+    (folder / "api.key").chmod(0o600)
+    return made.public_bytes(Encoding.DER)
+
+
+async def shown_certificate(manager: Manager) -> bytes:
+    """Of a new connection."""
+    tls = ssl.create_default_context()
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    _, writer = await asyncio.open_connection("127.0.0.1", manager.port, ssl=tls)
+    found = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return bytes(found)
+
+
+async def reload(manager: Manager) -> None:
+    manager.heard.clear()
+    manager.process.send_signal(signal.SIGHUP)
+    await manager.hear("READY=1")
+
+
+async def test_the_api_speaks_tls_and_reloads_its_certificate_sd_08(manager: Manager) -> None:
+    first = issue(manager.folder)
+    files = {
+        "ORCA_MASTER_API_CERTIFICATE": str(manager.folder / "api.pem"),
+        "ORCA_MASTER_API_KEY": str(manager.folder / "api.key"),
+    }
+    async with ready(manager, files):
+        url = f"https://127.0.0.1:{manager.port}"
+        token = (manager.data / "admin.token").read_text().strip()
+        tls = ssl.create_default_context(cafile=str(manager.folder / "api.pem"))
+        headers = {"Authorization": f"Bearer {token}"}
+        async with aiohttp.ClientSession(headers=headers) as http:
+            stream = await http.get(f"{url}/api/v1/audit/stream", ssl=tls)
+            assert stream.status == 200
+            assert await shown_certificate(manager) == first
+            second = issue(manager.folder)
+            await reload(manager)
+            assert await shown_certificate(manager) == second
+            body = {"services": [{"name": "a", "command": ["true"], "replicas": 0}]}
+            new = ssl.create_default_context(cafile=str(manager.folder / "api.pem"))
+            deploy = f"{url}/api/v1/deploy?wait=false"
+            async with http.post(deploy, json=body, ssl=new) as deployed:
+                assert deployed.status == 202
+            async with asyncio.timeout(SECONDS):
+                assert b"services/default/a" in await stream.content.readline(), "it went on"
+            stream.close()
+        (manager.folder / "api.pem").write_text("no certificate")
+        await reload(manager)
+        assert await shown_certificate(manager) == second, "what works is kept"
+        assert "are no certificate and its key" in manager.log.read_text()
+
+
+async def test_the_command_line_and_workers_trust_an_authority_by_file(manager: Manager) -> None:
+    issue(manager.folder)
+    files = {
+        "ORCA_MASTER_API_CERTIFICATE": str(manager.folder / "api.pem"),
+        "ORCA_MASTER_API_KEY": str(manager.folder / "api.key"),
+    }
+    async with ready(manager, files):
+        token = (manager.data / "admin.token").read_text().strip()
+        environment = {
+            **os.environ,
+            "ORCA_API": f"https://127.0.0.1:{manager.port}",
+            "ORCA_TOKEN": token,
+        }
+        orca = [str(Path(sys.executable).with_name("orca"))]
+        refused = await run(*orca, "status", environment=environment)
+        assert refused[0] == 3
+        assert "certificate" in refused[1]
+        environment["SSL_CERT_FILE"] = str(manager.folder / "api.pem")
+        assert (await run(*orca, "status", environment=environment))[0] == 0
+        code, said = await run(*orca, "nodes", "token", environment=environment)
+        assert code == 0
+        worker = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "orca_worker", "--name", "w1", "--runtime", "process"),
+            *("--data-dir", str(manager.folder / "worker"), "--join", said.split()[0]),
+            *("--master", environment["ORCA_API"]),
+            env=environment,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            async with asyncio.timeout(SECONDS):
+                while "ready" not in (await run(*orca, "nodes", environment=environment))[1]:
+                    await asyncio.sleep(0.2)
+        finally:
+            worker.terminate()
+            await worker.wait()
+
+
+async def run(*command: str, environment: dict[str, str]) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda folder: (folder / "api.key").chmod(0o644), "can be read by others: chmod 600"),
+        (lambda folder: (folder / "api.key").unlink(), "No such file"),
+        (lambda folder: (folder / "api.pem").write_text("x"), "are no certificate and its key"),
+    ],
+)
+async def test_a_certificate_that_cannot_be_used_is_named_sd_10(
+    manager: Manager, spoil: Any, said: str
+) -> None:
+    issue(manager.folder)
+    spoil(manager.folder)
+    files = {
+        "ORCA_MASTER_API_CERTIFICATE": str(manager.folder / "api.pem"),
+        "ORCA_MASTER_API_KEY": str(manager.folder / "api.key"),
+    }
+    manager.start(files)
+    assert await manager.ended() == 1
+    assert said in manager.log.read_text()

@@ -5,6 +5,7 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from orca_common.config import ConfigModel
+from orca_master.http.access import Access
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
@@ -36,5 +37,10 @@ class MasterConfig(ConfigModel, frozen=True):
     heartbeat_seconds: Annotated[float, Meta(gt=0)] = 1.0
     node_down_after_seconds: Annotated[float, Meta(ge=1)] = 15.0
     """Silence after which a node's work is given to others. Longer than a worker's restart takes."""
+    api_certificate: str = ""
+    api_key: str = ""
+    """PEM files: the API then speaks TLS. Read again at SIGHUP."""
+    access_log: Access = Access.ERRORS
+    """Which requests are logged: all, errors (5xx), off."""
     log_level: str = "info"
     log_json: bool = True

@@ -19,9 +19,12 @@ from orca_master.cluster.masters.custodian import BlobsCustodian
 from orca_master.cluster.masters.registrar import Registrar
 from orca_master.cluster.model import CLUSTER, MASTERS
 from orca_master.errors import Forbidden
+from orca_master.http.access import AccessLog
 from orca_master.http.forward import ALPN as HTTP_ALPN
 from orca_master.http.port import PeerPort
+from orca_master.http.rates import Rates
 from orca_master.http.server import HttpServer
+from orca_master.http.tls import ApiTls
 from orca_master.state.versions import check_not_older
 from orca_master.tasks.gateway import WorkerGateway
 
@@ -42,7 +45,7 @@ async def serve(settings: MasterConfig, hangup: Hangup) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(parts.core.run())
-            await Doors(parts).stand()
+            await Doors(parts, hangup).stand()
     finally:
         await parts.close()
         log.info("stopped")
@@ -51,8 +54,14 @@ async def serve(settings: MasterConfig, hangup: Hangup) -> None:
 class Doors:
     """The API, the workers' port and the masters' port of one master."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, hangup: Hangup) -> None:
+        """Raises BadCertificate, OSError."""
         self._parts = parts
+        settings, rates = parts.settings, Rates(parts.core.env)
+        self._tls: ApiTls | None = None
+        if settings.api_certificate or settings.api_key:
+            self._tls = ApiTls(settings.api_certificate, settings.api_key)
+            hangup.on("api_certificate", self._tls.reload)
         core, routes = parts.core, parts.routes()
         self._public = HttpServer(
             core.env,
@@ -61,9 +70,11 @@ class Doors:
             age=lambda: core.store.age,
             forwarder=parts.forwarder,
             meters=parts.meters,
+            rates=rates,
+            access=AccessLog(settings.access_log),
         )
         self._internal = HttpServer(
-            core.env, routes, parts.keys.authenticated, peer_of=self._peer_of
+            core.env, routes, parts.keys.authenticated, rates=rates, peer_of=self._peer_of
         )
         self._gateway = WorkerGateway(core.dispatcher, cluster_id=parts.folder.cluster_id)
         self._port: PeerPort | None = None
@@ -116,7 +127,8 @@ class Doors:
             certificate=certificate,
             key=key,
         )
-        await self._public.start(settings.bind, settings.api_port)
+        tls = self._tls.context if self._tls is not None else None
+        await self._public.start(settings.bind, settings.api_port, tls)
 
     async def _close(self) -> None:
         await self._public.close()

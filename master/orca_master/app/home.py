@@ -46,7 +46,7 @@ def myself(settings: MasterConfig, folder: Folder) -> Master:
         name=settings.name,
         joined_at=0.0,
         peers=_peers(settings),
-        api=f"http://{host}:{settings.api_port}",
+        api=f"{'https' if settings.api_certificate else 'http'}://{host}:{settings.api_port}",
         workers=f"{host}:{settings.grpc_port}",
         version=orca_version(),
         schema=SCHEMA.version,

@@ -20,6 +20,7 @@ from orca_master.app.joining import CannotJoin
 from orca_master.cluster.masters.agreement import Diverged
 from orca_master.cluster.pki import WrongKey
 from orca_master.errors import StorageFull
+from orca_master.http.tls import BadCertificate
 from orca_master.state.history.file import DamagedHistory
 from orca_master.state.log import DamagedLog, FolderInUse, LogFailed
 from orca_master.state.raft.members import Removed
@@ -43,6 +44,8 @@ REMOVED_EXIT = 3
 @click.option("--join", multiple=True, help="A master of the cluster to join; may be repeated.")
 @click.option("--token", "join_token", help="A join token, from `orca masters token`.")
 @click.option("--token-file", "join_token_file", help="A file that holds the join token.")
+@click.option("--api-certificate", help="A PEM file: the API speaks TLS.")
+@click.option("--api-key", help="Its key, PEM.")
 @click.option("--node-down-after-seconds", type=float, help="Silence that means a node is down.")
 @click.option("--log-level", help="debug, info, warning or error.")
 @click.option("--log-json/--log-text", default=None, help="How log lines are written.")
@@ -71,6 +74,7 @@ def main(config: Path | None, join: tuple[str, ...], **flags: Any) -> None:
 
 
 _KNOWN = (
+    BadCertificate,
     BadFolder,
     CannotJoin,
     DamagedHistory,
