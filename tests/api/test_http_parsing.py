@@ -394,3 +394,22 @@ async def test_whoever_leaves_small_answers_unread_is_closed_ht_23(
         await eventually(lambda: this.num_fds() == before + 2)  # both ends are in this process
         await eventually(lambda: this.num_fds() == before + 1, seconds=30.0)
     assert (await cluster.call("GET", "/api/v1/health")).status == 200
+
+
+@pytest.mark.parametrize("header", ["traceparent", "X-Request-Id", "Idempotency-Key", "Origin"])
+async def test_what_comes_in_is_not_reflected_into_a_header_ht_20(
+    cluster: InProcess, header: str
+) -> None:
+    """A value with a line break is no header, and our own headers hold nothing of a caller's."""
+    path = "/api/v1/status?x=%0d%0aSet-Cookie:%20a=b"
+    evil = a_request(
+        cluster, b"", method="GET", path=path, headers=f"{header}: a\rSet-Cookie: b\r\n"
+    )
+    status, text = await exchange(cluster, evil)
+    assert status == 400
+    assert "\r\nset-cookie" not in text.lower()
+    fine = a_request(cluster, b"", method="GET", path=path, headers=f"{header}: reflected\r\n")
+    _, text = await exchange(cluster, fine)
+    head = text.partition("\r\n\r\n")[0]
+    assert "reflected" not in head
+    assert "\r\nset-cookie" not in head.lower()

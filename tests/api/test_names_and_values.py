@@ -150,3 +150,39 @@ async def test_sql_is_text_in_22(cluster: InProcess, name: str) -> None:
     answer = await cluster.call("GET", "/api/v1/audit", params={"resource": name})
     assert (answer.status, answer.json["events"]) == (200, [])
     assert len((await cluster.call("GET", "/api/v1/audit")).json["events"]) == 1
+
+
+@pytest.mark.parametrize(
+    "value", ["{0.__class__}", "%s%n", "{{7*7}}", "${7*7}", "$(id)", "`id`", "\\x1b[31m"]
+)
+async def test_templates_are_literal_in_23(cluster: InProcess, value: str) -> None:
+    await accepted(cluster, command=["echo", value], env={"A": value})
+    (service,) = cluster.core.store.state.scan(SERVICES)
+    assert (service.spec.command[1], service.spec.env["A"]) == (value, value)
+
+
+@pytest.mark.parametrize("name", ["wеb", "ｗeb", "web\u200d", "wéb", "ᴡeb"])
+async def test_names_that_only_look_like_another_are_none_in_28(
+    cluster: InProcess, name: str
+) -> None:
+    await accepted(cluster)
+    answer = await cluster.deploy({"name": name}, wait="false")
+    assert answer.status == 400
+    assert answer.json["problems"][0]["field"] == "services.0.name"
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["tenant_id", "tenant", "owner", "roles", "is_admin", "status", "approved", "created_at"],
+)
+async def test_fields_that_are_not_the_callers_az_07(cluster: InProcess, field: str) -> None:
+    for path, body in (
+        ("/api/v1/deploy", {"services": [{"name": "web", "image": "app:1", field: "x"}]}),
+        ("/api/v1/deploy", {"services": [{"name": "web", "image": "app:1"}], field: "x"}),
+        ("/api/v1/tokens", {"name": "t", "role": "viewer", field: "x"}),
+        ("/api/v1/cluster/join-tokens", {field: "x"}),
+    ):
+        answer = await cluster.call("POST", path, body)
+        assert answer.status == 400, path
+        assert field in answer.json["problems"][0]["field"]
+    assert cluster.core.store.state.count(SERVICES) == 0

@@ -117,6 +117,21 @@ async def test_the_stream_needs_a_workers_certificate_of_this_cluster(
     assert ca.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
 
 
+async def test_a_token_of_the_api_opens_no_stream_az_26(
+    process_cluster: RealCluster, tmp_path: Path
+) -> None:
+    member = await enrol(
+        process_cluster, await fresh_token(process_cluster), "other", tmp_path / "a"
+    )
+    refused = await _greeting(
+        process_cluster,
+        _with(member, None, None),
+        expect_refusal=True,
+        token=process_cluster.token,
+    )
+    assert refused == "UNAVAILABLE", "the handshake itself fails"
+
+
 def _self_made(name: str, uri: str) -> tuple[bytes, bytes]:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -144,7 +159,12 @@ def _with(membership: Membership, certificate: bytes | None, key: bytes | None) 
 
 
 async def _greeting(
-    cluster: RealCluster, who: Any, *, expect_refusal: bool = False, protocol: int = 1
+    cluster: RealCluster,
+    who: Any,
+    *,
+    expect_refusal: bool = False,
+    protocol: int = 1,
+    token: str = "",
 ) -> str:
     """`welcome`, or the code that the master answers Hello with."""
     if isinstance(who, Membership):
@@ -153,7 +173,8 @@ async def _greeting(
     address = f"127.0.0.1:{cluster.port + 1}"
     options = [("grpc.ssl_target_name_override", MASTER_NAME)]
     async with grpc.aio.secure_channel(address, credentials, options=options) as channel:
-        call = rpc.WorkersStub(channel).Session()
+        metadata = [("authorization", f"Bearer {token}")] if token else None
+        call = rpc.WorkersStub(channel).Session(metadata=metadata)
         try:
             await call.write(pb.FromWorker(hello=pb.Hello(protocol=protocol, name="x")))
             message = await call.read()

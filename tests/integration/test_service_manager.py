@@ -322,6 +322,10 @@ async def test_the_api_speaks_tls_and_reloads_its_certificate_sd_08(manager: Man
             stream = await http.get(f"{url}/api/v1/audit/stream", ssl=tls)
             assert stream.status == 200
             assert await shown_certificate(manager) == first
+            tls.load_cert_chain(manager.folder / "api.pem", manager.folder / "api.key")
+            status = f"{url}/api/v1/status"
+            async with http.get(status, ssl=tls, headers={"Authorization": ""}) as answer:
+                assert answer.status == 401, "AZ-26: a certificate is no token"
             second = issue(manager.folder)
             await reload(manager)
             assert await shown_certificate(manager) == second
