@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,15 @@ async def test_metrics_have_the_three_documented_names(cluster: InProcess) -> No
     assert "orca_services_total 1.0" in text
     assert 'orca_instances_total{project="default",service="web",status="running"} 2.0' in text
     assert 'orca_nodes_total{state="ready"} 1.0' in text
+
+
+async def test_deploys_are_counted_by_outcome(cluster: InProcess) -> None:
+    await cluster.deploy({"name": "web"})
+    await cluster.deploy({"name": "a"}, {"name": "b"}, wait="false")
+    await cluster.deploy({"name": "c", "env": {"A": "${secrets.NONE}"}})
+    told = (await cluster.call("GET", "/metrics", token=None)).text
+    found = dict(re.findall(r'orca_deploys_total\{outcome="(\w+)"\} ([\d.]+)', told))
+    assert found == {"running": "1.0", "failed": "1.0", "open": "0.0", "accepted": "2.0"}
 
 
 async def test_requests_are_counted_by_route_and_not_by_path(cluster: InProcess) -> None:

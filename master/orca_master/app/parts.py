@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from prometheus_client.registry import Collector
+
 from orca_common.env import Env
 from orca_common.version import orca_version
 from orca_master.app.config import MasterConfig
@@ -84,10 +86,12 @@ class Parts:
         """Every endpoint of a master."""
         core, store, version = self.core, self.core.store, orca_version()
         membership, signer, kek = self.membership, self.keys.signer, self.folder.kek
-        collectors = [LogCollector(store, self.backing.log, membership), self.meters]
+        services = ServiceRoutes(core.env, store, core.dispatcher)
+        log = LogCollector(store, self.backing.log, membership)
+        collectors: list[Collector] = [log, self.meters, services.deploys]
         routes = [
             *OpsRoutes(store, version, self._troubles, collectors).table(),
-            *ServiceRoutes(core.env, store, core.dispatcher).table(),
+            *services.table(),
             *AuditRoutes(store, self.history).table(),
             *TokenRoutes(core.env, store).table(),
             *ClusterRoutes(core.env, store, core.presence, membership, signer, version).table(),

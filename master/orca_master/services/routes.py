@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
+from prometheus_client import Counter
 
 from orca_common.env import Env
 from orca_master.audit.operations import trail
@@ -16,6 +17,7 @@ from orca_master.http.once import update_once
 from orca_master.http.route import Call, Reply, Route, Served, Text
 from orca_master.identity.model import Permission
 from orca_master.services import logs, operations, payload
+from orca_master.services.meters import deploy_counter
 from orca_master.services.model import SERVICES, Service
 from orca_master.services.outcome import outcome, progress
 from orca_master.services.status import Statuses
@@ -29,6 +31,8 @@ T = TypeVar("T")
 SETTLE_SECONDS = 0.5
 """How long a replica without a health check must run before a deploy calls it running."""
 
+IN_PROGRESS = "still in progress"
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceRoutes:
@@ -36,6 +40,7 @@ class ServiceRoutes:
     store: Store
     dispatcher: Dispatcher
     statuses: Statuses = field(default_factory=Statuses)
+    deploys: Counter = field(default_factory=deploy_counter)
 
     def table(self) -> list[Route]:
         route = partial(Route, dialect=CLUSTER)
@@ -115,6 +120,8 @@ class ServiceRoutes:
         accepted = await self._accept(call, ready, errors)
         if not call.query.wait:
             names = [service.name for service in accepted]
+            self.deploys.labels("accepted").inc(len(names))
+            self.deploys.labels("failed").inc(len(errors))
             return Reply({"deployed": [], "errors": errors, "accepted": names}, 202)
         async with asyncio.TaskGroup() as group:
             waits = [
@@ -128,6 +135,10 @@ class ServiceRoutes:
                 errors.append(f"{service.name}: {error}")
             else:
                 deployed.append(service.name)
+        self.deploys.labels("running").inc(len(deployed))
+        opened = sum(IN_PROGRESS in error for error in errors)
+        self.deploys.labels("open").inc(opened)
+        self.deploys.labels("failed").inc(len(errors) - opened)
         status = 200 if not errors else 206 if deployed else 500
         return Reply({"deployed": deployed, "errors": errors}, status)
 
@@ -177,7 +188,7 @@ class ServiceRoutes:
                 return await self._settled(service)
         except TimeoutError:
             so_far = progress(self.store.state, service)
-            return f"still in progress after {timeout:g} s ({so_far}); the work goes on"
+            return f"{IN_PROGRESS} after {timeout:g} s ({so_far}); the work goes on"
 
     async def _settled(self, service: Service) -> str:
         """Without a health check a replica runs once it has not ended for a moment: a program that
