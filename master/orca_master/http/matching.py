@@ -30,7 +30,11 @@ class RouteTable:
         return self._templates.setdefault(len(template), {}).setdefault(template, {})
 
     def find(self, method: str, path: str) -> tuple[Route, Parts]:
-        """`path` is decoded but for `%2F` and `%25`. Raises NotFound, MethodNotAllowed."""
+        """`path` is decoded but for `%2F` and `%25`; one slash at its end says nothing.
+
+        Raises NotFound, MethodNotAllowed.
+        """
+        path = path.removesuffix("/") or path
         whole = self._whole.get(path, {})
         if method in whole:
             return whole[method], {}

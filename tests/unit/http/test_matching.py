@@ -34,6 +34,8 @@ def table() -> RouteTable:
     [
         ("GET", "/a", "GET /a", {}),
         ("POST", "/a", "POST /a", {}),
+        ("GET", "/a/", "GET /a", {}),
+        ("GET", "/a/x/", "GET /a/{name}", {"name": "x"}),
         ("GET", "/a/x", "GET /a/{name}", {"name": "x"}),
         ("GET", "/a/list", "GET /a/list", {}),
         ("DELETE", "/a/list", "DELETE /a/{name}", {"name": "list"}),
@@ -49,7 +51,7 @@ def test_a_route_is_found_by_method_and_path(
     assert (f"{route.method} {route.path}", found) == (line, parts)
 
 
-@pytest.mark.parametrize("path", ["/", "", "/b", "/a/", "/a/x/", "/a/x/c", "/a//b/y", "//a"])
+@pytest.mark.parametrize("path", ["/", "", "/b", "/a//", "/a/x//", "/a/x/c", "/a//b/y", "//a"])
 def test_what_no_route_has_is_not_found(path: str) -> None:
     with pytest.raises(NotFound):
         table().find("GET", path)
