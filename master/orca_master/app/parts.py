@@ -88,7 +88,7 @@ class Parts:
         membership, signer, kek = self.membership, self.keys.signer, self.folder.kek
         services = ServiceRoutes(core.env, store, core.dispatcher)
         log = LogCollector(store, self.backing.log, membership)
-        collectors: list[Collector] = [log, self.meters, services.deploys]
+        collectors: list[Collector] = [log, self.meters, services.meters.counter]
         routes = [
             *OpsRoutes(store, version, self._troubles, collectors).table(),
             *services.table(),

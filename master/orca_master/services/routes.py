@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
-from prometheus_client import Counter
 
 from orca_common.env import Env
 from orca_master.audit.operations import trail
@@ -17,7 +16,7 @@ from orca_master.http.once import update_once
 from orca_master.http.route import Call, Reply, Route, Served, Text
 from orca_master.identity.model import Permission
 from orca_master.services import logs, operations, payload
-from orca_master.services.meters import deploy_counter
+from orca_master.services.meters import DeployMeters
 from orca_master.services.model import SERVICES, Service
 from orca_master.services.outcome import outcome, progress
 from orca_master.services.status import Statuses
@@ -40,7 +39,7 @@ class ServiceRoutes:
     store: Store
     dispatcher: Dispatcher
     statuses: Statuses = field(default_factory=Statuses)
-    deploys: Counter = field(default_factory=deploy_counter)
+    meters: DeployMeters = field(default_factory=DeployMeters)
 
     def table(self) -> list[Route]:
         route = partial(Route, dialect=CLUSTER)
@@ -120,8 +119,7 @@ class ServiceRoutes:
         accepted = await self._accept(call, ready, errors)
         if not call.query.wait:
             names = [service.name for service in accepted]
-            self.deploys.labels("accepted").inc(len(names))
-            self.deploys.labels("failed").inc(len(errors))
+            self.meters.count(accepted=len(names), failed=len(errors))
             return Reply({"deployed": [], "errors": errors, "accepted": names}, 202)
         async with asyncio.TaskGroup() as group:
             waits = [
@@ -135,10 +133,8 @@ class ServiceRoutes:
                 errors.append(f"{service.name}: {error}")
             else:
                 deployed.append(service.name)
-        self.deploys.labels("running").inc(len(deployed))
-        opened = sum(IN_PROGRESS in error for error in errors)
-        self.deploys.labels("open").inc(opened)
-        self.deploys.labels("failed").inc(len(errors) - opened)
+        still = sum(IN_PROGRESS in error for error in errors)
+        self.meters.count(running=len(deployed), open=still, failed=len(errors) - still)
         status = 200 if not errors else 206 if deployed else 500
         return Reply({"deployed": deployed, "errors": errors}, status)
 
