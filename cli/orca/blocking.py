@@ -64,6 +64,7 @@ class SyncClient:
     create_token = _Waits(Client.create_token)
     revoke_token = _Waits(Client.revoke_token)
     audit = _Waits(Client.audit)
+    follow_audit = _Iterates(Client.follow_audit)
     masters = _Waits(Client.masters)
     remove_master = _Waits(Client.remove_master)
     transfer = _Waits(Client.transfer)

@@ -1,6 +1,7 @@
 """An asynchronous client of the HTTP API. Methods return the API's JSON; errors are exceptions."""
 
 import asyncio
+import json
 import os
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -164,6 +165,25 @@ class Client:
         params = _given(resource=resource, limit=str(limit))
         return await self._json("GET", "/api/v1/audit", params=params)
 
+    async def follow_audit(
+        self, *, resource: str | None = None, after: str | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Events of the trail as they happen, from one master; `after`: the `id` of the last one that
+        was seen, else from now on. Raises CannotReach when that master is lost, or silent."""
+        async with self._answered(
+            "GET",
+            "/api/v1/audit/stream",
+            params=_given(resource=resource, after=after),
+            headers={"Accept": "text/event-stream"},
+            seconds=None,
+            silent_seconds=SILENT_SECONDS,
+        ) as response:
+            if response.status >= 400:
+                raise await _error(response)
+            async for line in response.content:
+                if line.startswith(b"data: "):
+                    yield json.loads(line.removeprefix(b"data: "))
+
     async def masters(self, *, stale: bool = False) -> dict[str, Any]:
         """`{masters: [...], term, voters, tolerates}`; `stale`: as one master knows it."""
         params = _given(consistency="stale" if stale else None)
@@ -218,11 +238,19 @@ class Client:
             raise CannotReach(f"the master was lost while it answered ({_why(error)})") from error
 
     async def _ask(
-        self, method: str, path: str, *, once: bool, **request: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        once: bool,
+        headers: Mapping[str, str] | None = None,
+        **request: Any,
     ) -> aiohttp.ClientResponse:
         """The answer of the first master that gives one. Raises CannotReach, Refused."""
         may_repeat = method == "GET" or once
-        headers = {"Idempotency-Key": uuid.uuid4().hex} if once and method != "GET" else {}
+        headers = dict(headers or {})
+        if once and method != "GET":
+            headers["Idempotency-Key"] = uuid.uuid4().hex
         tries = len(self._apis) * (ROUNDS if may_repeat else 1)
         problems: list[str] = []
         refused: OrcaError | None = None

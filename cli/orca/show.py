@@ -90,9 +90,19 @@ def structured(value: Any, output: str) -> bool:
     return True
 
 
-def as_json(value: Any) -> str:
+def one_of_many(value: Any, output: str) -> bool:
+    """As `structured`, for values that come one after the other: lines of JSON, documents of YAML."""
+    if output == "table":
+        return False
+    click.echo(
+        as_json(value, indent=None) if output == "json" else "---\n" + as_yaml(value), nl=False
+    )
+    return True
+
+
+def as_json(value: Any, indent: int | None = 2) -> str:
     """What is not to be printed raw is escaped, so that the value stays the same."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
     return _CONTROLS.sub(lambda found: _escaped(found[0]), text) + "\n"
 
 

@@ -1,6 +1,8 @@
 """Three real masters: who may die, what is never lost, and how they join and leave."""
 
 import asyncio
+import contextlib
+import json
 import os
 import random
 import shutil
@@ -31,7 +33,7 @@ def number_in(service: dict[str, Any]) -> int:
 
 
 class Deploys:
-    """A stream of deploys; what was acknowledged, and how long nothing was."""
+    """A stream of deploys, and what was acknowledged."""
 
     def __init__(self, cluster: RealCluster, *apis: str) -> None:
         self._cluster = cluster
@@ -236,6 +238,42 @@ async def test_one_master_grows_to_three_and_what_runs_goes_on(tmp_path: Path) -
         await cluster.kill("master-1")
         await cluster.until("sleeps", status="running", running_replicas=2)
         assert own_children("sleep") == before
+
+
+async def test_the_trail_is_followed_across_the_loss_of_a_master(
+    three_masters: RealCluster,
+) -> None:
+    cluster = three_masters
+    first = cluster.processes["master-1"]
+    followed = await asyncio.create_subprocess_exec(
+        *(Path(sys.executable).with_name("orca"), "audit", "-f", "-o", "json"),
+        env={**os.environ, "ORCA_API": ",".join(cluster.apis), "ORCA_TOKEN": cluster.token},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert followed.stdout is not None
+    seen: list[str] = []
+    try:
+        async with asyncio.timeout(60), cluster.client() as client:
+            number = 0
+            while len(seen) < 3:  # it takes a moment to begin
+                number += 1
+                await client.deploy([a_deploy(number)], wait=False)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.3):
+                        seen.append(json.loads(await followed.stdout.readline())["id"])
+            await cluster.kill(first.name)
+            for _ in range(5):
+                number += 1
+                await client.deploy([a_deploy(number)], wait=False)
+            page = await client.audit(limit=1000)
+            whole = [event["id"] for event in page["events"]][::-1]
+            while seen[-1] != whole[-1]:
+                seen.append(json.loads(await followed.stdout.readline())["id"])
+    finally:
+        followed.kill()
+        await followed.wait()
+    assert seen == whole[whole.index(seen[0]) :], "nothing is missed, and nothing comes twice"
 
 
 async def trail(cluster: RealCluster, api: str) -> list[str]:

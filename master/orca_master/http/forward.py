@@ -198,6 +198,7 @@ async def _copy(answer: aiohttp.ClientResponse, request: web.BaseRequest) -> web
     response = web.StreamResponse(status=answer.status, reason=answer.reason)
     for name, value in _end_to_end(answer.headers.items()):
         response.headers.add(name, value)
+    response.headers.setdefault("Server", "orca")
     await response.prepare(request)
     try:
         async for chunk in answer.content.iter_any():

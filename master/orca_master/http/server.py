@@ -220,7 +220,7 @@ class HttpServer:
         result = await route.handle(call)
         if isinstance(result, Text | Events):
             until_revoked = partial(self._until_revoked, route, asked)
-            headers = {REQUEST_ID_HEADER: asked.id, **counted}
+            headers = {REQUEST_ID_HEADER: asked.id, "Server": "orca", **counted}
             return await stream(asked.request, result, headers, until_revoked)
         reply = result if isinstance(result, Reply) else Reply(result)
         answer = self._rendered(route.dialect, reply, asked)
