@@ -166,6 +166,20 @@ def mark_down(tx: Transaction, node_id: str, *, reason: str, now: float) -> None
         tx.put(NODES, replace(node, state=NodeState.DOWN, state_since=now, state_reason=reason))
 
 
+def set_schedulable(tx: Transaction, name_or_id: str, *, schedulable: bool) -> Node:
+    """Drain a node, or let it take work again. What is so already stays. Raises NotFound."""
+    node = find_node(tx, name_or_id)
+    if node.schedulable != schedulable:
+        node = replace(node, schedulable=schedulable)
+        tx.put(NODES, node)
+    return node
+
+
+def drained_nodes(view: View) -> frozenset[str]:
+    """Ids of the nodes from which work is to go away."""
+    return frozenset(node.id for node in view.scan(NODES) if not node.schedulable)
+
+
 def down_nodes(view: View) -> frozenset[str]:
     """Ids of the nodes that are down: what was last heard of their tasks is no longer true."""
     return frozenset(node.id for node in view.scan(NODES) if node.state is NodeState.DOWN)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from orca_master.cluster.operations import down_nodes
+from orca_master.cluster.operations import down_nodes, drained_nodes
 from orca_master.errors import Ambiguous, NotFound
 from orca_master.services.model import SERVICES, Service, ServiceSpec, key_of_owner
 from orca_master.services.reconcile import Target, reconcile
@@ -131,7 +131,7 @@ def reconcile_owner(
         tx.delete(SERVICES, service.tenant, service.project, service.name)
         return None
     target = Target(service.revision, service.wanted_replicas, bool(service.spec.host_port))
-    plan = reconcile(target, mine, down_nodes(tx), now)
+    plan = reconcile(target, mine, down_nodes(tx), now, drained=drained_nodes(tx))
     for task in plan.stop[:CHANGES_AT_ONCE]:
         tasks.stop(tx, task)
     for wanted in plan.create[:CHANGES_AT_ONCE]:

@@ -5,6 +5,8 @@ revision, asks for one where there is none, and stops the others only once the k
 a replacement always comes first, except where two cannot stand side by side (`stop_first`).
 A task on a node that is down counts as lost, but it is stopped only when its replacement is ready:
 if the node comes back before, the original stays and the replacement goes.
+On a node that is drained it is the same, but for the coming back: what runs there goes on until its
+replacement is ready, elsewhere. So a drain never takes a service below what it has.
 """
 
 from collections.abc import Collection, Sequence
@@ -43,12 +45,19 @@ class Plan:
     stop: list[Task] = field(default_factory=list)
 
 
-def reconcile(target: Target, tasks: Sequence[Task], down: Collection[str], now: float) -> Plan:
-    """`tasks` are all of the service's, `down` the ids of nodes that are down."""
+def reconcile(
+    target: Target,
+    tasks: Sequence[Task],
+    down: Collection[str],
+    now: float,
+    *,
+    drained: Collection[str] = (),
+) -> Plan:
+    """`tasks` are all of the service's; `down`, `drained`: ids of nodes that are so."""
     plan = Plan()
     for slot in range(1, target.replicas + 1):
         in_slot = [task for task in tasks if task.slot == slot]
-        _reconcile_slot(plan, slot, target, in_slot, down, now)
+        _reconcile_slot(plan, slot, target, in_slot, down, drained, now)
     surplus = (t for t in tasks if t.slot > target.replicas and t.wanted is Wanted.RUN)
     plan.stop.extend(surplus)
     return plan
@@ -60,18 +69,22 @@ def _reconcile_slot(
     target: Target,
     tasks: Sequence[Task],
     down: Collection[str],
+    drained: Collection[str],
     now: float,
 ) -> None:
     wanted = [task for task in tasks if task.wanted is Wanted.RUN]
     current = [task for task in wanted if task.revision == target.revision]
     ended = [task for task in current if task.observed.state.is_over]
     usable = [t for t in current if not t.observed.state.is_over and t.node not in down]
-    if usable:
-        keep = max(usable, key=lambda t: (t.is_ready, t.observed.state, -t.created_at, t.id))
+    staying = [t for t in usable if t.node not in drained]
+    if staying:
+        keep = max(staying, key=lambda t: (t.is_ready, t.observed.state, -t.created_at, t.id))
         if keep.is_ready:
             plan.stop.extend(task for task in wanted if task is not keep)
             return
-        plan.stop.extend(task for task in usable if task is not keep)
+        plan.stop.extend(task for task in staying if task is not keep)
+    elif usable:
+        plan.create.append(_next_try(slot, ended, now))
     else:
         others = [t for t in tasks if t not in current and not t.observed.state.is_over]
         if target.stop_first and others:

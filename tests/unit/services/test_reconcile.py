@@ -55,6 +55,46 @@ def test_a_fixed_host_port_makes_the_old_one_stop_first() -> None:
     assert [create.slot for create in plan.create] == [1]
 
 
+def test_what_runs_on_a_drained_node_goes_on_until_its_replacement_is_ready() -> None:
+    old = a_task(1, id="old", node="leaves")
+    plan = reconcile(target(), [old], set(), NOW, drained={"leaves"})
+    assert ([create.slot for create in plan.create], plan.stop) == ([1], [])
+    pending = a_task(1, TaskState.PENDING, id="new", node="")
+    starting = a_task(1, TaskState.STARTING, id="new", node="stays")
+    for new in (pending, starting):
+        plan = reconcile(target(), [old, new], set(), NOW, drained={"leaves"})
+        assert (plan.create, plan.stop) == ([], [])
+    ready = a_task(1, id="new", node="stays")
+    assert reconcile(target(), [old, ready], set(), NOW, drained={"leaves"}).stop == [old]
+
+
+def test_a_fixed_host_port_is_no_reason_to_stop_first_on_a_drained_node() -> None:
+    old = a_task(1, id="old", node="leaves")
+    plan = reconcile(target(stop_first=True), [old], set(), NOW, drained={"leaves"})
+    assert ([create.slot for create in plan.create], plan.stop) == ([1], [])
+
+
+def test_a_replacement_that_fails_is_tried_again_and_the_original_goes_on() -> None:
+    old = a_task(1, id="old", node="leaves")
+    failed = a_task(1, TaskState.EXITED, id="new", node="stays", started_at=900.0, ended_at=901.0)
+    plan = reconcile(target(), [old, failed], set(), NOW, drained={"leaves"})
+    assert [create.attempt for create in plan.create] == [1]
+    assert plan.stop == []
+
+
+def test_undrained_in_between_the_original_stays() -> None:
+    old = a_task(1, id="old", node="left")
+    starting = a_task(1, TaskState.STARTING, id="new", node="stays")
+    plan = reconcile(target(), [old, starting], set(), NOW)
+    assert (plan.create, plan.stop) == ([], [starting])
+
+
+def test_a_drained_node_that_is_down_has_lost_its_work() -> None:
+    lost = a_task(1, id="old", node="leaves")
+    plan = reconcile(target(), [lost], {"leaves"}, NOW, drained={"leaves"})
+    assert [create.slot for create in plan.create] == [1]
+
+
 def test_a_crashed_replica_comes_back_after_a_wait_that_grows() -> None:
     crashed = a_task(
         1, TaskState.EXITED, attempt=2, started_at=900.0, ended_at=910.0, reason="oops"
