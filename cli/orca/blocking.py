@@ -59,6 +59,8 @@ class SyncClient:
     stop_all = _Waits(Client.stop_all)
     logs = _Iterates(Client.logs)
     cluster_info = _Waits(Client.cluster_info)
+    drain = _Waits(Client.drain)
+    undrain = _Waits(Client.undrain)
     join_token = _Waits(Client.join_token)
     tokens = _Waits(Client.tokens)
     create_token = _Waits(Client.create_token)

@@ -139,6 +139,19 @@ class Client:
     async def cluster_info(self) -> dict[str, Any]:
         return await self._json("GET", "/api/v1/cluster/info")
 
+    async def drain(self, node: str) -> dict[str, Any]:
+        """Give the node (its name or id) no work any more, and bring away what runs there.
+
+        Returns at once with `{status, node}`; `cluster_info` tells how much is left.
+        """
+        path = f"/api/v1/cluster/nodes/{_part(node)}/drain"
+        return await self._json("POST", path, once=False)
+
+    async def undrain(self, node: str) -> dict[str, Any]:
+        """Let the node take work again; what has left does not come back by itself."""
+        path = f"/api/v1/cluster/nodes/{_part(node)}/undrain"
+        return await self._json("POST", path, once=False)
+
     async def join_token(self, *, ttl: float = 3600.0, uses: int = 1, role: str = "worker") -> str:
         """A token with which a worker, or a master, can join."""
         body = {"role": role, "ttl": float(ttl), "uses": uses}

@@ -1,19 +1,27 @@
-"""nodes: list them, and make a token for a new one."""
+"""nodes: list them, drain them, and make a token for a new one."""
 
-from typing import Any
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orca import show
 from orca.commands.running import with_client
 from orca.commands.tokens import seconds
+from orca.errors import OrcaError
+
+if TYPE_CHECKING:
+    from orca.client import Client  # slow to load
+
+LOOK_SECONDS = 0.5
 
 
 @click.group(invoke_without_command=True)
 @show.output_option
 @click.pass_context
 def nodes(ctx: click.Context, output: str) -> None:
-    """Show the cluster's nodes; `orca nodes token` lets a new one join."""
+    """Show the cluster's nodes; `orca nodes token` lets a new one join, `drain` empties one."""
     if ctx.invoked_subcommand is not None:
         return
     info = with_client(lambda client: client.cluster_info())
@@ -32,7 +40,7 @@ def nodes(ctx: click.Context, output: str) -> None:
 def _row(node: dict[str, Any]) -> list[object]:
     return [
         node["name"],
-        node["state"],
+        _state(node),
         ", ".join(node["runtimes"]),
         f"{node['capacity']['cpu']:g}",
         show.size(node["capacity"]["memory_bytes"]),
@@ -40,6 +48,62 @@ def _row(node: dict[str, Any]) -> list[object]:
         node["version"],
         node["reason"],
     ]
+
+
+def _state(node: dict[str, Any]) -> str:
+    """In one word, or how far a drain is."""
+    if node["schedulable"]:
+        return str(node["state"])
+    left = node["tasks"]
+    drain = f"draining ({left} left)" if left else "drained"
+    return drain if node["state"] == "ready" else f"{node['state']}, {drain}"
+
+
+@nodes.command()
+@click.argument("name")
+@click.option("--wait", is_flag=True, help="Until nothing runs there any more; tells what is left.")
+@click.option("--timeout", callback=seconds, default="10m", show_default=True, help="With --wait.")
+def drain(name: str, wait: bool, timeout: float) -> None:
+    """Bring all work away from the node NAME, and give it none any more.
+
+    Each replica goes on until another one is ready elsewhere. What cannot go anywhere stays, and
+    `orca status SERVICE` says why. It lasts until `orca nodes undrain NAME`, over restarts too.
+    """
+    node = with_client(lambda client: client.drain(name))["node"]
+    if not wait:
+        show.say(f"{node['name']}: {_state(node)}")
+        return
+    with_client(lambda client: _until_drained(client, node["id"], timeout))
+
+
+async def _until_drained(client: "Client", node_id: str, timeout: float) -> None:
+    deadline, told = time.monotonic() + timeout, ""
+    while True:
+        nodes = (await client.cluster_info())["nodes"]
+        node = next((node for node in nodes if node["id"] == node_id), None)
+        if node is None:
+            raise OrcaError("the node is gone")
+        if (state := _state(node)) != told:
+            show.say(f"{node['name']}: {state}")
+            told = state
+        if node["schedulable"]:
+            raise OrcaError("somebody let it take work again: `orca nodes undrain`")
+        if not node["tasks"]:
+            return
+        if time.monotonic() > deadline:
+            raise OrcaError(
+                f"{node['tasks']} left after {timeout:g} s; the work goes on. What cannot move says why"
+                " in `orca status`"
+            )
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+@nodes.command()
+@click.argument("name")
+def undrain(name: str) -> None:
+    """Let the node NAME take work again."""
+    node = with_client(lambda client: client.undrain(name))["node"]
+    show.say(f"{node['name']}: {_state(node)}")
 
 
 @nodes.command()
