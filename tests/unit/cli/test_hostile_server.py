@@ -33,7 +33,8 @@ MASTER = {
     "name": EVIL, "role": "leader", "connected": True, "behind": 0, "api": EVIL, "version": EVIL,
 }  # fmt: skip
 NODE = {
-    "name": EVIL, "state": EVIL, "schedulable": False, "tasks": 2, "runtimes": [EVIL], "capacity": {"cpu": 1.0, "memory_bytes": 1},
+    "name": EVIL, "state": EVIL, "schedulable": False, "tasks": 2,
+    "runtimes": [EVIL], "capacity": {"cpu": 1.0, "memory_bytes": 1},
     "address": EVIL, "version": EVIL, "reason": EVIL,
 }  # fmt: skip
 TOKEN = {
