@@ -7,7 +7,7 @@ from typing import Any
 from openapi_spec_validator import validate
 
 from inprocess import InProcess
-from orca_master.http.openapi import statuses
+from orca_master.http.responses import statuses
 from orca_master.http.route import Open
 
 

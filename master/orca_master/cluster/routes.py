@@ -3,13 +3,22 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from orca_common.env import Env
 from orca_master.audit.operations import trail
 from orca_master.cluster import operations, pki
+from orca_master.cluster.answers import (
+    AmountsOut,
+    CaOut,
+    ClusterOut,
+    EnrolledOut,
+    GrantOut,
+    LeaderOut,
+    NodeOut,
+)
 from orca_master.cluster.masters.port import Membership
 from orca_master.cluster.masters.routes import describe
 from orca_master.cluster.model import NODES, JoinGrant, Node
@@ -42,6 +51,15 @@ class EnrolIn(StrictModel):
     signature: Annotated[str, Field(max_length=128)]
 
 
+EXAMPLE = {
+    "name": "worker-2",
+    "token": "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
+    "request": "MIHEMGsCAQAwADBZ",
+    "signature": "kqAJqfDUyriQBkGW",
+}
+"""Cut short: a join token signs each request."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterRoutes:
     env: Env
@@ -52,13 +70,14 @@ class ClusterRoutes:
     version: str
 
     def table(self) -> list[Route]:
-        route = partial(Route, dialect=CLUSTER)
+        route = partial(Route, dialect=CLUSTER, tag="cluster")
         return [
             route(
                 "GET /api/v1/cluster/info",
                 Permission.CLUSTER_READ,
                 self.info,
                 "Masters and nodes",
+                answer=ClusterOut,
             ),
             route(
                 "POST /api/v1/cluster/join-tokens",
@@ -67,12 +86,15 @@ class ClusterRoutes:
                 "Make a token with which a worker or a master can join",
                 statuses=(201,),
                 body=GrantIn,
+                answer=GrantOut,
+                example={"role": "worker", "ttl": 3600.0, "uses": 1},
             ),
             route(
                 "GET /api/v1/cluster/ca",
                 Open.PUBLIC,
                 self.ca,
                 "The cluster's CA certificate",
+                answer=CaOut,
                 served=Served.HERE,
             ),
             route(
@@ -82,45 +104,47 @@ class ClusterRoutes:
                 "Join as a worker",
                 statuses=(201,),
                 body=EnrolIn,
+                answer=EnrolledOut,
+                example=EXAMPLE,
             ),
         ]
 
-    async def info(self, call: Call[NoQuery, None]) -> object:
+    async def info(self, call: Call[NoQuery, None]) -> ClusterOut:
         state = await self.store.fresh()
         cluster = operations.the_cluster(state)
         nodes = sorted(state.scan(NODES), key=lambda node: node.name)
         masters = describe(self.store, state, self.membership.members())
-        leader = next((m for m in masters if m["role"] == "leader"), None)
-        return {
-            "cluster_name": cluster.name,
-            "cluster_id": cluster.id,
-            "version": self.version,
-            "leader": leader and {"name": leader["name"], "api": leader["api"]},
-            "masters": masters,
-            "nodes": [self._node(node) for node in nodes],
-            "node_count": len(nodes),
-        }
+        leader = next((m for m in masters if m.role == "leader"), None)
+        return ClusterOut(
+            cluster_name=cluster.name,
+            cluster_id=cluster.id,
+            version=self.version,
+            leader=None if leader is None else LeaderOut(leader.name, leader.api),
+            masters=masters,
+            nodes=[self._node(node) for node in nodes],
+            node_count=len(nodes),
+        )
 
-    def _node(self, node: Node) -> dict[str, Any]:
+    def _node(self, node: Node) -> NodeOut:
         used = self.presence.used(node.id)
         facts = node.facts
-        return {
-            "id": node.id,
-            "name": node.name,
-            "state": str(node.state),
-            "state_since": node.state_since,
-            "reason": node.state_reason or None,
-            "connected": self.presence.is_connected(node.id),
-            "schedulable": node.schedulable,
-            "labels": facts.labels,
-            "address": facts.address,
-            "runtimes": list(facts.runtimes),
-            "capacity": {"memory_bytes": facts.memory_bytes, "cpu": facts.cpu_millis / 1000},
-            "used": {"memory_bytes": used.memory_bytes, "cpu": used.cpu_millis / 1000},
-            "version": facts.version,
-            "os": facts.os,
-            "architecture": facts.architecture,
-        }
+        return NodeOut(
+            id=node.id,
+            name=node.name,
+            state=str(node.state),
+            state_since=node.state_since,
+            reason=node.state_reason or None,
+            connected=self.presence.is_connected(node.id),
+            schedulable=node.schedulable,
+            labels=dict(facts.labels),
+            address=facts.address,
+            runtimes=list(facts.runtimes),
+            capacity=AmountsOut(facts.memory_bytes, facts.cpu_millis / 1000),
+            used=AmountsOut(used.memory_bytes, used.cpu_millis / 1000),
+            version=facts.version,
+            os=facts.os,
+            architecture=facts.architecture,
+        )
 
     async def grant(self, call: Call[NoQuery, GrantIn]) -> Reply:
         role = NodeRole(call.body.role)
@@ -142,13 +166,13 @@ class ClusterRoutes:
             )
 
         grant = await self.store.update(grant_join)
-        return Reply({"token": token.text(), "expires_at": grant.expires_at}, 201)
+        return Reply(GrantOut(token.text(), grant.expires_at), 201)
 
     def _note(self, tx: Transaction, actor: str, action: str, resource: str) -> None:
         trail(tx, actor=actor, action=action, resource=resource, now=self.env.now())
 
-    async def ca(self, call: Call[NoQuery, None]) -> object:
-        return {"certificate": self.signer().pem.decode()}
+    async def ca(self, call: Call[NoQuery, None]) -> CaOut:
+        return CaOut(self.signer().pem.decode())
 
     async def enrol(self, call: Call[NoQuery, EnrolIn]) -> Reply:
         body = call.body
@@ -170,10 +194,10 @@ class ClusterRoutes:
 
         node = await self.store.update(enrol)
         certificate = pki.issue_worker(self.env, signer, request, node.id)
-        answer = {
-            "node_id": node.id,
-            "cluster_id": signer.cluster,
-            "certificate": certificate.decode(),
-            "masters": operations.masters_for_workers(self.store.state),
-        }
+        answer = EnrolledOut(
+            node_id=node.id,
+            cluster_id=signer.cluster,
+            certificate=certificate.decode(),
+            masters=operations.masters_for_workers(self.store.state),
+        )
         return Reply(answer, 201)
