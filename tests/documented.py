@@ -22,7 +22,7 @@ class Told:
         public = [route for route in routes if route.permission is not Open.MASTERS]
         self._routes = RouteTable(public)
         self._document = msgspec.to_builtins(document(public, version="test"))
-        self._components = _closed(self._document["components"])
+        self._components = closed(self._document["components"])
         self._validators: dict[str, jsonschema.Draft202012Validator] = {}
 
     def check(self, method: str, url: str, status: int, value: Any) -> None:
@@ -41,18 +41,18 @@ class Told:
 
     def _validator(self, key: str, schema: Any) -> jsonschema.Draft202012Validator:
         if key not in self._validators:
-            whole = {**_closed(schema), "components": self._components}
+            whole = {**closed(schema), "components": self._components}
             self._validators[key] = jsonschema.Draft202012Validator(whole)
         return self._validators[key]
 
 
-def _closed(schema: Any) -> Any:
+def closed(schema: Any) -> Any:
     """The schema with no room for fields that it does not name."""
     if isinstance(schema, list):
-        return [_closed(each) for each in schema]
+        return [closed(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    closed = {key: _closed(value) for key, value in schema.items()}
-    if isinstance(closed.get("properties"), dict) and closed.get("type") == "object":
-        closed["additionalProperties"] = False
-    return closed
+    made = {key: closed(value) for key, value in schema.items()}
+    if isinstance(made.get("properties"), dict) and made.get("type") == "object":
+        made["additionalProperties"] = False
+    return made
