@@ -19,9 +19,9 @@ from orca_master.cluster.masters.sharing import Others, SharingRoutes
 from orca_master.cluster.model import Master
 from orca_master.cluster.routes import ClusterRoutes
 from orca_master.http.dialects import CLUSTER
+from orca_master.http.documentation import documentation
 from orca_master.http.forward import Forwarder
 from orca_master.http.meters import HttpMeters
-from orca_master.http.openapi import described_by
 from orca_master.http.route import Route
 from orca_master.identity.routes import TokenRoutes
 from orca_master.ops.audit import AuditRoutes
@@ -94,7 +94,7 @@ class Parts:
             *MasterRoutes(core.env, store, membership, signer, kek).table(),
             *SharingRoutes(store, self.history, self.blobs).table(),
         ]
-        return [*routes, described_by(routes, dialect=CLUSTER, version=version)]
+        return [*routes, *documentation(routes, dialect=CLUSTER, version=version)]
 
     def _troubles(self) -> list[str]:
         gaps = [] if self.history.is_whole else ["events of the history are being fetched"]

@@ -13,12 +13,13 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from orca_master.http import forms
-from orca_master.http.dialects import Dialect
+from orca_master.http.asked import NAMES
+from orca_master.http.names import PART_SCHEMA as NAME
 from orca_master.http.once import MAX_KEY_CHARACTERS
 from orca_master.http.responses import HEADERS, JSON, REFS, responses
-from orca_master.http.route import Call, Open, Route, Served
+from orca_master.http.route import Open, Route, Served
 
-PATH = "/api/v1/openapi.json"
+ANY = {"type": "string"}
 _PARTS = re.compile(r"\{(\w+)\}")
 
 
@@ -52,28 +53,6 @@ def document(routes: Iterable[Route], *, version: str) -> Document:
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
     )
-
-
-def described_by(routes: Sequence[Route], *, dialect: Dialect, version: str) -> Route:
-    """The route that shows the document of all of them, and of itself."""
-    made: list[Document] = []
-
-    async def show(call: Call[Any, Any]) -> Document:
-        if not made:
-            made.append(document([*routes, route], version=version))
-        return made[0]
-
-    route = Route(
-        f"GET {PATH}",
-        Open.PUBLIC,
-        show,
-        "This API as an OpenAPI document",
-        dialect=dialect,
-        served=Served.HERE,
-        answer=Document,
-        tag="operation",
-    )
-    return route
 
 
 def _schemas(routes: Sequence[Route]) -> dict[str, Any]:
@@ -128,12 +107,13 @@ def _needs_something(body: type[BaseModel]) -> bool:
 
 def _parameters(route: Route) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        {"name": name, "in": "path", "required": True, "schema": NAME if name in NAMES else ANY}
         for name in _PARTS.findall(route.path)
     ]
     schema = route.query.model_json_schema()
     for name, about in schema.get("properties", {}).items():
         required = name in schema.get("required", [])
+        about = _without_null(about)
         parameter = {"name": name, "in": "query", "required": required, "schema": about}
         if "description" in about:
             parameter["description"] = about["description"]
@@ -149,6 +129,15 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
         told = "The `id` of the last event that was seen, to go on after it."
         found.append(_optional("Last-Event-ID", "header", {"type": "string"}, told))
     return found
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter is there or it is not: it is never null."""
+    kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
+    if len(kinds) != 1:
+        return schema
+    others = {key: value for key, value in schema.items() if key not in ("anyOf", "default")}
+    return {**others, **kinds[0]}
 
 
 def _optional(name: str, place: str, schema: dict[str, Any], told: str) -> dict[str, Any]:

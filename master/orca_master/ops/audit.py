@@ -27,16 +27,24 @@ POSITION = r"^([0-9]{1,18})\.([0-9]{1,9})$"
 class AuditQuery(QueryModel):
     """`before`: the `next` of the page before."""
 
-    resource: Annotated[str | None, Field(max_length=300)] = None
-    before: Annotated[str | None, Field(pattern=POSITION)] = None
+    resource: Annotated[
+        str | None, Field(max_length=300, description="Such as `services/default/web`.")
+    ] = None
+    before: Annotated[
+        str | None, Field(pattern=POSITION, description="The `next` of the page before.")
+    ] = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
 class AuditStreamQuery(QueryModel):
     """`after`: the `id` of the last event that was seen; without it, from now on."""
 
-    resource: Annotated[str | None, Field(max_length=300)] = None
-    after: Annotated[str | None, Field(pattern=POSITION)] = None
+    resource: Annotated[
+        str | None, Field(max_length=300, description="Such as `services/default/web`.")
+    ] = None
+    after: Annotated[
+        str | None, Field(pattern=POSITION, description="The `id` of the last event that was seen.")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
