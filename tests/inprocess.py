@@ -1,4 +1,7 @@
-"""A master with its real HTTP server and log, and a worker with a fake engine, in this process."""
+"""A master with its real HTTP server and log, and a worker with a fake engine, in this process.
+
+Every answer that a test gets through `InProcess.call` is held against the OpenAPI document.
+"""
 
 import asyncio
 import random
@@ -11,6 +14,7 @@ from typing import Any
 
 import aiohttp
 
+from documented import Told
 from orca_common.env import Disk
 from orca_common.real import real_env
 from orca_master.app.config import MasterConfig
@@ -56,10 +60,17 @@ class Answer:
 class InProcess:
     """`worker` may be killed and started; `call` speaks to the API as the admin."""
 
-    routes: Sequence[Route] = ()
-
-    def __init__(self, core: MasterCore, api: str, token: str, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        core: MasterCore,
+        api: str,
+        token: str,
+        group: asyncio.TaskGroup,
+        routes: Sequence[Route],
+    ) -> None:
         self.core = core
+        self.routes = routes
+        self.told = Told(routes)
         self.api = api
         self.token = token
         self._group = group
@@ -112,9 +123,9 @@ class InProcess:
             is_endless = response.content_type == Form.NDJSON.value
             text = "" if is_endless else await response.text()
             is_json = response.content_type == "application/json"
-            return Answer(
-                response.status, await response.json() if is_json else None, text, response.headers
-            )
+            found = await response.json() if is_json else None
+            self.told.check(method, str(response.url), response.status, found)
+            return Answer(response.status, found, text, response.headers)
 
     async def deploy(self, *services: dict[str, Any], **params: str) -> Answer:
         body = {"services": [{"image": "app:1"} | service for service in services]}
@@ -162,8 +173,8 @@ async def in_process(
         server = HttpServer(core.env, routes, parts.keys.authenticated, meters=parts.meters)
         await server.start(HOST, settings.api_port)
         assert kept.admin_token is not None
-        cluster = InProcess(core, f"http://{HOST}:{settings.api_port}", kept.admin_token, group)
-        cluster.routes = routes
+        api = f"http://{HOST}:{settings.api_port}"
+        cluster = InProcess(core, api, kept.admin_token, group, routes)
         try:
             if with_node:
                 await cluster.add_node()

@@ -1,14 +1,21 @@
 """The OpenAPI document says what is true: valid, complete, and no answer has a status that it lacks."""
 
+import base64
 import random
 import re
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from openapi_spec_validator import validate
 
 from inprocess import InProcess
-from orca_master.http.openapi import statuses
+from orca_master.http.responses import statuses
 from orca_master.http.route import Open
+from orca_proto.identity import NodeRole
+from orca_proto.join import parse
 
 
 async def test_it_is_valid_and_has_every_route(cluster: InProcess) -> None:
@@ -75,3 +82,67 @@ async def test_no_answer_has_a_status_that_the_document_lacks(cluster: InProcess
             wrong.append((route.method, path, body, answer.status))
     assert wrong == []
     assert {200, 400, 401, 404} <= seen
+
+
+async def test_every_answer_in_json_has_a_type(cluster: InProcess) -> None:
+    public = [route for route in cluster.routes if route.permission is not Open.MASTERS]
+    lacking = [r.line for r in public if r.media_type == "application/json" and r.answer is None]
+    assert lacking == []
+
+
+async def test_open_routes_need_no_token_and_the_others_do(cluster: InProcess) -> None:
+    document = (await cluster.call("GET", "/api/v1/openapi.json")).json
+    for route in cluster.routes:
+        if route.permission is Open.MASTERS:
+            continue
+        operation = document["paths"][route.path][route.method.lower()]
+        is_open = isinstance(route.permission, Open)
+        assert operation["security"] == ([] if is_open else [{"token": []}]), route.line
+        assert ("401" in operation["responses"]) is not is_open, route.line
+
+
+async def test_the_stream_is_told_in_its_three_forms(cluster: InProcess) -> None:
+    document = (await cluster.call("GET", "/api/v1/openapi.json")).json
+    responses = document["paths"]["/api/v1/audit/stream"]["get"]["responses"]
+    assert "101" in responses
+    assert set(responses["200"]["content"]) == {"application/x-ndjson", "text/event-stream"}
+
+
+async def test_each_example_is_accepted(cluster: InProcess) -> None:
+    """As it stands; where a join token has to sign the request, with a real signature."""
+    document = (await cluster.call("GET", "/api/v1/openapi.json")).json
+    sent = []
+    for route in cluster.routes:
+        if route.body is None or route.permission is Open.MASTERS:
+            continue
+        content = document["paths"][route.path][route.method.lower()]["requestBody"]["content"]
+        body = content["application/json"]["examples"]["example"]["value"]
+        token: str | None = ""
+        if route.permission is Open.SIGNED:
+            body, token = await signed(cluster, body), None
+        path = route.path.replace("{name}", "web")
+        query = "?wait=false" if route.path.endswith("/deploy") else ""
+        answer = await cluster.call(route.method, path + query, body, token=token)
+        assert answer.status in (200, 201, 202), (route.line, answer.text)
+        sent.append(route.path)
+    assert len(sent) >= 6
+
+
+async def signed(cluster: InProcess, body: dict[str, Any]) -> dict[str, Any]:
+    """The example with a token that exists, and what that has signed."""
+    role = NodeRole.MASTER if "peers" in body else NodeRole.WORKER
+    grant = await cluster.call("POST", "/api/v1/cluster/join-tokens", {"role": str(role)})
+    token, der = parse(grant.json["token"]), a_certificate_request()
+    what = f"{body['name']} {body['peers']}" if "peers" in body else body["name"]
+    assert set(body) >= {"token", "request", "signature"}
+    return body | {
+        "token": token.public_key,
+        "request": base64.b64encode(der).decode(),
+        "signature": base64.b64encode(token.sign(what, der, role)).decode(),
+    }
+
+
+def a_certificate_request() -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)

@@ -77,7 +77,7 @@ async def test_no_service_ever_has_less_than_it_had(three_nodes: RealCluster) ->
     assert seen > 3
     for service in SERVICES:
         found = await cluster.service(service["name"])
-        assert {i["node"] for i in found["instances"]} <= {"worker-1", "worker-3"}
+        assert {i["node"] for i in found["tasks"]} <= {"worker-1", "worker-3"}
 
 
 async def test_it_lasts_over_kills_of_master_and_worker(three_nodes: RealCluster) -> None:
@@ -90,13 +90,13 @@ async def test_it_lasts_over_kills_of_master_and_worker(three_nodes: RealCluster
     async with cluster.client() as client:
         await client.scale("a", 9)
     found = await cluster.until("a", running_replicas=9)
-    assert "worker-1" not in {i["node"] for i in found["instances"]}
+    assert "worker-1" not in {i["node"] for i in found["tasks"]}
     async with cluster.client() as client:
         answer = await client.undrain("worker-1")
         assert (answer["status"], answer["node"]["schedulable"]) == ("undrained", True)
         await client.scale("a", 15)
     found = await cluster.until("a", running_replicas=15)
-    assert "worker-1" in {i["node"] for i in found["instances"]}
+    assert "worker-1" in {i["node"] for i in found["tasks"]}
 
 
 async def test_the_last_node_keeps_what_can_go_nowhere_and_says_why(
@@ -112,7 +112,7 @@ async def test_the_last_node_keeps_what_can_go_nowhere_and_says_why(
     async with cluster.client() as client:
         for service in await client.status():
             assert service["running_replicas"] == WANTED[service["name"]]
-            reasons = {i["reason"] for i in service["instances"] if i["reason"]}
+            reasons = {i["reason"] for i in service["tasks"] if i["reason"]}
             assert reasons == {"no node fits (3 nodes: is drained)"}, service
         await client.undrain("worker-1")
     await drained(cluster, "worker-3")
@@ -130,4 +130,4 @@ async def test_a_drain_during_a_deploy_co_15(three_nodes: RealCluster) -> None:
     for service in SERVICES:
         found = await cluster.service(service["name"])
         assert found["running_replicas"] == WANTED[service["name"]]
-        assert "worker-3" not in {i["node"] for i in found["instances"]}
+        assert "worker-3" not in {i["node"] for i in found["tasks"]}

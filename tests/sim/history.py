@@ -318,7 +318,7 @@ class History:
         state = core.store.state
         expected: Counter[tuple[str, str]] = Counter()
         for service in state.scan(SERVICES):
-            word = status(state, service, down_nodes(state))["status"]
+            word = status(state, service, down_nodes(state)).status
             if service.spec.image == "broken:1" and service.wanted_replicas:
                 if word == "running":
                     return f"{service.name} runs an image that does not exist"

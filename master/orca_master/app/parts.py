@@ -21,9 +21,9 @@ from orca_master.cluster.masters.sharing import Others, SharingRoutes
 from orca_master.cluster.model import Master
 from orca_master.cluster.routes import ClusterRoutes
 from orca_master.http.dialects import CLUSTER
+from orca_master.http.documentation import documentation
 from orca_master.http.forward import Forwarder
 from orca_master.http.meters import HttpMeters
-from orca_master.http.openapi import described_by
 from orca_master.http.route import Route
 from orca_master.identity.routes import TokenRoutes
 from orca_master.ops.audit import AuditRoutes
@@ -34,6 +34,7 @@ from orca_master.state.history.file import DamagedHistory
 from orca_master.state.history.keeper import WHAT_TO_DO, History
 from orca_master.state.store import Store
 from orca_master.state.versions import check_not_older
+from orca_master.tasks.operations import count_on_node
 from orca_proto.identity import MASTER_NAME
 
 
@@ -94,11 +95,13 @@ class Parts:
             *services.table(),
             *AuditRoutes(store, self.history).table(),
             *TokenRoutes(core.env, store).table(),
-            *ClusterRoutes(core.env, store, core.presence, membership, signer, version).table(),
+            *ClusterRoutes(
+                core.env, store, core.presence, membership, signer, count_on_node, version
+            ).table(),
             *MasterRoutes(core.env, store, membership, signer, kek).table(),
             *SharingRoutes(store, self.history, self.blobs).table(),
         ]
-        return [*routes, described_by(routes, dialect=CLUSTER, version=version)]
+        return [*routes, *documentation(routes, dialect=CLUSTER, version=version)]
 
     def _troubles(self) -> list[str]:
         gaps = [] if self.history.is_whole else ["events of the history are being fetched"]

@@ -3,13 +3,23 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from orca_common.env import Env
 from orca_master.audit.operations import trail
 from orca_master.cluster import operations, pki
+from orca_master.cluster.answers import (
+    AmountsOut,
+    CaOut,
+    ClusterOut,
+    DrainOut,
+    EnrolledOut,
+    GrantOut,
+    LeaderOut,
+    NodeOut,
+)
 from orca_master.cluster.masters.port import Membership
 from orca_master.cluster.masters.routes import describe
 from orca_master.cluster.model import NODES, JoinGrant, Node
@@ -20,7 +30,7 @@ from orca_master.http.names import Name
 from orca_master.http.route import Call, NoQuery, Open, Reply, Route, Served, StrictModel
 from orca_master.identity.model import Permission
 from orca_master.state.store import Store
-from orca_master.state.transaction import Transaction
+from orca_master.state.transaction import Transaction, View
 from orca_proto.identity import NodeRole
 from orca_proto.join import JoinToken
 
@@ -42,6 +52,15 @@ class EnrolIn(StrictModel):
     signature: Annotated[str, Field(max_length=128)]
 
 
+EXAMPLE = {
+    "name": "worker-2",
+    "token": "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
+    "request": "MIHEMGsCAQAwADBZ",
+    "signature": "kqAJqfDUyriQBkGW",
+}
+"""Cut short: a join token signs each request."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterRoutes:
     env: Env
@@ -49,16 +68,33 @@ class ClusterRoutes:
     presence: Presence
     membership: Membership
     signer: Callable[[], pki.Signer]
+    tasks_on: Callable[[View, str], int]
+    """How many tasks have not ended on the node with this id."""
     version: str
 
     def table(self) -> list[Route]:
-        route = partial(Route, dialect=CLUSTER)
+        route = partial(Route, dialect=CLUSTER, tag="cluster")
         return [
             route(
                 "GET /api/v1/cluster/info",
                 Permission.CLUSTER_READ,
                 self.info,
                 "Masters and nodes",
+                answer=ClusterOut,
+            ),
+            route(
+                "POST /api/v1/cluster/nodes/{id}/drain",
+                Permission.NODES_WRITE,
+                partial(self.drain, schedulable=False),
+                "Bring a node's work away and give it none any more",
+                answer=DrainOut,
+            ),
+            route(
+                "POST /api/v1/cluster/nodes/{id}/undrain",
+                Permission.NODES_WRITE,
+                partial(self.drain, schedulable=True),
+                "Let a node take work again",
+                answer=DrainOut,
             ),
             route(
                 "POST /api/v1/cluster/join-tokens",
@@ -67,12 +103,15 @@ class ClusterRoutes:
                 "Make a token with which a worker or a master can join",
                 statuses=(201,),
                 body=GrantIn,
+                answer=GrantOut,
+                example={"role": "worker", "ttl": 3600.0, "uses": 1},
             ),
             route(
                 "GET /api/v1/cluster/ca",
                 Open.PUBLIC,
                 self.ca,
                 "The cluster's CA certificate",
+                answer=CaOut,
                 served=Served.HERE,
             ),
             route(
@@ -82,45 +121,64 @@ class ClusterRoutes:
                 "Join as a worker",
                 statuses=(201,),
                 body=EnrolIn,
+                answer=EnrolledOut,
+                example=EXAMPLE,
             ),
         ]
 
-    async def info(self, call: Call[NoQuery, None]) -> object:
+    async def info(self, call: Call[NoQuery, None]) -> ClusterOut:
         state = await self.store.fresh()
         cluster = operations.the_cluster(state)
         nodes = sorted(state.scan(NODES), key=lambda node: node.name)
         masters = describe(self.store, state, self.membership.members())
-        leader = next((m for m in masters if m["role"] == "leader"), None)
-        return {
-            "cluster_name": cluster.name,
-            "cluster_id": cluster.id,
-            "version": self.version,
-            "leader": leader and {"name": leader["name"], "api": leader["api"]},
-            "masters": masters,
-            "nodes": [self._node(node) for node in nodes],
-            "node_count": len(nodes),
-        }
+        leader = next((m for m in masters if m.role == "leader"), None)
+        return ClusterOut(
+            cluster_name=cluster.name,
+            cluster_id=cluster.id,
+            version=self.version,
+            leader=None if leader is None else LeaderOut(leader.name, leader.api),
+            masters=masters,
+            nodes=[self._node(state, node) for node in nodes],
+            node_count=len(nodes),
+        )
 
-    def _node(self, node: Node) -> dict[str, Any]:
+    async def drain(self, call: Call[NoQuery, None], *, schedulable: bool) -> DrainOut:
+        """Answers once it is wanted so, durably; the work goes while the caller does other things."""
+        status: Literal["drained", "undrained"] = "undrained" if schedulable else "drained"
+
+        def change(tx: Transaction) -> str:
+            before = operations.find_node(tx, call.path["id"])
+            node = operations.set_schedulable(tx, before.id, schedulable=schedulable)
+            if node.schedulable != before.schedulable:
+                action = f"node.{status.removesuffix('ed')}"
+                self._note(tx, call.actor, action, f"nodes/{node.name}")
+            return node.id
+
+        id = await self.store.update(change)
+        state = self.store.state
+        return DrainOut(status, self._node(state, operations.find_node(state, id)))
+
+    def _node(self, view: View, node: Node) -> NodeOut:
         used = self.presence.used(node.id)
         facts = node.facts
-        return {
-            "id": node.id,
-            "name": node.name,
-            "state": str(node.state),
-            "state_since": node.state_since,
-            "reason": node.state_reason or None,
-            "connected": self.presence.is_connected(node.id),
-            "schedulable": node.schedulable,
-            "labels": facts.labels,
-            "address": facts.address,
-            "runtimes": list(facts.runtimes),
-            "capacity": {"memory_bytes": facts.memory_bytes, "cpu": facts.cpu_millis / 1000},
-            "used": {"memory_bytes": used.memory_bytes, "cpu": used.cpu_millis / 1000},
-            "version": facts.version,
-            "os": facts.os,
-            "architecture": facts.architecture,
-        }
+        return NodeOut(
+            id=node.id,
+            name=node.name,
+            state=str(node.state),
+            state_since=node.state_since,
+            reason=node.state_reason or None,
+            connected=self.presence.is_connected(node.id),
+            schedulable=node.schedulable,
+            tasks=self.tasks_on(view, node.id),
+            labels=dict(facts.labels),
+            address=facts.address,
+            runtimes=list(facts.runtimes),
+            capacity=AmountsOut(facts.memory_bytes, facts.cpu_millis / 1000),
+            used=AmountsOut(used.memory_bytes, used.cpu_millis / 1000),
+            version=facts.version,
+            os=facts.os,
+            architecture=facts.architecture,
+        )
 
     async def grant(self, call: Call[NoQuery, GrantIn]) -> Reply:
         role = NodeRole(call.body.role)
@@ -142,13 +200,13 @@ class ClusterRoutes:
             )
 
         grant = await self.store.update(grant_join)
-        return Reply({"token": token.text(), "expires_at": grant.expires_at}, 201)
+        return Reply(GrantOut(token.text(), grant.expires_at), 201)
 
     def _note(self, tx: Transaction, actor: str, action: str, resource: str) -> None:
         trail(tx, actor=actor, action=action, resource=resource, now=self.env.now())
 
-    async def ca(self, call: Call[NoQuery, None]) -> object:
-        return {"certificate": self.signer().pem.decode()}
+    async def ca(self, call: Call[NoQuery, None]) -> CaOut:
+        return CaOut(self.signer().pem.decode())
 
     async def enrol(self, call: Call[NoQuery, EnrolIn]) -> Reply:
         body = call.body
@@ -170,10 +228,10 @@ class ClusterRoutes:
 
         node = await self.store.update(enrol)
         certificate = pki.issue_worker(self.env, signer, request, node.id)
-        answer = {
-            "node_id": node.id,
-            "cluster_id": signer.cluster,
-            "certificate": certificate.decode(),
-            "masters": operations.masters_for_workers(self.store.state),
-        }
+        answer = EnrolledOut(
+            node_id=node.id,
+            cluster_id=signer.cluster,
+            certificate=certificate.decode(),
+            masters=operations.masters_for_workers(self.store.state),
+        )
         return Reply(answer, 201)

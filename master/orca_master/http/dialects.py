@@ -86,7 +86,9 @@ class Dialect(Protocol):
         """Headers that a result has besides."""
         ...
 
-    def status(self, error: OrcaError) -> int: ...
+    def status(self, kind: type[OrcaError]) -> int:
+        """What errors of this kind are answered with."""
+        ...
 
     def error(self, error: OrcaError, exchange: Exchange) -> object:
         """The JSON value to send for an error."""
@@ -105,8 +107,8 @@ class _Plain:
     def headers(self, value: object, exchange: Exchange) -> dict[str, str]:
         return {}
 
-    def status(self, error: OrcaError) -> int:
-        return error.status
+    def status(self, kind: type[OrcaError]) -> int:
+        return kind.status
 
     def check_accept(self, accept: str) -> None:
         return
@@ -212,9 +214,9 @@ class OpsDialect(_Plain):
             headers["Link"] = ", ".join(links)
         return headers
 
-    def status(self, error: OrcaError) -> int:
-        is_shape = isinstance(error, Invalid) and not isinstance(error, Malformed)
-        return 422 if is_shape or type(error) is Conflict else error.status
+    def status(self, kind: type[OrcaError]) -> int:
+        is_shape = issubclass(kind, Invalid) and not issubclass(kind, Malformed)
+        return 422 if is_shape or kind is Conflict else kind.status
 
     def error(self, error: OrcaError, exchange: Exchange) -> object:
         return {"success": False, "error": error.message}

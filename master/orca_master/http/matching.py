@@ -1,9 +1,10 @@
 """Which route a request is for: whole paths are looked up, templates are matched part by part."""
 
 from collections.abc import Iterable
+from enum import StrEnum
 
 from orca_master.errors import MethodNotAllowed, NotFound
-from orca_master.http.route import Route
+from orca_master.http.route import Open, Route
 
 Parts = dict[str, str]
 """What stands in a path where its template has names."""
@@ -12,12 +13,18 @@ SHOWN_CHARACTERS = 200
 
 
 class RouteTable:
-    """Raises ValueError for two routes of one method and path."""
+    """Raises ValueError for two routes of one method and path, and for one that needs no permission
+    without saying so."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._whole: dict[str, dict[str, Route]] = {}
         self._templates: dict[int, dict[tuple[str, ...], dict[str, Route]]] = {}
         for route in routes:
+            if not isinstance(route.permission, StrEnum | Open) or not str(route.permission):
+                raise ValueError(
+                    f"{route.method} {route.path} has no permission:"
+                    " give it one, or say with Open why it needs none"
+                )
             by_method = self._of(route.path)
             if route.method in by_method:
                 raise ValueError(f"two routes for {route.method} {route.path}")

@@ -3,9 +3,10 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, WithJsonSchema
 
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_TEXT = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_NAME = re.compile(_TEXT, re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _DEVICES = {"con", "prn", "aux", "nul"}
 
@@ -28,4 +29,10 @@ def is_name(value: str) -> bool:
     return _NAME.fullmatch(value) is not None
 
 
-Name = Annotated[str, AfterValidator(check_name)]
+PART_SCHEMA = {"type": "string", "pattern": f"^{_TEXT}$"}
+"""What a document says of what stands in a path: a name, or an id."""
+
+SCHEMA = {"type": "string", "pattern": f"^(?![0-9]+$){_TEXT}$"}
+"""What a document says of a name; that it looks like no UUID and no device is checked besides."""
+
+Name = Annotated[str, AfterValidator(check_name), WithJsonSchema(SCHEMA)]

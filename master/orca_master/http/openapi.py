@@ -1,140 +1,97 @@
-"""The OpenAPI 3.1 document, made from the route table: what is not a route is not in it, and vice versa."""
+"""The OpenAPI 3.1 document, made from the route table: what is not a route is not in it, and vice versa.
+
+Schemas of what comes in are pydantic's, as it is pydantic that checks it; those of answers are
+msgspec's, as it is msgspec that writes them: a handler returns the very type that is described.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from orca_master.errors import (
-    Conflict,
-    Forbidden,
-    Invalid,
-    KeyReused,
-    NotFound,
-    NotReady,
-    OrcaError,
-    OutcomeUnknown,
-    StorageFull,
-    TooLarge,
-    TooSlow,
-    Unauthenticated,
-    UnsupportedMediaType,
-)
-from orca_master.http.dialects import Dialect
-from orca_master.http.forward import SAFE_METHODS
+from orca_master.http import forms
+from orca_master.http.asked import NAMES
+from orca_master.http.names import PART_SCHEMA as NAME
 from orca_master.http.once import MAX_KEY_CHARACTERS
-from orca_master.http.route import Call, Open, Route, Served
+from orca_master.http.responses import HEADERS, JSON, REFS, responses
+from orca_master.http.route import Open, Route, Served
 
-PATH = "/api/v1/openapi.json"
+ANY = {"type": "string"}
 _PARTS = re.compile(r"\{(\w+)\}")
-_REFS = "#/components/schemas/{model}"
-
-_ERROR = {
-    "type": "object",
-    "required": ["error", "code", "request_id"],
-    "properties": {
-        "error": {"type": "string", "description": "One sentence, for people."},
-        "code": {"type": "string", "description": "One word, for programs."},
-        "request_id": {"type": "string"},
-        "problems": {
-            "type": "array",
-            "description": "Each mistake of an invalid request.",
-            "items": {
-                "type": "object",
-                "required": ["field", "message"],
-                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
-            },
-        },
-    },
-}
 
 
-def document(routes: Iterable[Route], *, version: str) -> dict[str, Any]:
-    """Of every route that is not between masters only."""
+class Document(msgspec.Struct, frozen=True):
+    """An OpenAPI document; its form is the OpenAPI Specification's."""
+
+    openapi: str
+    info: dict[str, Any]
+    paths: dict[str, Any]
+    components: dict[str, Any]
+
+
+def document(routes: Iterable[Route], *, version: str) -> Document:
+    """Of every route that is not between masters only. Raises ValueError for two schemas of one name."""
     shown = [route for route in routes if route.permission is not Open.MASTERS]
-    bodies = sorted({r.body for r in shown if r.body is not None}, key=lambda body: body.__name__)
-    _, schemas = models_json_schema([(body, "validation") for body in bodies], ref_template=_REFS)
     paths: dict[str, dict[str, Any]] = {}
     for route in shown:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
-    return {
-        "openapi": "3.1.0",
-        "info": {
+    return Document(
+        openapi="3.1.0",
+        info={
             "title": "Orca",
             "version": version,
             "description": "The HTTP API of an Orca master; any master of a cluster may be asked.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": paths,
-        "components": {
-            "schemas": {**schemas.get("$defs", {}), "Error": _ERROR},
+        paths=paths,
+        components={
+            "schemas": _schemas(shown),
+            "headers": HEADERS,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
-    }
-
-
-def described_by(routes: Sequence[Route], *, dialect: Dialect, version: str) -> Route:
-    """The route that shows the document of all of them, and of itself."""
-    made: dict[str, Any] = {}
-
-    async def show(call: Call[Any, Any]) -> object:
-        if not made:
-            made.update(document([*routes, route], version=version))
-        return made
-
-    route = Route(
-        f"GET {PATH}",
-        Open.PUBLIC,
-        show,
-        "This document",
-        dialect=dialect,
-        served=Served.HERE,
     )
-    return route
 
 
-def statuses(route: Route) -> set[int]:
-    """Every status that the route may answer with."""
-    return set(route.statuses) | {error.status for error in _errors(route)} | {500}
-
-
-def _errors(route: Route) -> list[type[OrcaError]]:
-    errors: list[type[OrcaError]] = [Invalid, NotReady, TooLarge, TooSlow]
-    if not isinstance(route.permission, Open):
-        errors += [Unauthenticated, Forbidden]
-    if route.permission is Open.SIGNED:
-        errors += [Forbidden]
-    if "{" in route.path:
-        errors += [NotFound]
-    if route.body is not None:
-        errors += [UnsupportedMediaType]
-    if route.method not in SAFE_METHODS:
-        errors += [Conflict, OutcomeUnknown, StorageFull]
-    elif "{" in route.path:
-        errors += [Conflict]  # an ambiguous name
-    if route.takes_key:
-        errors += [KeyReused]
-    return errors
+def _schemas(routes: Sequence[Route]) -> dict[str, Any]:
+    bodies = sorted({r.body for r in routes if r.body is not None}, key=lambda body: body.__name__)
+    _, made = models_json_schema([(body, "validation") for body in bodies], ref_template=REFS)
+    incoming = made.get("$defs", {})
+    answers = sorted({r.answer for r in routes if r.answer is not None}, key=lambda a: a.__name__)
+    _, outgoing = msgspec.json.schema_components(answers, ref_template=REFS.format(model="{name}"))
+    errors = {
+        forms.error_name(name): forms.ERRORS[name]
+        for name in sorted({route.dialect.name for route in routes})
+    }
+    twice = (incoming.keys() & outgoing.keys()) | ({*incoming, *outgoing} & errors.keys())
+    if twice:
+        raise ValueError(f"two schemas are called {', '.join(sorted(twice))}: rename one")
+    return {**incoming, **outgoing, **errors}
 
 
 def _operation(route: Route) -> dict[str, Any]:
+    is_open = isinstance(route.permission, Open)
     operation: dict[str, Any] = {
         "summary": route.summary,
         "operationId": _id(route),
+        "tags": [route.tag],
+        "security": [] if is_open else [{"token": []}],
         "parameters": _parameters(route),
-        "responses": _responses(route),
+        "responses": responses(route),
     }
-    if not isinstance(route.permission, Open):
-        operation["security"] = [{"token": []}]
+    if route.permission is Open.SIGNED:
+        operation["description"] = "Needs no token: a join token signs the request."
+    elif not is_open:
         operation["description"] = f"Needs the permission `{route.permission}`."
     if route.body is not None:
+        content: dict[str, Any] = {"schema": {"$ref": REFS.format(model=route.body.__name__)}}
+        if route.example is not None:
+            content["examples"] = {"example": {"value": route.example}}
         operation["requestBody"] = {
             "required": _needs_something(route.body),
-            "content": {
-                "application/json": {"schema": {"$ref": _REFS.format(model=route.body.__name__)}}
-            },
+            "content": {JSON: content},
         }
     return operation
 
@@ -150,48 +107,38 @@ def _needs_something(body: type[BaseModel]) -> bool:
 
 def _parameters(route: Route) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        {"name": name, "in": "path", "required": True, "schema": NAME if name in NAMES else ANY}
         for name in _PARTS.findall(route.path)
     ]
     schema = route.query.model_json_schema()
     for name, about in schema.get("properties", {}).items():
         required = name in schema.get("required", [])
-        found.append({"name": name, "in": "query", "required": required, "schema": about})
+        about = _without_null(about)
+        parameter = {"name": name, "in": "query", "required": required, "schema": about}
+        if "description" in about:
+            parameter["description"] = about["description"]
+        found.append(parameter)
     if route.served is Served.HERE_OR_LEADER:
         about = {"type": "string", "enum": ["linearizable", "stale"], "default": "linearizable"}
-        found.append({"name": "consistency", "in": "query", "required": False, "schema": about})
+        found.append(_optional("consistency", "query", about, "`stale`: this master's own state."))
     if route.takes_key:
         about = {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARACTERS}
-        found.append(
-            {"name": "Idempotency-Key", "in": "header", "required": False, "schema": about}
-        )
+        told = "Asked again with the same key, the change is made once."
+        found.append(_optional("Idempotency-Key", "header", about, told))
+    if route.is_stream:
+        told = "The `id` of the last event that was seen, to go on after it."
+        found.append(_optional("Last-Event-ID", "header", {"type": "string"}, told))
     return found
 
 
-def _responses(route: Route) -> dict[str, Any]:
-    content: dict[str, Any] = {route.media_type: {"schema": {}}}
-    responses: dict[str, Any] = {
-        str(status): {"description": "Done." if status < 400 else "Not done.", "content": content}
-        for status in route.statuses
-    }
-    error = {"application/json": {"schema": {"$ref": _REFS.format(model="Error")}}}
-    for status in sorted(statuses(route) - set(route.statuses)):
-        responses[str(status)] = {"description": _MEANINGS[status], "content": error}
-    return responses
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter is there or it is not: it is never null."""
+    kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
+    if len(kinds) != 1:
+        return schema
+    others = {key: value for key, value in schema.items() if key not in ("anyOf", "default")}
+    return {**others, **kinds[0]}
 
 
-_MEANINGS = {
-    400: "The request is wrong; every mistake is named.",
-    401: "No token, or a wrong one.",
-    403: "The token may not do this.",
-    404: "There is no such thing.",
-    408: "The request did not come in time.",
-    409: "Not in the present state of things.",
-    413: "Too large, or too much work for one change.",
-    415: "The body is not JSON in UTF-8.",
-    422: "The Idempotency-Key was used for another request.",
-    500: "A fault of the server; its log has the request id.",
-    503: "Not possible at the moment; nothing was changed.",
-    504: "It is not known whether it was done.",
-    507: "The master's disk is full; nothing was changed.",
-}
+def _optional(name: str, place: str, schema: dict[str, Any], told: str) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": False, "schema": schema, "description": told}

@@ -110,6 +110,7 @@ class Text:
 
     parts: AsyncIterator[bytes]
     content_type: str = "text/plain; charset=utf-8"
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,12 @@ class Route:
     statuses: tuple[int, ...] = (200,)
     """What a handler answers itself; errors come on top."""
     media_type: str = "application/json"
+    answer: type[msgspec.Struct] | None = None
+    """What a handler's result is, or an event of its stream; a list of them as a `Page`. None: text."""
+    example: Mapping[str, object] | None = None
+    """A body that is accepted."""
+    tag: str = "api"
+    """The slice, by which the reference is ordered."""
     method: str = field(init=False)
     path: str = field(init=False)
 

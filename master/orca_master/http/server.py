@@ -53,7 +53,7 @@ _encoder = msgspec.json.Encoder()
 
 
 class HttpServer:
-    """Serves the routes. Raises ValueError for two routes of one method and path.
+    """Serves the routes. Raises ValueError for a table of them that is none (`RouteTable`).
 
     `authenticate` turns an `Authorization` header's value into a caller, or raises Unauthenticated.
     `age`: seconds since this master's own state was certainly the latest. With a `forwarder` the
@@ -264,7 +264,7 @@ class HttpServer:
 def _error(error: OrcaError, asked: Asked) -> Answer:
     """In the form of the path's family."""
     dialect = asked.route.dialect if asked.route is not None else for_path(asked.request.path)
-    answer = _json(dialect.error(error, asked.exchange), dialect.status(error))
+    answer = _json(dialect.error(error, asked.exchange), dialect.status(type(error)))
     answer.headers.update(error.headers)
     return answer
 

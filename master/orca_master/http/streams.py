@@ -120,7 +120,8 @@ async def _text(
     request: web.BaseRequest, text: Text, headers: dict[str, str], until_revoked: Work
 ) -> web.StreamResponse:
     first = await anext(text.parts, b"")
-    response = web.StreamResponse(headers={**headers, "Content-Type": text.content_type})
+    told = {**headers, **text.headers, "Content-Type": text.content_type}
+    response = web.StreamResponse(headers=told)
     await response.prepare(request)
 
     async def send() -> None:

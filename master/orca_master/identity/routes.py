@@ -4,14 +4,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
+from msgspec.structs import asdict
 from pydantic import Field
 
 from orca_common.env import Env
 from orca_master.audit.operations import trail
+from orca_master.http.answers import Ok
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.names import Name
 from orca_master.http.route import Call, NoQuery, Reply, Route, StrictModel
 from orca_master.identity import operations
+from orca_master.identity.answers import NewTokenOut, TokenOut, TokensOut
 from orca_master.identity.model import TOKENS, Permission, Role, Token
 from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction
@@ -35,10 +38,16 @@ class TokenRoutes:
     store: Store
 
     def table(self) -> list[Route]:
-        route = partial(Route, dialect=CLUSTER)
+        route = partial(Route, dialect=CLUSTER, tag="tokens")
         tokens = "/api/v1/tokens"
         return [
-            route(f"GET {tokens}", Permission.TOKENS_WRITE, self.list, "Tokens, without secrets"),
+            route(
+                f"GET {tokens}",
+                Permission.TOKENS_WRITE,
+                self.list,
+                "Tokens, without secrets",
+                answer=TokensOut,
+            ),
             route(
                 f"POST {tokens}",
                 Permission.TOKENS_WRITE,
@@ -46,19 +55,22 @@ class TokenRoutes:
                 "Make a token; it is shown once",
                 statuses=(201,),
                 body=TokenIn,
+                answer=NewTokenOut,
+                example={"name": "ci", "role": "deployer", "project": "shop", "ttl": 86400.0},
             ),
             route(
                 f"DELETE {tokens}/{{name}}",
                 Permission.TOKENS_WRITE,
                 self.revoke,
                 "Revoke a token, at once",
+                answer=Ok,
             ),
         ]
 
-    async def list(self, call: Call[NoQuery, None]) -> object:
+    async def list(self, call: Call[NoQuery, None]) -> TokensOut:
         state = await self.store.fresh()
         tokens = sorted(state.scan(TOKENS), key=lambda token: token.name)
-        return {"tokens": [self._shown(token) for token in tokens]}
+        return TokensOut([self._shown(token) for token in tokens])
 
     async def create(self, call: Call[NoQuery, TokenIn]) -> Reply:
         body, now = call.body, self.env.now()
@@ -80,26 +92,26 @@ class TokenRoutes:
             return token
 
         token = await self.store.update(create)
-        return Reply(self._shown(token) | {"token": secret}, 201)
+        return Reply(NewTokenOut(**asdict(self._shown(token)), token=secret), 201)
 
-    async def revoke(self, call: Call[NoQuery, None]) -> object:
+    async def revoke(self, call: Call[NoQuery, None]) -> Ok:
         def revoke(tx: Transaction) -> str:
             token = operations.revoke(tx, call.path["name"], now=self.env.now())
             self._note(tx, call.actor, "revoke", token)
             return token.name
 
-        return {"ok": f"revoked token {await self.store.update(revoke)}"}
+        return Ok(f"revoked token {await self.store.update(revoke)}")
 
-    def _shown(self, token: Token) -> dict[str, object]:
-        return {
-            "id": token.id,
-            "name": token.name,
-            "role": str(token.role),
-            "project": token.project or None,
-            "created_at": token.created_at,
-            "expires_at": token.expires_at or None,
-            "expired": operations.is_expired(token, self.env.now()),
-        }
+    def _shown(self, token: Token) -> TokenOut:
+        return TokenOut(
+            id=token.id,
+            name=token.name,
+            role=str(token.role),
+            project=token.project or None,
+            created_at=token.created_at,
+            expires_at=token.expires_at or None,
+            expired=operations.is_expired(token, self.env.now()),
+        )
 
     def _note(self, tx: Transaction, actor: str, verb: str, token: Token) -> None:
         resource, now = f"tokens/{token.name}", self.env.now()

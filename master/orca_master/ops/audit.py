@@ -15,6 +15,7 @@ from orca_master.http.dialects import CLUSTER
 from orca_master.http.route import Call, QueryModel, Route, Served
 from orca_master.http.streams import Events, Form
 from orca_master.identity.model import Permission
+from orca_master.ops.answers import AuditEventOut, AuditOut
 from orca_master.state.history.event import Event
 from orca_master.state.history.keeper import History
 from orca_master.state.store import Store
@@ -26,16 +27,24 @@ POSITION = r"^([0-9]{1,18})\.([0-9]{1,9})$"
 class AuditQuery(QueryModel):
     """`before`: the `next` of the page before."""
 
-    resource: Annotated[str | None, Field(max_length=300)] = None
-    before: Annotated[str | None, Field(pattern=POSITION)] = None
+    resource: Annotated[
+        str | None, Field(max_length=300, description="Such as `services/default/web`.")
+    ] = None
+    before: Annotated[
+        str | None, Field(pattern=POSITION, description="The `next` of the page before.")
+    ] = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
 class AuditStreamQuery(QueryModel):
     """`after`: the `id` of the last event that was seen; without it, from now on."""
 
-    resource: Annotated[str | None, Field(max_length=300)] = None
-    after: Annotated[str | None, Field(pattern=POSITION)] = None
+    resource: Annotated[
+        str | None, Field(max_length=300, description="Such as `services/default/web`.")
+    ] = None
+    after: Annotated[
+        str | None, Field(pattern=POSITION, description="The `id` of the last event that was seen.")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +53,14 @@ class AuditRoutes:
     history: History
 
     def table(self) -> list[Route]:
-        route = partial(Route, dialect=CLUSTER)
+        route = partial(Route, dialect=CLUSTER, tag="audit")
         return [
             route(
                 "GET /api/v1/audit",
                 Permission.AUDIT_READ,
                 self.list,
                 "Who changed what, newest first",
+                answer=AuditOut,
                 query=AuditQuery,
                 served=Served.HERE_OR_LEADER,
             ),
@@ -59,6 +69,7 @@ class AuditRoutes:
                 Permission.AUDIT_READ,
                 self.follow,
                 "The same as it happens: WebSocket, server-sent events or lines of JSON",
+                answer=AuditEventOut,
                 query=AuditStreamQuery,
                 served=Served.HERE,
                 is_stream=True,
@@ -66,7 +77,7 @@ class AuditRoutes:
             ),
         ]
 
-    async def list(self, call: Call[AuditQuery, None]) -> object:
+    async def list(self, call: Call[AuditQuery, None]) -> AuditOut:
         await self.store.read(stale=call.stale)
         query = call.query
         events = await self.history.query(
@@ -76,10 +87,10 @@ class AuditRoutes:
             limit=query.limit,
         )
         more = len(events) == query.limit
-        return {
-            "events": [_shown(event) for event in events],
-            "next": f"{events[-1].version}.{events[-1].n}" if more else None,
-        }
+        return AuditOut(
+            events=[_shown(event) for event in events],
+            next=f"{events[-1].version}.{events[-1].n}" if more else None,
+        )
 
     async def follow(self, call: Call[AuditStreamQuery, None]) -> Events:
         """From this master's own state: each master streams to those who asked it."""
@@ -109,13 +120,13 @@ def _position(text: str | None, name: str) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
-def _shown(event: Event) -> dict[str, object]:
+def _shown(event: Event) -> AuditEventOut:
     noted = event.decode(AuditEvent)
-    return {
-        "id": f"{event.version}.{event.n}",
-        "at": noted.at,
-        "actor": noted.actor,
-        "action": noted.action,
-        "resource": noted.resource,
-        "details": noted.details,
-    }
+    return AuditEventOut(
+        id=f"{event.version}.{event.n}",
+        at=noted.at,
+        actor=noted.actor,
+        action=noted.action,
+        resource=noted.resource,
+        details=noted.details,
+    )

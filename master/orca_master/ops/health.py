@@ -13,6 +13,7 @@ from orca_master.cluster.model import NODES, NodeState
 from orca_master.cluster.operations import down_nodes
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.route import Call, NoQuery, Open, Route, Served, Text
+from orca_master.ops.answers import HealthOut
 from orca_master.services.model import SERVICES
 from orca_master.services.status import known_tasks
 from orca_master.state.rows import State
@@ -84,13 +85,14 @@ class OpsRoutes:
 
             return Text(once(), CONTENT_TYPE)
 
-        route = partial(Route, dialect=CLUSTER)
+        route = partial(Route, dialect=CLUSTER, tag="operation")
         return [
             route(
                 "GET /api/v1/health",
                 Open.PUBLIC,
                 self.health,
                 "Whether this cluster can do its work",
+                answer=HealthOut,
                 served=Served.HERE,
             ),
             route(
@@ -103,10 +105,10 @@ class OpsRoutes:
             ),
         ]
 
-    async def health(self, call: Call[NoQuery, None]) -> object:
+    async def health(self, call: Call[NoQuery, None]) -> HealthOut:
         """`ok`, or `degraded` with the reasons, as far as this master knows."""
         down = [n.name for n in self.store.state.scan(NODES) if n.state is NodeState.DOWN]
         leaderless = [] if self.store.leadership.leader else ["no master leads"]
         reasons = leaderless + [f"node {name} is down" for name in sorted(down)]
         reasons += self.put_aside()
-        return {"status": "degraded", "reasons": reasons} if reasons else {"status": "ok"}
+        return HealthOut("degraded", reasons) if reasons else HealthOut("ok")

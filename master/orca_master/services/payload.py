@@ -4,7 +4,14 @@ import re
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from orca_master.http.names import Name
 from orca_master.http.route import QueryModel, StrictModel
@@ -25,6 +32,8 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}", re.ASCII)
 _PATH = re.compile(r"/(?!/)[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{0,2047}|/", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+PATH_PATTERN = r"^/([A-Za-z0-9._~!$&'()*+,;=:@%?-][A-Za-z0-9._~!$&'()*+,;=:@%/?-]{0,2046})?$"
+DOMAIN_PATTERN = r"^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{1,63}$"
 _SECRET = re.compile(r"(?<!\$)\$\{secrets\.([^}]*)\}")
 
 
@@ -84,44 +93,105 @@ def check_since(value: str) -> str:
     return value
 
 
+Memory = Annotated[
+    str,
+    AfterValidator(_check_memory),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,15}(|Ki|Mi|Gi|Ti)$"}),
+]
+Domain = Annotated[
+    str,
+    AfterValidator(check_domain),
+    WithJsonSchema({"type": "string", "maxLength": 253, "pattern": DOMAIN_PATTERN}),
+]
+Path = Annotated[
+    str, AfterValidator(check_path), WithJsonSchema({"type": "string", "pattern": PATH_PATTERN})
+]
 Text = Annotated[str, Field(max_length=4096), AfterValidator(check_no_nul)]
+Since = Annotated[str, AfterValidator(check_since)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class ResourcesIn(StrictModel):
-    memory: Annotated[str, AfterValidator(_check_memory)] | None = None
-    cpu: Annotated[float, Field(ge=0.001, le=1024)] | None = None
+    memory: Annotated[Memory | None, Field(description="Such as 512Mi; at least 6Mi.")] = None
+    cpu: Annotated[float | None, Field(ge=0.001, le=1024, description="Processors.")] = None
 
 
 class PlacementIn(StrictModel):
-    node: Annotated[str, Field(min_length=1, max_length=63)] | None = None
-    labels: dict[str, str] = Field(default_factory=dict)
+    node: Annotated[
+        str | None, Field(min_length=1, max_length=63, description="Its exact name or id.")
+    ] = None
+    labels: dict[str, str] = Field(default_factory=dict, description="A node's must be equal.")
 
 
 _ANYWHERE = PlacementIn()
 
 
 class ServiceIn(StrictModel):
+    """A service. It needs an image, or a command to run as a plain process."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["image"], "properties": {"image": {"type": "string"}}},
+                {"required": ["command"], "properties": {"command": {"type": "array"}}},
+            ]
+        }
+    )
+
     name: Name
     project: Name = "default"
-    image: (
-        Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s\x00-\x1f]+$")] | None
-    ) = None
-    command: Annotated[list[Text], Field(min_length=1, max_length=256)] | None = None
+    image: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=512,
+            pattern=r"^[^\s\x00-\x1f]+$",
+            description="An image: the service runs in containers.",
+        ),
+    ] = None
+    command: Annotated[
+        list[Text] | None,
+        Field(
+            min_length=1,
+            max_length=256,
+            description="The program and its arguments; without an image, a plain process.",
+        ),
+    ] = None
     replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] = 1
-    port: Port | None = None
-    host_port: Port | None = None
-    domain: Annotated[str, AfterValidator(check_domain)] | None = None
-    health: Annotated[str, AfterValidator(check_path)] | None = None
-    env: dict[str, str] = Field(default_factory=dict, max_length=1000)
+    port: Annotated[
+        Port | None,
+        Field(description="What the program listens on; a plain process is told it in `$PORT`."),
+    ] = None
+    host_port: Annotated[
+        Port | None, Field(description="A fixed port on the node; else any free one, on 127.0.0.1.")
+    ] = None
+    domain: Annotated[
+        Domain | None, Field(description="Kept and shown; nothing is routed yet.")
+    ] = None
+    health: Annotated[
+        Path | None, Field(description="A replica is ready once this answers 200 to 399.")
+    ] = None
+    env: dict[str, str] = Field(
+        default_factory=dict,
+        max_length=1000,
+        description="Names that begin with `ORCA_` are reserved.",
+        json_schema_extra={"propertyNames": {"pattern": f"^(?!ORCA_){_ENV_KEY.pattern}$"}},
+    )
     resources: ResourcesIn = ResourcesIn()
-    internal: bool = False
+    internal: Annotated[bool, Field(description="Kept and shown; nothing is routed yet.")] = False
     # From a factory: a default that holds a dict is copied deeply for every service.
     placement: PlacementIn = Field(default_factory=lambda: _ANYWHERE)
     pull_policy: Annotated[str, Field(pattern="^(missing|always|never)$")] = "missing"
-    stop_grace_seconds: Annotated[float, Field(ge=0, le=3600)] = 10.0
-    user: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_.:-]*$")] = ""
-    workdir: Annotated[str, Field(max_length=1024, pattern=r"^(/[^\x00]*)?$")] = ""
+    stop_grace_seconds: Annotated[
+        float, Field(ge=0, le=3600, description="Between SIGTERM and SIGKILL.")
+    ] = 10.0
+    user: Annotated[
+        str,
+        Field(max_length=64, pattern=r"^[A-Za-z0-9_.:-]*$", description="In the container."),
+    ] = ""
+    workdir: Annotated[
+        str, Field(max_length=1024, pattern=r"^(/[^\x00]*)?$", description="In the container.")
+    ] = ""
 
     @field_validator("env")
     @classmethod
@@ -190,8 +260,8 @@ class DeployIn(StrictModel):
 class DeployQuery(QueryModel):
     """`timeout` in seconds."""
 
-    wait: bool = True
-    timeout: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    wait: Annotated[bool, Field(description="Answer when each outcome is known; else 202.")] = True
+    timeout: Annotated[float, Field(gt=0, le=3600, description="Seconds.")] = 120.0
 
 
 class ScaleIn(StrictModel):
@@ -199,25 +269,41 @@ class ScaleIn(StrictModel):
 
 
 class ProjectQuery(QueryModel):
-    project: str | None = None
+    project: Annotated[
+        str | None, Field(description="Needed where several projects have the name.")
+    ] = None
 
 
 class StopQuery(ProjectQuery):
-    purge: bool = False
+    purge: Annotated[bool, Field(description="Forget it, instead of keeping it stopped.")] = False
 
 
 class PurgeQuery(QueryModel):
-    purge: bool = False
+    purge: Annotated[bool, Field(description="Forget it, instead of keeping it stopped.")] = False
 
 
 class LogsQuery(ProjectQuery):
     """`tail` None: 100 lines, or all since `since`. `beat` in seconds; see `logs.Asked`."""
 
-    tail: Annotated[int, Field(ge=0, le=MAX_LINES)] | None = None
-    follow: bool = False
-    since: Annotated[str, AfterValidator(check_since)] | None = None
-    replica: Annotated[str, Field(pattern=r"^([1-9][0-9]{0,4}|[0-9a-f]{16})$")] | None = None
-    beat: Annotated[float, Field(ge=0.1, le=60)] | None = None
+    tail: Annotated[
+        int | None, Field(ge=0, le=MAX_LINES, description="So many last lines of each replica.")
+    ] = None
+    follow: Annotated[bool, Field(description="Go on with what is written later.")] = False
+    since: Annotated[
+        Since | None,
+        Field(description="`10m` (s, m, h, d), or a time such as 2026-01-31T12:00:00Z."),
+    ] = None
+    replica: Annotated[
+        str | None,
+        Field(
+            pattern=r"^([1-9][0-9]{0,4}|[0-9a-f]{16})$",
+            description="A replica's number, or the id of a task.",
+        ),
+    ] = None
+    beat: Annotated[
+        float | None,
+        Field(ge=0.1, le=60, description="A NUL byte comes after so many silent seconds."),
+    ] = None
 
     @property
     def lines(self) -> int:

@@ -77,15 +77,19 @@ def _reconcile_slot(
     ended = [task for task in current if task.observed.state.is_over]
     usable = [t for t in current if not t.observed.state.is_over and t.node not in down]
     staying = [t for t in usable if t.node not in drained]
+    leaving = [t for t in usable if t.node in drained]
     if staying:
-        keep = max(staying, key=lambda t: (t.is_ready, t.observed.state, -t.created_at, t.id))
+        keep = _best(staying)
         if keep.is_ready:
             plan.stop.extend(task for task in wanted if task is not keep)
             return
         plan.stop.extend(task for task in staying if task is not keep)
-    elif usable:
+    if leaving:
+        until_then = _best(leaving)
+        plan.stop.extend(task for task in leaving if task is not until_then)
+    if leaving and not staying:
         plan.create.append(_next_try(slot, ended, now))
-    else:
+    elif not usable:
         others = [t for t in tasks if t not in current and not t.observed.state.is_over]
         if target.stop_first and others:
             plan.stop.extend(task for task in others if task.wanted is Wanted.RUN)
@@ -94,6 +98,10 @@ def _reconcile_slot(
     newest = max(ended, key=lambda t: (t.created_at, t.id), default=None)
     stale = [t for t in wanted if t.observed.state.is_over and t is not newest]
     plan.stop.extend(stale)
+
+
+def _best(tasks: Sequence[Task]) -> Task:
+    return max(tasks, key=lambda t: (t.is_ready, t.observed.state, -t.created_at, t.id))
 
 
 def _is_lost_but_pinned(current: Sequence[Task], down: Collection[str]) -> bool:

@@ -11,11 +11,13 @@ from msgspec.structs import replace
 from orca_common.env import Env
 from orca_master.audit.operations import trail
 from orca_master.errors import NotFound, NotReady
+from orca_master.http.answers import Ok
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.once import update_once
 from orca_master.http.route import Call, Reply, Route, Served, Text
 from orca_master.identity.model import Permission
 from orca_master.services import logs, operations, payload
+from orca_master.services.answers import DeployOut, ScaleOut, StatusOut, StoppedOut
 from orca_master.services.meters import DeployMeters
 from orca_master.services.model import SERVICES, Service
 from orca_master.services.outcome import outcome, progress
@@ -26,6 +28,20 @@ from orca_master.tasks.dispatcher import Dispatcher
 from orca_master.tasks.model import TASKS
 
 T = TypeVar("T")
+
+DEPLOY = {
+    "services": [
+        {
+            "name": "web",
+            "image": "nginx:1.27",
+            "replicas": 2,
+            "port": 80,
+            "health": "/",
+            "env": {"MODE": "production"},
+            "resources": {"memory": "128Mi", "cpu": 0.25},
+        }
+    ]
+}
 
 SETTLE_SECONDS = 0.5
 """How long a replica without a health check must run before a deploy calls it running."""
@@ -42,7 +58,8 @@ class ServiceRoutes:
     meters: DeployMeters = field(default_factory=DeployMeters)
 
     def table(self) -> list[Route]:
-        route = partial(Route, dialect=CLUSTER)
+        route = partial(Route, dialect=CLUSTER, tag="services")
+        of_many = partial(route, takes_key=True, query=payload.PurgeQuery, answer=StoppedOut)
         service = "/api/v1/services/{name}"
         return [
             route(
@@ -53,6 +70,8 @@ class ServiceRoutes:
                 takes_key=True,
                 statuses=(200, 202, 206, 500),
                 body=payload.DeployIn,
+                answer=DeployOut,
+                example=DEPLOY,
                 query=payload.DeployQuery,
             ),
             route(
@@ -60,6 +79,7 @@ class ServiceRoutes:
                 Permission.SERVICES_READ,
                 self.status,
                 "Status of services",
+                answer=StatusOut,
                 query=payload.ProjectQuery,
                 served=Served.HERE_OR_LEADER,
             ),
@@ -70,6 +90,8 @@ class ServiceRoutes:
                 "Scale a service",
                 takes_key=True,
                 body=payload.ScaleIn,
+                answer=ScaleOut,
+                example={"replicas": 3},
                 query=payload.ProjectQuery,
             ),
             route(
@@ -77,24 +99,21 @@ class ServiceRoutes:
                 Permission.SERVICES_STOP,
                 self.stop,
                 "Stop a service",
+                answer=Ok,
                 takes_key=True,
                 query=payload.StopQuery,
             ),
-            route(
+            of_many(
                 "DELETE /api/v1/projects/{name}",
                 Permission.SERVICES_STOP,
                 self.stop_project,
                 "Stop all services of a project",
-                takes_key=True,
-                query=payload.PurgeQuery,
             ),
-            route(
+            of_many(
                 "POST /api/v1/stop",
                 Permission.SERVICES_STOP,
                 self.stop_all,
                 "Stop all services",
-                takes_key=True,
-                query=payload.PurgeQuery,
             ),
             route(
                 f"GET {service}/logs",
@@ -120,7 +139,7 @@ class ServiceRoutes:
         if not call.query.wait:
             names = [service.name for service in accepted]
             self.meters.count(accepted=len(names), failed=len(errors))
-            return Reply({"deployed": [], "errors": errors, "accepted": names}, 202)
+            return Reply(DeployOut([], errors, names), 202)
         async with asyncio.TaskGroup() as group:
             waits = [
                 group.create_task(self._outcome(service, call.query.timeout))
@@ -136,7 +155,7 @@ class ServiceRoutes:
         still = sum(IN_PROGRESS in error for error in errors)
         self.meters.count(running=len(deployed), open=still, failed=len(errors) - still)
         status = 200 if not errors else 206 if deployed else 500
-        return Reply({"deployed": deployed, "errors": errors}, status)
+        return Reply(DeployOut(deployed, errors), status)
 
     async def _accept(
         self,
@@ -212,8 +231,8 @@ class ServiceRoutes:
         project = call.scope(call.query.project)
         return {"services": self.statuses.at(state, call.tenant, project)}
 
-    async def scale(self, call: Call[payload.ProjectQuery, payload.ScaleIn]) -> object:
-        def scale(tx: Transaction) -> dict[str, object]:
+    async def scale(self, call: Call[payload.ProjectQuery, payload.ScaleIn]) -> ScaleOut:
+        def scale(tx: Transaction) -> dict[str, Any]:
             service = operations.scale(
                 tx,
                 tenant=call.tenant,
@@ -225,18 +244,18 @@ class ServiceRoutes:
             self._note(tx, call, "scale", service, replicas=service.replicas)
             return {"service": service.name, "replicas": service.replicas}
 
-        return await self._once(call, scale)
+        return ScaleOut(**await self._once(call, scale))
 
-    async def stop(self, call: Call[payload.StopQuery, None]) -> object:
+    async def stop(self, call: Call[payload.StopQuery, None]) -> Ok:
         def stop(tx: Transaction) -> str:
             found = operations.resolve(
                 tx, call.tenant, call.path["name"], call.scope(call.query.project)
             )
             return self._stop_each(tx, call, [found])[0]
 
-        return {"ok": f"stop {await self._once(call, stop)}"}
+        return Ok(f"stop {await self._once(call, stop)}")
 
-    async def stop_project(self, call: Call[payload.PurgeQuery, None]) -> object:
+    async def stop_project(self, call: Call[payload.PurgeQuery, None]) -> StoppedOut:
         project = call.path["name"]
         call.scope(project)
 
@@ -247,16 +266,16 @@ class ServiceRoutes:
             return self._stop_each(tx, call, found)
 
         stopped = await self._once(call, stop)
-        return {"ok": f"stopped project {project}", "stopped": stopped}
+        return StoppedOut(f"stopped project {project}", stopped)
 
-    async def stop_all(self, call: Call[payload.PurgeQuery, None]) -> object:
+    async def stop_all(self, call: Call[payload.PurgeQuery, None]) -> StoppedOut:
         def stop(tx: Transaction) -> list[str]:
             own = call.scope(None)
             found = tx.find(SERVICES, "tenant", call.tenant)
             found = [service for service in found if own in (None, service.project)]
             return self._stop_each(tx, call, found)
 
-        return {"ok": "stop all", "stopped": await self._once(call, stop)}
+        return StoppedOut("stop all", await self._once(call, stop))
 
     async def _once(self, call: Call[Any, Any], fn: Callable[[Transaction], T]) -> T:
         if call.once is None:

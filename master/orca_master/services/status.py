@@ -1,13 +1,13 @@
 """What is true of services, in the words of API document 002 (and more fields besides). Pure."""
 
 from collections.abc import Collection
-from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from orca_master.cluster.model import NODES
 from orca_master.cluster.operations import down_nodes
+from orca_master.services.answers import ServiceOut, TaskOut
 from orca_master.services.model import SERVICES, Service
 from orca_master.services.outcome import describe_end
 from orca_master.state.rows import State
@@ -19,7 +19,7 @@ _encoder = msgspec.json.Encoder()
 STATUSES = ("running", "updating", "degraded", "pending", "failed", "stopped")
 
 
-def all_statuses(view: View, tenant: str, project: str | None) -> list[dict[str, Any]]:
+def all_statuses(view: View, tenant: str, project: str | None) -> list[ServiceOut]:
     """Every service the caller may see, in order of project and name."""
     if project is None:
         services = view.find(SERVICES, "tenant", tenant)
@@ -47,27 +47,25 @@ class Statuses:
         return self._made[key]
 
 
-def status(view: View, service: Service, down: Collection[str]) -> dict[str, Any]:
+def status(view: View, service: Service, down: Collection[str]) -> ServiceOut:
     tasks = known_tasks(view, service, down)
     shown = [task for task in tasks if not _is_history(task, tasks)]
     running = sum(task.is_ready and task.wanted is Wanted.RUN for task in tasks)
-    return {
-        "name": service.name,
-        "project": service.project,
-        "status": word(service, tasks),
-        "replicas": service.replicas,
-        "running_replicas": running,
-        "image": service.spec.image or None,
-        "domain": service.spec.domain or None,
-        "desired_replicas": service.wanted_replicas,
-        "runtime": service.spec.runtime,
-        "command": list(service.spec.command) or None,
-        "revision": service.revision,
-        "reason": reason(service, tasks),
-        "tasks": [
-            _task(view, task) for task in sorted(shown, key=lambda t: (t.slot, t.created_at))
-        ],
-    }
+    return ServiceOut(
+        name=service.name,
+        project=service.project,
+        status=word(service, tasks),
+        replicas=service.replicas,
+        running_replicas=running,
+        image=service.spec.image or None,
+        domain=service.spec.domain or None,
+        desired_replicas=service.wanted_replicas,
+        runtime=service.spec.runtime,
+        command=list(service.spec.command) or None,
+        revision=service.revision,
+        reason=reason(service, tasks),
+        tasks=[_task(view, task) for task in sorted(shown, key=lambda t: (t.slot, t.created_at))],
+    )
 
 
 def known_tasks(view: View, service: Service, down: Collection[str]) -> list[Task]:
@@ -136,25 +134,25 @@ def _is_history(task: Task, tasks: list[Task]) -> bool:
     )
 
 
-def _task(view: View, task: Task) -> dict[str, Any]:
+def _task(view: View, task: Task) -> TaskOut:
     observed = task.observed
     node = view.get(NODES, task.node) if task.node else None
     address = node.facts.address if node else ""
-    return {
-        "id": task.id,
-        "replica": task.slot,
-        "revision": task.revision,
-        "state": "stopping" if _is_leaving(task) else observed.state.name.lower(),
-        "healthy": observed.healthy,
-        "node": node.name if node else None,
-        "reason": task.pending_reason or observed.reason or task.last_failure or None,
-        "exit_code": observed.exit_code if observed.state is TaskState.EXITED else None,
-        "oom_killed": observed.oom_killed,
-        "attempt": task.attempt,
-        "started_at": observed.started_at or None,
-        "address": f"{address}:{observed.host_port}" if address and observed.host_port else None,
-        "container": observed.container or None,
-    }
+    return TaskOut(
+        id=task.id,
+        replica=task.slot,
+        revision=task.revision,
+        state="stopping" if _is_leaving(task) else observed.state.name.lower(),
+        healthy=observed.healthy,
+        node=node.name if node else None,
+        reason=task.pending_reason or observed.reason or task.last_failure or None,
+        exit_code=observed.exit_code if observed.state is TaskState.EXITED else None,
+        oom_killed=observed.oom_killed,
+        attempt=task.attempt,
+        started_at=observed.started_at or None,
+        address=f"{address}:{observed.host_port}" if address and observed.host_port else None,
+        container=observed.container or None,
+    )
 
 
 def _is_leaving(task: Task) -> bool:

@@ -77,8 +77,8 @@ def test_every_mistake_is_told_where_the_form_has_room_for_it() -> None:
     ],
 )
 def test_statuses(error: OrcaError, usual: int, ops: int) -> None:
-    assert [d.status(error) for d in (CLUSTER, CONTROL, DAG)] == [usual] * 3
-    assert OPS.status(error) == ops
+    assert [d.status(type(error)) for d in (CLUSTER, CONTROL, DAG)] == [usual] * 3
+    assert OPS.status(type(error)) == ops
 
 
 def test_results() -> None:

@@ -1,18 +1,22 @@
 """Which route a request is for."""
 
+from typing import Any
+
 import pytest
 
-from orca_master.errors import MethodNotAllowed, NotFound
+from orca_common.real import real_env
+from orca_master.errors import MethodNotAllowed, NotFound, Unauthenticated
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.matching import RouteTable
-from orca_master.http.route import Open, Route
+from orca_master.http.route import Caller, Open, Route
+from orca_master.http.server import HttpServer
 
 
-def a_route(line: str) -> Route:
+def a_route(line: str, permission: Any = Open.PUBLIC) -> Route:
     async def handle(call: object) -> object:
         return line
 
-    return Route(line, Open.PUBLIC, handle, "", dialect=CLUSTER)
+    return Route(line, permission, handle, "", dialect=CLUSTER)
 
 
 LINES = [
@@ -69,3 +73,14 @@ def test_another_method_is_told_which_are_possible(path: str, allowed: str) -> N
 def test_two_routes_of_one_method_and_path_are_refused() -> None:
     with pytest.raises(ValueError, match=r"two routes for GET /a/\{name\}"):
         RouteTable([a_route("GET /a/{name}"), a_route("GET /a/{name}")])
+
+
+@pytest.mark.parametrize("permission", [None, "", "services:read", True])
+def test_a_route_without_a_permission_keeps_the_server_from_starting(permission: object) -> None:
+    route = a_route("GET /b", permission)
+    with pytest.raises(ValueError, match="GET /b has no permission"):
+        HttpServer(real_env(threads=1), [a_route("GET /a"), route], refuse)
+
+
+def refuse(authorization: str | None) -> Caller:
+    raise Unauthenticated("send a token")

@@ -82,6 +82,16 @@ def test_a_replacement_that_fails_is_tried_again_and_the_original_goes_on() -> N
     assert plan.stop == []
 
 
+def test_of_several_on_drained_nodes_one_goes_on() -> None:
+    first = a_task(1, id="first", node="leaves", created_at=1.0)
+    second = a_task(1, id="second", node="leaves-too", created_at=2.0)
+    pending = a_task(1, TaskState.PENDING, id="third", node="")
+    drained = {"leaves", "leaves-too"}
+    for tasks, created in (([first, second], 1), ([first, second, pending], 0)):
+        plan = reconcile(target(), tasks, set(), NOW, drained=drained)
+        assert (len(plan.create), plan.stop) == (created, [second])
+
+
 def test_undrained_in_between_the_original_stays() -> None:
     old = a_task(1, id="old", node="left")
     starting = a_task(1, TaskState.STARTING, id="new", node="stays")

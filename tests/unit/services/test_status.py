@@ -68,7 +68,7 @@ def test_the_documents_fields_are_there_to_the_letter() -> None:
         "image": "app:1",
         "domain": None,
     }
-    assert {key: shown[key] for key in expected} == expected
+    assert {key: getattr(shown, key) for key in expected} == expected
 
 
 def test_a_deploy_is_open_until_every_replica_is_ready() -> None:

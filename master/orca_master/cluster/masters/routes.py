@@ -5,7 +5,7 @@ import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -13,9 +13,16 @@ from orca_common.env import Env
 from orca_master.audit.operations import trail
 from orca_master.cluster import pki
 from orca_master.cluster.masters import operations
+from orca_master.cluster.masters.answers import (
+    EnrolledMasterOut,
+    LedByOut,
+    MasterOut,
+    MastersOut,
+)
 from orca_master.cluster.masters.port import Member, Membership
 from orca_master.cluster.model import MASTERS, Master
 from orca_master.errors import Forbidden, NotLeader, NotReady
+from orca_master.http.answers import Ok
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.names import Name
 from orca_master.http.route import (
@@ -50,6 +57,16 @@ class EnrolMasterIn(StrictModel):
     signature: Annotated[str, Field(max_length=128)]
 
 
+EXAMPLE = {
+    "name": "master-2",
+    "peers": "10.0.0.2:6882",
+    "token": "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
+    "request": "MIHEMGsCAQAwADBZ",
+    "signature": "kqAJqfDUyriQBkGW",
+}
+"""Cut short: a join token signs each request."""
+
+
 class RegisterIn(StrictModel):
     """Where a master is reached, and what it is."""
 
@@ -75,7 +92,7 @@ class MasterRoutes:
     kek: bytes
 
     def table(self) -> list[Route]:
-        route = partial(Route, dialect=CLUSTER)
+        route = partial(Route, dialect=CLUSTER, tag="masters")
         masters = "/api/v1/cluster/masters"
         return [
             route(
@@ -83,6 +100,7 @@ class MasterRoutes:
                 Permission.CLUSTER_READ,
                 self.list,
                 "The masters, who leads, and how far each is",
+                answer=MastersOut,
                 served=Served.HERE_OR_LEADER,
             ),
             route(
@@ -92,18 +110,22 @@ class MasterRoutes:
                 "Join as a master",
                 statuses=(201,),
                 body=EnrolMasterIn,
+                answer=EnrolledMasterOut,
+                example=EXAMPLE,
             ),
             route(
                 f"POST {masters}/transfer",
                 Permission.MASTERS_WRITE,
                 self.transfer,
                 "Let another master lead",
+                answer=LedByOut,
             ),
             route(
                 f"DELETE {masters}/{{name}}",
                 Permission.MASTERS_WRITE,
                 self.remove,
                 "Remove a master",
+                answer=Ok,
                 query=RemoveQuery,
             ),
             route(
@@ -122,16 +144,16 @@ class MasterRoutes:
             ),
         ]
 
-    async def list(self, call: Call[NoQuery, None]) -> object:
+    async def list(self, call: Call[NoQuery, None]) -> MastersOut:
         state = await self.store.read(stale=call.stale)
         members = self.membership.members()
         voters = [member for member in members if member.is_voter]
-        return {
-            "masters": describe(self.store, state, members),
-            "term": self.store.leadership.term,
-            "voters": len(voters),
-            "tolerates": operations.tolerates(voters),
-        }
+        return MastersOut(
+            masters=describe(self.store, state, members),
+            term=self.store.leadership.term,
+            voters=len(voters),
+            tolerates=operations.tolerates(voters),
+        )
 
     async def enrol(self, call: Call[NoQuery, EnrolMasterIn]) -> Reply:
         body = call.body
@@ -154,15 +176,15 @@ class MasterRoutes:
 
         master = await self.store.update(enrol)
         others = [m for m in self.store.state.scan(MASTERS) if m.id != master.id]
-        answer = {
-            "id": master.id,
-            "cluster_id": signer.cluster,
-            "certificate": pki.sign_master(self.env, signer, request, master.id).decode(),
-            "masters": {other.id: other.peers for other in others},
-        }
+        answer = EnrolledMasterOut(
+            id=master.id,
+            cluster_id=signer.cluster,
+            certificate=pki.sign_master(self.env, signer, request, master.id).decode(),
+            masters={other.id: other.peers for other in others},
+        )
         return Reply(answer, 201)
 
-    async def remove(self, call: Call[RemoveQuery, None]) -> object:
+    async def remove(self, call: Call[RemoveQuery, None]) -> Ok:
         state = await self.store.fresh()
         master = operations.find_master(state, call.path["name"])
         members = self.membership.members()
@@ -183,13 +205,13 @@ class MasterRoutes:
             if self.env.monotonic() > until:
                 raise NotReady(f"{master.name} is leaving; that is not done yet")
             await asyncio.sleep(0.05)
-        return {"ok": f"removed master {master.name}"}
+        return Ok(f"removed master {master.name}")
 
     def _note(self, tx: Transaction, actor: str, verb: str, master: Master) -> None:
         resource, now = f"masters/{master.name}", self.env.now()
         trail(tx, actor=actor, action=f"master.{verb}", resource=resource, now=now, id=master.id)
 
-    async def transfer(self, call: Call[NoQuery, None]) -> object:
+    async def transfer(self, call: Call[NoQuery, None]) -> LedByOut:
         if not await self.membership.transfer():
             raise NotReady("no other master could take over; this one goes on leading")
         seen = self.store.leadership
@@ -200,12 +222,12 @@ class MasterRoutes:
         except TimeoutError as error:
             raise NotReady("leadership was given away; nobody is known to lead yet") from error
         master = self.store.state.get(MASTERS, seen.leader or "")
-        return {"leader": master.name if master else seen.leader}
+        return LedByOut(master.name if master else seen.leader)
 
     async def keys(self, call: Call[NoQuery, None]) -> object:
         return {"kek": base64.b64encode(self.kek).decode()}
 
-    async def register(self, call: Call[NoQuery, RegisterIn]) -> object:
+    async def register(self, call: Call[NoQuery, RegisterIn]) -> Ok:
         if call.path["id"] != call.peer:
             raise Forbidden("a master registers itself only")
         body = call.body
@@ -220,10 +242,10 @@ class MasterRoutes:
             schema=body.schema_version,
         )
         await self.store.update(lambda tx: operations.register(tx, me))
-        return {"ok": "registered"}
+        return Ok("registered")
 
 
-def describe(store: Store, state: State, members: tuple[Member, ...]) -> list[dict[str, Any]]:
+def describe(store: Store, state: State, members: tuple[Member, ...]) -> list[MasterOut]:
     """Each master in words and numbers, by name."""
     by_id = {member.id: member for member in members}
     leader = store.leadership.leader
@@ -231,22 +253,22 @@ def describe(store: Store, state: State, members: tuple[Member, ...]) -> list[di
     return [_master(row, by_id.get(row.id), is_leader=row.id == leader) for row in rows]
 
 
-def _master(master: Master, member: Member | None, *, is_leader: bool) -> dict[str, Any]:
+def _master(master: Master, member: Member | None, *, is_leader: bool) -> MasterOut:
     if member is None:
         role = "joining"
     elif is_leader:
         role = "leader"
     else:
         role = "follower" if member.is_voter else "learner"
-    return {
-        "id": master.id,
-        "name": master.name,
-        "role": role,
-        "connected": member is not None and member.is_connected,
-        "behind": member.behind if member else None,
-        "heard_seconds": member.heard_seconds if member else None,
-        "api": master.api,
-        "workers": master.workers,
-        "peers": master.peers,
-        "version": master.version,
-    }
+    return MasterOut(
+        id=master.id,
+        name=master.name,
+        role=role,
+        connected=member is not None and member.is_connected,
+        behind=member.behind if member else None,
+        heard_seconds=member.heard_seconds if member else None,
+        api=master.api,
+        workers=master.workers,
+        peers=master.peers,
+        version=master.version,
+    )

@@ -1,0 +1,86 @@
+"""What the endpoints of the cluster answer."""
+
+from typing import Literal
+
+import msgspec
+
+from orca_master.cluster.masters.answers import MasterOut
+
+
+class AmountsOut(msgspec.Struct, frozen=True):
+    """`cpu`: processors."""
+
+    memory_bytes: int
+    cpu: float
+
+
+class NodeOut(msgspec.Struct, frozen=True):
+    """A machine with a worker. `state_since`: Unix seconds; `reason`: of its state, in words.
+
+    `schedulable` false: it is drained as soon as `tasks`, what has not ended there, is 0.
+    """
+
+    id: str
+    name: str
+    state: str
+    state_since: float
+    reason: str | None
+    connected: bool
+    schedulable: bool
+    tasks: int
+    labels: dict[str, str]
+    address: str
+    runtimes: list[str]
+    capacity: AmountsOut
+    used: AmountsOut
+    version: str
+    os: str
+    architecture: str
+
+
+class LeaderOut(msgspec.Struct, frozen=True):
+    """`api`: the address of its HTTP API."""
+
+    name: str
+    api: str
+
+
+class ClusterOut(msgspec.Struct, frozen=True):
+    """`version`: of the master that answers; `leader` null while nobody leads."""
+
+    cluster_name: str
+    cluster_id: str
+    version: str
+    leader: LeaderOut | None
+    masters: list[MasterOut]
+    nodes: list[NodeOut]
+    node_count: int
+
+
+class DrainOut(msgspec.Struct, frozen=True):
+    """`status`: `drained` says that it is wanted so; `node` tells how far that is."""
+
+    status: Literal["drained", "undrained"]
+    node: NodeOut
+
+
+class GrantOut(msgspec.Struct, frozen=True):
+    """`token`: for `orca-worker join` or `orca-master join`; `expires_at`: Unix seconds."""
+
+    token: str
+    expires_at: float
+
+
+class CaOut(msgspec.Struct, frozen=True):
+    """`certificate`: X.509 in PEM."""
+
+    certificate: str
+
+
+class EnrolledOut(msgspec.Struct, frozen=True):
+    """`certificate`: the worker's, X.509 in PEM; `masters`: `host:port` of their ports for workers."""
+
+    node_id: str
+    cluster_id: str
+    certificate: str
+    masters: list[str]

@@ -1,0 +1,74 @@
+"""What the endpoints of services answer, in the words of API document 002 and more."""
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+
+class TaskOut(msgspec.Struct, frozen=True):
+    """One run of one replica.
+
+    `replica`: its slot; `started_at`: Unix seconds; `address`: `host:port` of its node; `exit_code`:
+    of one that has ended; `container`: the engine's id; `reason`: why it does not run, in words.
+    """
+
+    id: str
+    replica: int
+    revision: int
+    state: str
+    healthy: bool
+    node: str | None
+    reason: str | None
+    exit_code: int | None
+    oom_killed: bool
+    attempt: int
+    started_at: float | None
+    address: str | None
+    container: str | None
+
+
+class ServiceOut(msgspec.Struct, frozen=True):
+    """A service. `status`: one of running, updating, degraded, pending, failed, stopped.
+
+    `replicas`: as deployed or scaled; `desired_replicas`: 0 while it is stopped; `running_replicas`:
+    those that are ready; `reason`: why it does not run in full, in words.
+    """
+
+    name: str
+    project: str
+    status: str
+    replicas: int
+    running_replicas: int
+    image: str | None
+    domain: str | None
+    desired_replicas: int
+    runtime: str
+    command: list[str] | None
+    revision: int
+    reason: str | None
+    tasks: list[TaskOut]
+
+
+class StatusOut(msgspec.Struct, frozen=True):
+    """In order of project and name."""
+
+    services: list[ServiceOut]
+
+
+class DeployOut(msgspec.Struct, frozen=True):
+    """`deployed`: names that run; `errors`: `name: reason`; `accepted`: only with `wait=false`."""
+
+    deployed: list[str]
+    errors: list[str]
+    accepted: list[str] | UnsetType = UNSET
+
+
+class ScaleOut(msgspec.Struct, frozen=True):
+    service: str
+    replicas: int
+
+
+class StoppedOut(msgspec.Struct, frozen=True):
+    """`stopped`: the services' names."""
+
+    ok: str
+    stopped: list[str]
