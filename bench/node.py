@@ -216,11 +216,12 @@ async def serve(configuration: dict[str, Any]) -> None:
 class Master:
     configuration: dict[str, Any]
     process: asyncio.subprocess.Process | None = None
+    program: str = __file__
 
     async def start(self) -> None:
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
-            __file__,
+            self.program,
             json.dumps(self.configuration),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
