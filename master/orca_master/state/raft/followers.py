@@ -30,7 +30,8 @@ from orca_master.state.raft.standing import Progress
 from orca_master.state.solo.snapshots import Snapshot
 
 WINDOW_MESSAGES = 64
-WINDOW_BYTES = 16 << 20
+WINDOW_BYTES = 2 << 20
+"""Also what is encrypted for one follower at a time, while nothing else happens."""
 PIECE_BYTES = 256 << 10
 WINDOW_PIECES = 4
 ANSWER_SECONDS = 1.0

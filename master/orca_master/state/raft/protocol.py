@@ -47,6 +47,8 @@ from orca_master.state.raft.standing import Standing
 from orca_master.state.solo.snapshots import Snapshot
 
 APPLIED_PER_TICK = 1000
+APPLYING_SECONDS = 0.02
+"""Who catches up applies for so long, or one entry, at a time: others want a turn of the loop."""
 
 log = get_logger("state.raft")
 
@@ -146,12 +148,17 @@ class Engine(Elections):
         A leader does so in its tick. A follower does so when it has answered: the leader waits for
         the answer, and nobody waits for this.
         """
+        if self.applied_index >= self.commit_index:
+            return
         until = min(self.commit_index, self.applied_index + APPLIED_PER_TICK)
+        deadline = self._env.monotonic() + APPLYING_SECONDS
         while self.applied_index < until:
             index = self.applied_index + 1
             command, _, term = self._journal[index - self._journal.first_index]
             self._host.apply(command, index, term)
             self._SyncObj__raftLastApplied = index
+            if self._env.monotonic() > deadline:
+                return
 
     @property
     def has_more_to_do(self) -> bool:
