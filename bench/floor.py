@@ -102,6 +102,9 @@ async def load(file: Appended, seconds: float, size: int, tls: list[str]) -> Loa
             look.clear()
         if started >= counts_from:
             latencies.append(time.perf_counter() - started)
+    while min(end.answered for end in ends) < sent:
+        await look.wait()
+        look.clear()
     for end in ends:
         end.transport.abort()
     return Load.of(latencies, seconds)
