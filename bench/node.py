@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from table import percentile
 
+from orca_common.daemon import settle_memory
 from orca_common.logs import configure_logs
 from orca_common.real import real_env
 from orca_master.state.entry import Entry, encode_entry
@@ -166,6 +167,7 @@ async def serve(configuration: dict[str, Any]) -> None:
     log = RaftLog(env, folder, cluster_id=CLUSTER, node=name, network=network, **options)
     store = Store(env, log, Schema(ROWS))
     await store.start()
+    settle_memory()  # as a daemon does
     pause, watching = Pause(), list[asyncio.Task[None]]()
 
     async def answer(verb: str, *arguments: Any) -> Any:
@@ -216,11 +218,12 @@ async def serve(configuration: dict[str, Any]) -> None:
 class Master:
     configuration: dict[str, Any]
     process: asyncio.subprocess.Process | None = None
+    program: str = __file__
 
     async def start(self) -> None:
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
-            __file__,
+            self.program,
             json.dumps(self.configuration),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

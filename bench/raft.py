@@ -4,6 +4,7 @@
 
 stores  ours: the store on the replicated log, with mTLS, callers in the leader's process.
         etcd: gRPC KV/Put at the leader, without TLS, from a C client (`etcd`).
+        floor: for one caller, the same messages over mTLS and the same fdatasync in bare asyncio (`floor`).
 HTTP    ours: POST /api/v1/deploy?wait=false of a changed service without replicas, at the leader of
         `orca up --masters 3`: a row, an audit event and a token checked for each.
         etcd: POST /v3/kv/put at its JSON gateway. Both from the same C client.
@@ -23,6 +24,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import etcd
+from floor import floor
 from node import Load, masters
 from table import Gates, machine, median, milliseconds, print_table
 
@@ -66,18 +68,25 @@ async def our_api(folder: str | None, count: int = 3) -> AsyncIterator[tuple[str
         shutil.rmtree(path, ignore_errors=True)
 
 
-async def in_turns(ways: dict[str, Way], options: argparse.Namespace) -> Found:
+async def in_turns(
+    ways: dict[str, Way], options: argparse.Namespace, *, alone: dict[str, Way] | None = None
+) -> Found:
+    """`alone`: ways that are for one caller only."""
     found: Found = {}
     for number in range(options.rounds):
         for callers in options.callers:
-            for name, way in sorted(ways.items(), reverse=number % 2 == 1):
+            those = ways | (alone or {}) if callers == 1 else ways
+            for name, way in sorted(those.items(), reverse=number % 2 == 1):
                 found.setdefault((name, callers), []).append(await way(callers))
     return found
 
 
 async def measure_stores(options: argparse.Namespace) -> Found:
     with etcd.members(options.folder) as peer:
-        async with masters(options.folder) as ours:
+        async with masters(options.folder) as ours, floor(options.folder, BYTES) as bare:
+
+            async def through_floor(_: int) -> Load:
+                return Load(**await bare.ask("load", options.seconds))
 
             async def through_ours(callers: int) -> Load:
                 leader = await ours.leader()
@@ -86,7 +95,8 @@ async def measure_stores(options: argparse.Namespace) -> Found:
             async def through_etcd(callers: int) -> Load:
                 return await asyncio.to_thread(etcd.grpc_put, peer, callers, options.seconds, BYTES)
 
-            return await in_turns({"orca": through_ours, "etcd": through_etcd}, options)
+            ways: dict[str, Way] = {"orca": through_ours, "etcd": through_etcd}
+            return await in_turns(ways, options, alone={"floor": through_floor})
 
 
 async def measure_http(options: argparse.Namespace) -> Found:
@@ -134,6 +144,8 @@ def judge_stores(found: Found, gates: Gates) -> None:
     for callers in sorted({callers for _, callers in found}):
         if callers == 1:
             slower = p50_of(found, "orca", 1) / p50_of(found, "etcd", 1)
+            above = p50_of(found, "orca", 1) / p50_of(found, "floor", 1)
+            print(f"      stores, 1 caller: p50 beside the floor's: {above:.2f} x")
             gates.at_most("stores, 1 caller: p50 beside etcd's", slower, 1.5, "x")
         else:
             faster = rate_of(found, "orca", callers) / rate_of(found, "etcd", callers)

@@ -40,13 +40,15 @@ def the_term_is_not_written() -> Iterator[None]:
 
 @contextmanager
 def answers_leave_before_the_sync() -> Iterator[None]:
-    async def answer_first(self: Driver) -> None:
-        for peer, message in self._engine.take_promises():
-            self._network.send(peer, message)
-        await sync(self)
+    def begin_turn(self: Driver, engine: Engine) -> Any:
+        errands = usual(self, engine)
+        if errands is not None:
+            for peer, message in engine.take_promises():
+                self._network.send(peer, message)
+        return errands
 
-    sync = Driver._sync
-    with mock.patch.object(Driver, "_sync", answer_first):
+    usual = Driver._begin_turn
+    with mock.patch.object(Driver, "_begin_turn", begin_turn):
         yield
 
 

@@ -27,6 +27,8 @@ class Port:
         self.peers: dict[str, str] = {}
         self._events: list[Event] = []
         self._something = asyncio.Event()
+        self._act: Callable[[], bool] = lambda: False
+        self._is_asleep = False
         self._may_run = asyncio.Event()
         self._may_run.set()
         self._turns = 0
@@ -51,7 +53,11 @@ class Port:
             raise LogFailed(f"{self.name} turns and turns, and nothing comes of it")
         if seconds > 0 and not self._something.is_set():
             timer = asyncio.get_running_loop().call_later(seconds, self._something.set)
-            await self._something.wait()
+            self._is_asleep = True
+            try:
+                await self._something.wait()
+            finally:
+                self._is_asleep = False
             timer.cancel()
         else:
             await asyncio.sleep(0)
@@ -60,6 +66,9 @@ class Port:
 
     def wake(self) -> None:
         self._something.set()
+
+    def on_arrival(self, act: Callable[[], bool]) -> None:
+        self._act = act
 
     def take(self) -> list[Event]:
         events, self._events = self._events, []
@@ -91,7 +100,9 @@ class Port:
     def put(self, event: Event) -> None:
         if self.is_up:
             self._events.append(event)
-            self._something.set()
+            is_asleep = self._is_asleep and not self._something.is_set()
+            if not (is_asleep and self._may_run.is_set() and self._act()):
+                self._something.set()
 
 
 class _Line:

@@ -123,6 +123,65 @@ async def test_masters_find_each_other_and_messages_arrive_in_order(bench: Bench
         assert received == [Received("m2", message) for message in sent]
 
 
+async def test_what_comes_may_be_seen_to_while_the_wait_goes_on(bench: Bench) -> None:
+    one, other = bench.network("m1"), bench.network("m2")
+    seen: list[Event] = []
+    all_seen = asyncio.Event()
+
+    def act() -> bool:
+        seen.extend(one.take())
+        if len(seen) == 100:
+            all_seen.set()
+        return True
+
+    async with running(one, other):
+        assert await events(one, 1) == [Connected("m2")]
+        assert await events(other, 1) == [Connected("m1")]
+        one.on_arrival(act)
+        waiting = asyncio.ensure_future(one.wait(300))
+        await asyncio.sleep(0)  # it is asleep from here on
+        for term in range(100):
+            other.send("m1", TimeoutNow(term))
+        async with asyncio.timeout(60):
+            await all_seen.wait()
+        assert seen == [Received("m2", TimeoutNow(term)) for term in range(100)]
+        assert not waiting.done()
+        one.wake()
+        await waiting
+
+
+async def test_a_wait_ends_when_what_came_needs_the_waiter(bench: Bench) -> None:
+    one, other = bench.network("m1"), bench.network("m2")
+    asked: list[bool] = []
+
+    def act() -> bool:
+        asked.append(True)
+        return False
+
+    async with running(one, other):
+        assert await events(one, 1) == [Connected("m2")]
+        assert await events(other, 1) == [Connected("m1")]
+        one.on_arrival(act)
+        waiting = asyncio.ensure_future(one.wait(300))
+        await asyncio.sleep(0)
+        other.send("m1", TimeoutNow(7))
+        async with asyncio.timeout(60):
+            await waiting
+        assert asked
+        assert one.take() == [Received("m2", TimeoutNow(7))]
+
+
+async def test_a_short_wait_after_a_long_one_that_was_cut_short_ends_in_time(bench: Bench) -> None:
+    one = bench.network("m1")
+    async with asyncio.timeout(60):
+        for seconds in (300.0, 0.01, 0.02, 300.0):
+            waiting = asyncio.ensure_future(one.wait(seconds))
+            await asyncio.sleep(0)
+            if seconds > 1:
+                one.wake()
+            await waiting
+
+
 async def test_a_master_that_comes_back_is_connected_again(bench: Bench) -> None:
     one = bench.network("m1")
     async with running(one):

@@ -2,7 +2,7 @@
 
     1  what has come is given to the engine            4  the leader's entries leave
     2  errands, then a tick: elect, commit, apply,      5  the journal is made durable
-       append everything that waits                     6  answers and votes leave
+       append everything that waits                     6  answers and votes leave; a follower applies
     3  the journal is handed to the system              7  callers, reads and leadership are settled
 
 That the entries leave before our own disk has them is safe and overlaps both: the leader counts
@@ -28,14 +28,19 @@ from orca_master.state.raft.port import Connected, Disconnected, Network, Receiv
 from orca_master.state.raft.protocol import Engine
 from orca_master.state.raft.reads import Reads
 from orca_master.state.raft.snapshot import Keeper
-from orca_master.state.raft.waiting import Change, Edit, Errand, Proposal, refuse_unknown
-from orca_master.state.raft.wellbeing import Wellbeing
-from orca_master.state.solo.pace import Pace
+from orca_master.state.raft.syncs import Syncs
+from orca_master.state.raft.waiting import (
+    Change,
+    Edit,
+    Errand,
+    Proposal,
+    next_batch,
+    refuse_unknown,
+)
 from orca_master.state.solo.segments import NoSpace
 
 T = TypeVar("T")
 
-BATCH_BYTES = 1 << 20
 TURN_BYTES = 4 << 20
 """How much is proposed in one turn; more waits for the next."""
 LONGEST_WAIT_SECONDS = 0.05
@@ -78,12 +83,13 @@ class Driver:
         self._term_under_way = 0
         self._appended: list[int] = []
         self._errands: list[Errand] = []
-        self._pace = Pace()
-        self._wellbeing = Wellbeing()
-        self._has_synced = False
+        self._syncs = Syncs(env, journal, meters)
+        self._wellbeing = self._syncs.wellbeing
         self._is_stalled = False
-        self._is_syncing = False
         self._turned_at = env.monotonic()
+        self._wakes_at = 0.0
+        self._failure: BaseException | None = None
+        """Of a turn that was taken where something came; the driver's own task ends with it."""
         self._is_handing_over = False
         self._asked_to_take_over = False
         self._leaves_at: float | None = None
@@ -166,9 +172,14 @@ class Driver:
 
     async def drive(self, engine: Engine) -> None:
         self._engine = engine
+        self._network.on_arrival(self._turn_at_once)
         while True:
             self._turned_at = self._env.monotonic()
-            await self._network.wait(self._seconds_to_wait())
+            seconds = self._seconds_to_wait()
+            self._wakes_at = self._turned_at + seconds
+            await self._network.wait(seconds)
+            if self._failure is not None:
+                raise self._failure
             if self._is_stalled and not self._try_to_resume():
                 await asyncio.sleep(FULL_DISK_RETRY_SECONDS)
                 continue
@@ -184,7 +195,7 @@ class Driver:
         """A leader whose disk is slow is heard all the same: only what may leave early leaves."""
         while True:
             await asyncio.sleep(every_seconds)
-            if self._is_syncing:
+            if self._syncs.are_under_way:
                 for peer, message in engine.take_appends():
                     self._network.send(peer, message)
 
@@ -195,7 +206,7 @@ class Driver:
             trouble = self._wellbeing.trouble(self._env.monotonic())
             if trouble and self.leadership.is_leader:
                 log.warning("leadership is handed over", reason=trouble)
-                await self.transfer(GIVE_WAY_SECONDS + 3 * self._pace.average_seconds)
+                await self.transfer(GIVE_WAY_SECONDS + 3 * self._syncs.pace.average_seconds)
                 await asyncio.sleep(PAUSE_AFTER_GIVING_WAY_SECONDS)
 
     def _seconds_to_wait(self) -> float:
@@ -206,8 +217,51 @@ class Driver:
 
     async def _turn(self, engine: Engine) -> None:
         self._give_what_came(engine)
-        if self._has_synced:
-            self._wellbeing.is_outpaced, self._has_synced = engine.has_successor, False
+        errands = self._begin_turn(engine)
+        if errands is None:
+            return
+        if not self._journal.is_durable:
+            if self._syncs.pace.is_slow:
+                await self._syncs.in_thread()
+            else:
+                self._syncs.at_once()
+        self._end_turn(engine, errands)
+
+    def _turn_at_once(self) -> bool:
+        """Take a turn where something came, while `drive` sleeps: see `Network.on_arrival`.
+
+        That spares a way over the event loop. Only where the disk is quick: the loop stops for it.
+        """
+        if self._failure is not None or self._is_stalled or self._syncs.pace.is_slow:
+            return False
+        try:
+            self._give_what_came(self._engine)
+            if self._has_nothing_to_do(self._engine):
+                return True
+            errands = self._begin_turn(self._engine)
+            if errands is None:
+                return False
+            if not self._journal.is_durable:
+                self._syncs.at_once()
+            self._end_turn(self._engine, errands)
+        except BaseException as failure:
+            self._failure = failure
+            return False
+        seconds = self._seconds_to_wait()
+        return seconds > 0 and self._env.monotonic() + seconds >= self._wakes_at
+
+    def _has_nothing_to_do(self, engine: Engine) -> bool:
+        """Whether what came changed nothing, such as an answer of who answers after a majority."""
+        return (
+            engine.waits_for_nothing
+            and self._reads.are_none
+            and not (self._waiting or self._changes or self._errands or self._is_handing_over)
+        )
+
+    def _begin_turn(self, engine: Engine) -> list[Errand] | None:
+        """Steps 2 to 4: the errands that ran, or None when nothing may leave."""
+        if self._syncs.one_was_made:
+            self._wellbeing.is_outpaced, self._syncs.one_was_made = engine.has_successor, False
         errands = self._run_errands()
         self._appended = []
         engine.tick()
@@ -215,12 +269,17 @@ class Driver:
         if not self._write(engine):
             self._errands[:0] = errands
             self._settle(engine)
-            return
+            return None
         for peer, message in engine.take_appends():
             self._network.send(peer, message)
-        await self._sync()
+        return errands
+
+    def _end_turn(self, engine: Engine, errands: list[Errand]) -> None:
+        """Steps 6 and 7, when everything in the journal is durable."""
         for peer, message in engine.take_promises():
             self._network.send(peer, message)
+        if not engine.leads:
+            engine.apply_committed()
         for errand in errands:
             if not errand.done.done() and errand.result is not None:
                 errand.done.set_result(errand.result[0])
@@ -310,30 +369,6 @@ class Driver:
         self._is_stalled = False
         return True
 
-    async def _sync(self) -> None:
-        if self._journal.is_durable:
-            return
-        if not self._pace.is_slow:
-            took = self._timed_sync()
-        else:
-            self._is_syncing = True
-            try:
-                took = await self._env.threads.run(self._timed_sync)
-            finally:
-                self._is_syncing = False
-        self._has_synced = True
-        self._pace.took(took)
-        self._meters.last_fsync_seconds = took
-        self._meters.fsync.observe(took)
-        average = self._pace.average_seconds
-        self._wellbeing.was_synced(self._env.monotonic(), average_seconds=average)
-
-    def _timed_sync(self) -> float:
-        """The disk's seconds alone: with a thread's own, what was slow once would stay slow."""
-        started = self._env.monotonic()
-        self._journal.sync()
-        return self._env.monotonic() - started
-
     # What the engine asks in its tick.
 
     def append_waiting(self) -> None:
@@ -346,7 +381,7 @@ class Driver:
             self._append_change(self._changes.popleft())
         size = 0
         while self._waiting and size < TURN_BYTES:
-            batch, batch_size = self._next_batch()
+            batch, batch_size = next_batch(self._waiting)
             if batch:
                 index = engine.append(codec.encode_batch([p.entry for p in batch]))
                 self._under_way[index] = batch
@@ -366,19 +401,6 @@ class Driver:
 
     def members_changed(self, configuration: Configuration) -> None:
         self._network.set_peers(configuration.addresses_beside(self._node))
-
-    def _next_batch(self) -> tuple[list[Proposal], int]:
-        batch: list[Proposal] = []
-        size = 0
-        while self._waiting:
-            proposal = self._waiting[0]
-            if batch and size + len(proposal.entry) > BATCH_BYTES:
-                break
-            self._waiting.popleft()
-            if not proposal.answer.done():  # else its caller has gone away
-                batch.append(proposal)
-                size += len(proposal.entry)
-        return batch, size
 
     def apply(self, command: bytes, index: int, term: int) -> None:
         proposals = self._under_way.pop(index, [])

@@ -98,7 +98,8 @@ class Elections(SyncObj):  # type: ignore[misc]
             leaderFallbackTimeout=timing.quorum_lost,
             connectionTimeout=timing.quorum_lost + 1,
         )
-        with library.on_clock_of(env), library.with_journal(journal):
+        self._on_clock = library.OnClockOf(env)
+        with self._on_clock, library.with_journal(journal):
             super().__init__(
                 Seat(node),
                 [],
@@ -201,7 +202,8 @@ class Elections(SyncObj):  # type: ignore[misc]
         )
 
     def _take_for_leader(self, peer: str | None) -> None:
-        self._SyncObj__raftLeader = None if peer is None else Seat(peer)
+        if peer != self.leader:
+            self._SyncObj__raftLeader = None if peer is None else Seat(peer)
 
     # Votes.
 

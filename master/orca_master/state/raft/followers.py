@@ -30,7 +30,8 @@ from orca_master.state.raft.standing import Progress
 from orca_master.state.solo.snapshots import Snapshot
 
 WINDOW_MESSAGES = 64
-WINDOW_BYTES = 16 << 20
+WINDOW_BYTES = 2 << 20
+"""Also what is encrypted for one follower at a time, while nothing else happens."""
 PIECE_BYTES = 256 << 10
 WINDOW_PIECES = 4
 ANSWER_SECONDS = 1.0
@@ -268,6 +269,20 @@ class Followers:
     def confirmed_round(self) -> float:
         """The last round in which a majority took us for the leader (thesis 6.4)."""
         return self._reached_by_quorum({p: f.confirmed_round for p, f in self._followers.items()})
+
+    def matched_by_quorum(self) -> float:
+        """The last index that a majority surely has, with us if we are a voter."""
+        return self._reached_by_quorum({p: f.match_index for p, f in self._followers.items()})
+
+    @property
+    def have_all_been_sent(self) -> bool:
+        """Whether there is nothing to send to anybody but heartbeats."""
+        last = self._journal.last_index
+        return all(
+            f.next_index > last and not f.is_probing and f.stream is None
+            for f in self._followers.values()
+            if f.is_connected
+        )
 
     def _reached_by_quorum(self, values: Mapping[str, float]) -> float:
         voters = self._members.voters

@@ -75,15 +75,23 @@ class NoSerializer:
         """Called for a node that is not connected; nothing is under way here."""
 
 
-@contextmanager
-def on_clock_of(env: Env) -> Iterator[None]:
-    """While the library's code runs, its module's clock is this engine's; several share a process."""
-    before = library.monotonicTime
-    library.monotonicTime = env.monotonic
-    try:
-        yield
-    finally:
-        library.monotonicTime = before
+class OnClockOf:
+    """While the library's code runs, its module's clock is this engine's; several share a process.
+
+    A class, because it is entered for every message; not to be entered twice at once.
+    """
+
+    __slots__ = ("_before", "_ours")
+
+    def __init__(self, env: Env) -> None:
+        self._ours = env.monotonic
+
+    def __enter__(self) -> None:
+        self._before = library.monotonicTime
+        library.monotonicTime = self._ours
+
+    def __exit__(self, *_: object) -> None:
+        library.monotonicTime = self._before
 
 
 @contextmanager

@@ -5,6 +5,7 @@ server at a time). It is in force from the moment it is appended; if its entry i
 one is in force again. Pure: when a change may be appended is decided in `protocol`.
 """
 
+from functools import cached_property
 from typing import Annotated, Literal
 
 import msgspec
@@ -51,7 +52,7 @@ def parse_address(address: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-class Configuration(_Packed, frozen=True):
+class Configuration(_Packed, frozen=True, dict=True):
     """Raises ValueError if an id is there twice or an address is none."""
 
     format: Literal[1] = 1
@@ -64,11 +65,11 @@ class Configuration(_Packed, frozen=True):
         for member in self.members:
             parse_address(member.address)
 
-    @property
+    @cached_property
     def ids(self) -> frozenset[str]:
         return frozenset(member.id for member in self.members)
 
-    @property
+    @cached_property
     def voters(self) -> frozenset[str]:
         return frozenset(member.id for member in self.members if member.is_voter)
 

@@ -5,7 +5,7 @@ sent, each once, or not at all once it is lost; both ends are told when it comes
 is promised across connections.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,6 +51,13 @@ class Network(Protocol):
         ...
 
     def wake(self) -> None: ...
+
+    def on_arrival(self, act: Callable[[], bool]) -> None:
+        """While `wait` waits, call this when something has happened, before it returns for that.
+
+        If it says True, all of it was taken and seen to, and the wait goes on.
+        """
+        ...
 
     def take(self) -> list[Event]:
         """What has happened since the last call, in order."""

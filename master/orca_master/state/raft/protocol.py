@@ -24,7 +24,7 @@ from orca_common.env import Env
 from orca_common.logs import get_logger
 from orca_master.errors import Conflict
 from orca_master.state.log import LogFailed
-from orca_master.state.raft import codec, library
+from orca_master.state.raft import codec
 from orca_master.state.raft.codec import (
     Append,
     AppendReply,
@@ -47,6 +47,8 @@ from orca_master.state.raft.standing import Standing
 from orca_master.state.solo.snapshots import Snapshot
 
 APPLIED_PER_TICK = 1000
+APPLYING_SECONDS = 0.02
+"""Who catches up applies for so long, or one entry, at a time: others want a turn of the loop."""
 
 log = get_logger("state.raft")
 
@@ -122,13 +124,41 @@ class Engine(Elections):
 
     def tick(self) -> None:
         """Elections, commits, applying, new entries; what follows from them waits to be sent."""
-        with library.on_clock_of(self._env):
+        with self._on_clock:
             led = self.leads
             self.go_by_members()
             self._seek_pre_votes()
+            if self._is_patient:
+                return
             self.doTick(0.0)
             if led and not self.leads:  # a majority was silent; it must not stand again at once
                 self._renew_election_deadline()
+
+    @property
+    def _is_patient(self) -> bool:
+        """Whether the library has nothing to do in a tick: it follows, and does not stand yet."""
+        return bool(
+            self._SyncObj__raftState == FOLLOWER
+            and self._SyncObj__raftElectionDeadline >= self._env.monotonic()
+        )
+
+    def apply_committed(self) -> None:
+        """Apply what is committed, up to a limit. Raises LogFailed.
+
+        A leader does so in its tick. A follower does so when it has answered: the leader waits for
+        the answer, and nobody waits for this.
+        """
+        if self.applied_index >= self.commit_index:
+            return
+        until = min(self.commit_index, self.applied_index + APPLIED_PER_TICK)
+        deadline = self._env.monotonic() + APPLYING_SECONDS
+        while self.applied_index < until:
+            index = self.applied_index + 1
+            command, _, term = self._journal[index - self._journal.first_index]
+            self._host.apply(command, index, term)
+            self._SyncObj__raftLastApplied = index
+            if self._env.monotonic() > deadline:
+                return
 
     @property
     def has_more_to_do(self) -> bool:
@@ -140,6 +170,21 @@ class Engine(Elections):
         if self.leads:
             return self.commit_index < self._journal.last_index
         return not self._hears_a_leader()
+
+    @property
+    def waits_for_nothing(self) -> bool:
+        """Leads, everything is committed that can be, and everybody was sent all of it.
+
+        Then a tick before the next deadline does nothing.
+        """
+        return (
+            self.leads
+            and not self._promises
+            and not self._journal.is_dirty
+            and self.applied_index == self.commit_index
+            and self.followers.matched_by_quorum() <= self.commit_index
+            and self.followers.have_all_been_sent
+        )
 
     def seconds_to_deadline(self) -> float:
         """How long there is nothing to do, if nothing comes."""
@@ -261,7 +306,7 @@ class Engine(Elections):
 
     def receive(self, peer: str, message: Message) -> None:
         """Raises LogFailed if the message shows that safety is lost, and ValueError on nonsense."""
-        with library.on_clock_of(self._env):
+        with self._on_clock:
             match message:
                 case Append():
                     self._on_append(peer, message)
@@ -381,12 +426,8 @@ class Engine(Elections):
         """Snapshots are taken by `snapshot`, off the tick."""
 
     def _SyncObj__applyLogEntries(self) -> bool:
-        until = min(self.commit_index, self.applied_index + APPLIED_PER_TICK)
-        while self.applied_index < until:
-            index = self.applied_index + 1
-            command, _, term = self._journal[index - self._journal.first_index]
-            self._host.apply(command, index, term)
-            self._SyncObj__raftLastApplied = index
+        if self.leads:
+            self.apply_committed()
         return False
 
     def _checkCommandsToApply(self) -> None:

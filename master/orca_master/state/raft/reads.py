@@ -31,6 +31,10 @@ class Reads:
         self._waiting.append(read)
         return read
 
+    @property
+    def are_none(self) -> bool:
+        return self._under_way is None and not self._waiting
+
     def begin_round(self, engine: Engine) -> None:
         """Before the leader's messages leave."""
         if self._waiting and self._under_way is None and engine.may_confirm_reads:

@@ -82,7 +82,11 @@ class TlsNetwork:
         self._connections: dict[str, _Connection] = {}
         self.strangers: set[_Connection] = set()
         self._events: list[Event] = []
-        self._something = asyncio.Event()
+        self._act: Callable[[], bool] = lambda: False
+        self._is_awake = False
+        self._sleeper: asyncio.Future[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
 
     async def run(self) -> None:
         """See `Network.run`. Raises OSError if the address cannot be listened on."""
@@ -128,16 +132,43 @@ class TlsNetwork:
                 )
 
     async def wait(self, seconds: float) -> None:
-        if seconds > 0 and not self._something.is_set():
-            timer = asyncio.get_running_loop().call_later(seconds, self._something.set)
-            await self._something.wait()
-            timer.cancel()
+        if seconds > 0 and not self._is_awake:
+            loop = asyncio.get_running_loop()
+            self._sleeper = loop.create_future()
+            self._set_alarm(loop, loop.time() + seconds)
+            try:
+                await self._sleeper
+            finally:
+                self._sleeper = None
         else:
             await asyncio.sleep(0)  # the others' turn, however busy this master is
-        self._something.clear()
+        self._is_awake = False
 
     def wake(self) -> None:
-        self._something.set()
+        self._is_awake = True
+        if self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
+
+    def on_arrival(self, act: Callable[[], bool]) -> None:
+        self._act = act
+
+    def _set_alarm(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
+        """An alarm that rings too early is set again then: cheaper than a new one for each wait."""
+        self._alarm_at = at
+        if self._alarm is not None:
+            if self._alarm.when() <= at:
+                return
+            self._alarm.cancel()
+        self._alarm = loop.call_at(at, self._ring, loop)
+
+    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._alarm = None
+        if self._sleeper is None:
+            return
+        if loop.time() < self._alarm_at:
+            self._set_alarm(loop, self._alarm_at)
+        else:
+            self.wake()
 
     def take(self) -> list[Event]:
         events, self._events = self._events, []
@@ -174,7 +205,13 @@ class TlsNetwork:
         return True
 
     def received(self, peer: str, message: Message) -> None:
-        self._put(Received(peer, message))
+        """To be followed by `arrived` when the connection has no more."""
+        self._events.append(Received(peer, message))
+
+    def arrived(self) -> None:
+        is_asleep = self._sleeper is not None and not self._sleeper.done()
+        if self._events and not (is_asleep and self._act()):
+            self.wake()
 
     def lost(self, connection: "_Connection", peer: str) -> None:
         if self._connections.get(peer) is connection:
@@ -186,7 +223,7 @@ class TlsNetwork:
 
     def _put(self, event: Event) -> None:
         self._events.append(event)
-        self._something.set()
+        self.wake()
 
     def _abort_all(self) -> None:
         for connection in [*self._connections.values(), *self.strangers]:
@@ -284,6 +321,7 @@ class _Connection(asyncio.Protocol):
             if size:
                 self._take(bytes(self._buffer[start:offset]))
         del self._buffer[:offset]
+        self._network.arrived()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._deadline.cancel()

@@ -1,12 +1,15 @@
 """What waits for a turn of the driver: proposals, changes of the members, and errands."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from orca_master.errors import OutcomeUnknown
 from orca_master.state.raft.members import Configuration
+
+BATCH_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -45,3 +48,18 @@ def refuse_unknown(proposals: list[Proposal]) -> None:
                 "leadership was lost while the change was under way; look, then ask again"
             )
         )
+
+
+def next_batch(waiting: deque[Proposal]) -> tuple[list[Proposal], int]:
+    """Take off what makes one entry, at least one proposal; and its bytes."""
+    batch: list[Proposal] = []
+    size = 0
+    while waiting:
+        proposal = waiting[0]
+        if batch and size + len(proposal.entry) > BATCH_BYTES:
+            break
+        waiting.popleft()
+        if not proposal.answer.done():  # else its caller has gone away
+            batch.append(proposal)
+            size += len(proposal.entry)
+    return batch, size
