@@ -32,7 +32,11 @@ def is_name(value: str) -> bool:
 PART_SCHEMA = {"type": "string", "pattern": f"^{_TEXT}$"}
 """What a document says of what stands in a path: a name, or an id."""
 
-SCHEMA = {"type": "string", "pattern": f"^(?![0-9]+$){_TEXT}$"}
+SCHEMA = {
+    "type": "string",
+    "pattern": f"^(?![0-9]+$){_TEXT}$",
+    "description": "1 to 63 characters a-z, 0-9 and `-`; no number.",
+}
 """What a document says of a name; that it looks like no UUID and no device is checked besides."""
 
 Name = Annotated[str, AfterValidator(check_name), WithJsonSchema(SCHEMA)]

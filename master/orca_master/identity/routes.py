@@ -27,7 +27,10 @@ class TokenIn(StrictModel):
     """`ttl` in seconds; without it the token does not expire."""
 
     name: Name
-    role: Annotated[str, Field(pattern="^(admin|deployer|viewer)$")]
+    role: Annotated[
+        str,
+        Field(pattern="^(admin|deployer|viewer)$", description="`admin`, `deployer` or `viewer`."),
+    ]
     project: Name | None = None
     ttl: Annotated[float, Field(ge=1, le=LONGEST_SECONDS)] | None = None
 

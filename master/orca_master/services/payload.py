@@ -181,7 +181,10 @@ class ServiceIn(StrictModel):
     internal: Annotated[bool, Field(description="Kept and shown; nothing is routed yet.")] = False
     # From a factory: a default that holds a dict is copied deeply for every service.
     placement: PlacementIn = Field(default_factory=lambda: _ANYWHERE)
-    pull_policy: Annotated[str, Field(pattern="^(missing|always|never)$")] = "missing"
+    pull_policy: Annotated[
+        str,
+        Field(pattern="^(missing|always|never)$", description="`missing`, `always` or `never`."),
+    ] = "missing"
     stop_grace_seconds: Annotated[
         float, Field(ge=0, le=3600, description="Between SIGTERM and SIGKILL.")
     ] = 10.0
