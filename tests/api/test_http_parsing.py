@@ -21,7 +21,7 @@ DEPLOY = "/api/v1/deploy"
 
 
 async def exchange(
-    cluster: InProcess, raw: bytes, *, seconds: float = 20.0, end: bool = False
+    cluster: InProcess, raw: bytes, *, seconds: float = 60.0, end: bool = False
 ) -> tuple[int, str]:
     """(status, whole answer); status 0 when the connection was closed without one."""
     parts = urlsplit(cluster.api)
@@ -394,6 +394,25 @@ async def test_whoever_leaves_small_answers_unread_is_closed_ht_23(
         await eventually(lambda: this.num_fds() == before + 2)  # both ends are in this process
         await eventually(lambda: this.num_fds() == before + 1, seconds=30.0)
     assert (await cluster.call("GET", "/api/v1/health")).status == 200
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Authorization: Bearer \xad\xd9",
+        "Origin: http://\xff\xfe",
+        "traceparent: \xff",
+        "Cookie: \xff",
+    ],
+)
+@pytest.mark.parametrize("path", ["/api/v1/status", "/api/v1/audit/stream", "/api/v1/nope"])
+async def test_bytes_that_are_no_text_in_a_header_are_no_fault_of_ours(
+    cluster: InProcess, header: str, path: str
+) -> None:
+    parts = urlsplit(cluster.api)
+    head = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n{header}\r\n\r\n"
+    status, _ = await exchange(cluster, head.encode("latin-1"))
+    assert status in (400, 401, 404)
 
 
 @pytest.mark.parametrize("header", ["traceparent", "X-Request-Id", "Idempotency-Key", "Origin"])

@@ -90,7 +90,7 @@ def check_origin(request: web.BaseRequest) -> None:
     """A browser sends its user's rights along to any site; so a page of another site is refused."""
     origin = request.headers.get("Origin")
     if origin is not None and urlsplit(origin).netloc.lower() != request.host.lower():
-        raise Forbidden(f"a page of another site may not open this: {origin[:200]}")
+        raise Forbidden(f"a page of another site may not open this: {origin[:200]!a}")
 
 
 async def stream(

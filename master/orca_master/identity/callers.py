@@ -31,7 +31,8 @@ class Callers:
             if self._of is None or not state.has_same(self._of, TOKENS):
                 self._known = {}
             self._of = state
-        written = sha256((authorization or "").encode()).digest()
+        # A header may hold any byte: those that are no text come as half surrogates.
+        written = sha256((authorization or "").encode(errors="surrogateescape")).digest()
         known = self._known.get(written)
         if known is None:
             token = token_of(state, authorization)

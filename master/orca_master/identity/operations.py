@@ -104,6 +104,8 @@ def token_of(view: View, authorization: str | None) -> Token:
     secret = secret.strip()
     if scheme.lower() != "bearer" or not secret:
         raise Unauthenticated("the Authorization header must be: Bearer <token>")
+    if not secret.isascii():
+        raise Unauthenticated("invalid token")
     wanted = digest(secret)
     for token in view.find(TOKENS, "sha256", wanted):
         if hmac.compare_digest(token.sha256, wanted):
