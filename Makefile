@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 ORCA := ORCA_DATA_DIR=.orca $(BIN)/orca
 STAMP := $(VENV)/.installed
 PROTOS := proto/orca_proto/worker.proto
-# Half of the tests wait for containers, so a little more than one worker for each processor.
-JOBS ?= 3
+# Half of the tests wait for processes and containers, so more workers than processors.
+JOBS ?= 4
 # What the time-boxed half of the simulations goes through; `make chaos` takes more of everything.
 SIM_FLAGS ?= --seeds 100 --crash-states 200000
 # The groups of `make chaos`, in numbers that take about an hour on two cores; docs/testing.md.

@@ -32,6 +32,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Simulations keep the processor busy, tests of real processes mostly wait: side by side they take
+    less time than one after the other."""
+    busy = [item for item in items if "/tests/sim/" in str(item.path)]
+    others = [item for item in items if "/tests/sim/" not in str(item.path)]
+    if busy and others:
+        step = len(others) / len(busy)
+        place = {item: n * step for n, item in enumerate(busy)} | {
+            o: n for n, o in enumerate(others)
+        }
+        items.sort(key=lambda item: place[item])
+
+
 @pytest.fixture
 def seeds(request: pytest.FixtureRequest) -> list[int]:
     one = request.config.getoption("--seed")
