@@ -23,7 +23,7 @@ for version in 3.11 3.12 3.13; do
     touch "$folder/.installed"
   fi
   echo "Python $version:"
-  # Another interpreter changes nothing about what a disk or a stranger may do: few states, no fuzzing.
-  "$folder/bin/python" -m pytest -q -n 3 --crash-states 2000 \
+  # Another interpreter changes nothing about what a disk may do or a stranger send: few states, no fuzzing.
+  "$folder/bin/python" -m pytest -q -n 4 --crash-states 2000 \
     --ignore tests/api/test_schemathesis.py tests/unit tests/api
 done
