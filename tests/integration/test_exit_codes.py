@@ -21,10 +21,11 @@ DONE = [
     ["context", "add", "here", "--api", "API"], ["context", "use", "-"], ["context", "rm", "here"],
     ["version"], ["completion", "zsh"], ["stop", "web"], ["rm", "web"],
     ["tokens", "revoke", "viewer"],
+    ["nodes", "drain", "worker-1"], ["nodes", "undrain", "worker-1"],
 ]  # fmt: skip
 REFUSED = [
     ["deploy", "BAD"], ["deploy", "INVALID"], ["status", "nope"], ["scale", "nope", "1"],
-    ["logs", "nope"], ["logs", "nope", "-f"], ["stop", "nope"], ["rm", "nope"],
+    ["nodes", "drain", "nope"], ["logs", "nope"], ["logs", "nope", "-f"], ["stop", "nope"], ["rm", "nope"],
     ["masters", "remove", "nope"], ["masters", "transfer"], ["tokens", "revoke", "nope"],
     ["context", "use", "nope"], ["context", "rm", "nope"], ["scale", "../../tokens", "1"],
     ["up", "--port", "TAKEN", "--data-dir", "ELSEWHERE"],
@@ -34,6 +35,7 @@ USAGE = [
     ["status", "-o", "xml"], ["scale", "web", "-1"], ["logs"], ["logs", "web", "--since", "soon"],
     ["logs", "web", "--replica", "first"], ["logs", "web", "--tail", "-1"], ["stop"],
     ["stop", "web", "--all"], ["rm"], ["nodes", "token", "--ttl", "soon"],
+    ["nodes", "drain"], ["nodes", "undrain", "--nope"], ["audit", "-f", "--limit", "-1"],
     ["masters", "remove"], ["tokens", "create", "x"], ["audit", "--limit", "0"],
     ["context", "add", "x", "--api", "no address"], ["--api", "host:6880", "status"],
     ["--context", "nope", "status"], ["completion", "sh"], ["up", "--masters", "0"],
@@ -42,6 +44,7 @@ USAGE = [
 ASKS = [
     ["deploy", "GOOD"], ["status"], ["scale", "web", "1"], ["logs", "web"], ["logs", "web", "-f"],
     ["stop", "web"], ["rm", "web"], ["nodes"], ["nodes", "token"], ["masters"],
+    ["nodes", "drain", "worker-1"], ["audit", "-f"],
     ["masters", "status"], ["masters", "transfer"], ["tokens"], ["tokens", "revoke", "x"],
     ["audit"], ["version"],
 ]  # fmt: skip
@@ -88,13 +91,20 @@ async def test_every_class_of_commands_leaves_with_the_right_code(tmp_path: Path
         async def check(
             cases: list[list[str]], code: int, said: str, *before: str, **environment: str
         ) -> None:
-            for words in cases:
-                found, err = await commands.code([*before, *words], **environment)
+            two = asyncio.Semaphore(1 if cases is DONE else 2)
+
+            async def one(words: list[str]) -> None:
+                async with two:
+                    found, err = await commands.code([*before, *words], **environment)
                 assert (words, found) == (words, code), err
                 assert said in err, words
                 assert "Traceback" not in err, words
 
-        await check(DONE, 0, "")
+            async with asyncio.TaskGroup() as group:
+                for words in cases:
+                    group.create_task(one(words))
+
+        await check(DONE, 0, "")  # one after the other: each needs what those before it made
         await check(REFUSED, 1, "error: ")
         await check(USAGE, 2, "Error: ")
         nobody = f"http://127.0.0.1:{free_port()}"

@@ -3,19 +3,24 @@
 import asyncio
 import base64
 import datetime
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import grpc
 import pytest
+from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from inprocess import free_port
 from integration.conftest import RealCluster
+from orca_master.app.joining import enrol as enrol_master
 from orca_proto import worker_pb2 as pb
 from orca_proto import worker_pb2_grpc as rpc
 from orca_proto.identity import MASTER_NAME
@@ -68,6 +73,66 @@ async def test_a_name_in_use_is_refused_and_the_token_is_kept(
     with pytest.raises(CannotJoin, match="a node named worker-1 exists already"):
         await enrol(process_cluster, token, "worker-1", tmp_path / "a")
     await enrol(process_cluster, token, "other", tmp_path / "a")
+
+
+@asynccontextmanager
+async def losing_the_first_answer(api: str) -> AsyncIterator[str]:
+    """In front of this API, as while the leader changes: what it did with the first request to join
+    is not known. The address; both requests must be the same node."""
+    ids: list[str] = []
+
+    async def forward(request: web.Request) -> web.Response:
+        raw = await request.read()
+        async with aiohttp.ClientSession(api) as session:
+            kept = {"Content-Type": request.content_type} if raw else {}
+            async with session.request(
+                request.method, request.path, data=raw or None, headers=kept
+            ) as answer:
+                found = await answer.json()
+        if request.method == "POST" and answer.status == 201:
+            ids.append(found.get("node_id") or found["id"])
+            if len(ids) == 1:
+                return web.json_response({"error": "look, then ask again"}, status=504)
+        return web.json_response(found, status=answer.status)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", forward)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+        assert ids == [ids[0]] * 2
+    finally:
+        await runner.cleanup()
+
+
+async def test_who_does_not_hear_the_answer_asks_again_as_the_same_node(
+    process_cluster: RealCluster, tmp_path: Path
+) -> None:
+    token = await fresh_token(process_cluster)
+    async with losing_the_first_answer(process_cluster.api) as api:
+        membership = await join(api, parse(token), "lost", tmp_path / "a")
+    assert await _greeting(process_cluster, membership) == "welcome"
+    (tmp_path / "a" / "node.json").unlink()  # it was killed before it had kept the answer
+    again = await enrol(process_cluster, token, "lost", tmp_path / "a")
+    assert again.node_id == membership.node_id
+    with pytest.raises(CannotJoin, match="used up"):  # another key is somebody else
+        await enrol(process_cluster, token, "lost", tmp_path / "b")
+
+
+async def test_a_master_that_does_not_hear_the_answer_asks_again(
+    process_cluster: RealCluster, tmp_path: Path
+) -> None:
+    token = parse(await fresh_token(process_cluster, role="master"))
+    peers = f"127.0.0.1:{free_port()}"
+    async with losing_the_first_answer(process_cluster.api) as api:
+        await enrol_master([api], token, name="lost", peers=peers, folder=tmp_path / "a")
+    async with process_cluster.client() as client:
+        masters = await client.masters()
+        assert [m["name"] for m in masters["masters"]].count("lost") == 1
+        await client.remove_master("lost", force=True)
 
 
 async def test_a_token_of_another_cluster_is_refused_before_anything_is_asked_cl_02(

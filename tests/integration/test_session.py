@@ -19,10 +19,7 @@ NORMAL = [
     (r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\dZ)?", "TIME"),
     (r"\(\d+\.\d s\)", "(SECONDS)"),
     (r"127\.0\.0\.1:\d{4,5}", "127.0.0.1:PORT"),
-    (
-        r"  \S+: (pending|degraded|updating|failed), .*\n",
-        "",
-    ),  # of a deploy that took more than a second
+    (r"^  \S+: \w+, .*\n", ""),  # of a deploy that took more than a second
     (r"process  +\d+  +[\d.]+ GiB", "process  CPUS  MEMORY"),
     (r"  +", "  "),  # columns are as wide as what is in them
     (r" +$", ""),

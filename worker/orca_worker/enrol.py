@@ -12,19 +12,30 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from orca_common.logs import get_logger
 from orca_proto.join import JoinToken
 from orca_worker import http
 
 TIMEOUT_SECONDS = 30.0
+BETWEEN_TRIES_SECONDS = 0.3
+TRY_AGAIN = {502, 503, 504}
 
 log = get_logger("joining")
 
 
 class CannotJoin(Exception):
     """The text says why, and what to do."""
+
+
+class NotNow(CannotJoin):
+    """It may go in a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +80,9 @@ def keep_masters(folder: Path, masters: list[str]) -> None:
 
 
 async def join(api: str, token: JoinToken, name: str, folder: Path) -> Membership:
-    """Enrol with the master at this API address and keep the result. Raises CannotJoin."""
+    """Enrol with the master at this API address and keep the result. Raises CannotJoin, OSError."""
     api = api.rstrip("/")
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = _own_key(folder)
     empty = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     request = empty.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
     try:
@@ -83,7 +94,7 @@ async def join(api: str, token: JoinToken, name: str, folder: Path) -> Membershi
                 "request": base64.b64encode(request).decode(),
                 "signature": base64.b64encode(token.sign(name, request)).decode(),
             }
-            answer = await _json("POST", f"{api}/api/v1/cluster/enroll", body)
+            answer = await _enrolled(f"{api}/api/v1/cluster/enroll", body)
     except (TimeoutError, OSError) as error:
         said = str(error) or type(error).__name__
         raise CannotJoin(f"the master at {api} cannot be reached: {said}") from error
@@ -93,11 +104,32 @@ async def join(api: str, token: JoinToken, name: str, folder: Path) -> Membershi
         masters=list(answer["masters"]),
         ca=ca.public_bytes(Encoding.PEM),
         certificate=answer["certificate"].encode(),
-        key=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        key=_pem(key),
     )
     _check_certificate(membership, ca, key)
     _save(membership, folder)
     return membership
+
+
+def _own_key(folder: Path) -> ec.EllipticCurvePrivateKey:
+    """Kept before it is used: a worker that was killed while it joined asks again as the same node."""
+    path = folder / "node.key"
+    if path.exists():
+        try:
+            key = load_pem_private_key(path.read_bytes(), None)
+        except (OSError, ValueError) as error:
+            raise CannotJoin(f"{path} is damaged ({error}): remove it and join again") from error
+        if isinstance(key, ec.EllipticCurvePrivateKey):
+            return key
+        raise CannotJoin(f"{path} is no key of this program: remove it and join again")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = ec.generate_private_key(ec.SECP256R1())
+    _write(path, _pem(key))
+    return key
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 async def _trusted_ca(api: str, token: JoinToken) -> x509.Certificate:
@@ -106,6 +138,17 @@ async def _trusted_ca(api: str, token: JoinToken) -> x509.Certificate:
     if not token.trusts(ca.public_bytes(Encoding.DER)):
         raise CannotJoin("this is not the cluster that the token was made for (another CA)")
     return ca
+
+
+async def _enrolled(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer to a request that may be repeated: the same key is the same node. Who leads may
+    change while it is under way, and then nobody knows what came of it."""
+    while True:
+        try:
+            return await _json("POST", url, body)
+        except (NotNow, OSError) as error:
+            log.info("asking again to be enrolled", reason=str(error) or type(error).__name__)
+        await asyncio.sleep(BETWEEN_TRIES_SECONDS)
 
 
 async def _json(method: str, url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -123,7 +166,8 @@ async def _json(method: str, url: str, body: Mapping[str, Any] | None = None) ->
     if not isinstance(answer, dict):
         raise CannotJoin(f"{url} is no Orca master (status {status})")
     if status >= 400:
-        raise CannotJoin(str(answer.get("error", f"the master answered {status}")))
+        kind = NotNow if status in TRY_AGAIN else CannotJoin
+        raise kind(str(answer.get("error", f"the master answered {status}")))
     return answer
 
 
@@ -138,7 +182,6 @@ def _check_certificate(
 
 def _save(membership: Membership, folder: Path) -> None:
     """`node.json` last: a folder without it counts as not joined."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     node = {
         "node_id": membership.node_id,
         "cluster_id": membership.cluster_id,
@@ -146,7 +189,6 @@ def _save(membership: Membership, folder: Path) -> None:
     }
     _write(folder / "ca.pem", membership.ca)
     _write(folder / "node.pem", membership.certificate)
-    _write(folder / "node.key", membership.key)
     _write(folder / "node.json", json.dumps(node).encode())
 
 

@@ -30,14 +30,20 @@ from orca_proto.join import JoinToken
 
 API_PORT = 6880
 ANSWER_SECONDS = 15.0
+ENROL_TRIES = 100
 KEY_SECONDS = 30.0
 BETWEEN_TRIES_SECONDS = 0.3
+TRY_AGAIN = {502, 503, 504}
 
 log = get_logger("joining")
 
 
 class CannotJoin(Exception):
     """The text says why, and what to do."""
+
+
+class NotNow(CannotJoin):
+    """It may go in a moment."""
 
 
 async def enrol(apis: list[str], token: JoinToken, *, name: str, peers: str, folder: Path) -> None:
@@ -117,7 +123,7 @@ async def _enrol(
         "request": base64.b64encode(request).decode(),
         "signature": base64.b64encode(signature).decode(),
     }
-    answer = await _json(session, "POST", "masters/enroll", body)
+    answer = await _enrolled(session, body)
     certificate = x509.load_pem_x509_certificate(answer["certificate"].encode())
     try:
         certificate.verify_directly_issued_by(ca)
@@ -137,6 +143,18 @@ async def _enrol(
     log.info("enrolled", id=answer["id"], cluster=answer["cluster_id"])
 
 
+async def _enrolled(session: aiohttp.ClientSession, body: dict[str, str]) -> dict[str, Any]:
+    """The answer to a request that may be repeated: the same key is the same master. Who leads may
+    change while it is under way, and then nobody knows what came of it."""
+    for _ in range(ENROL_TRIES):
+        try:
+            return await _json(session, "POST", "masters/enroll", body)
+        except (NotNow, aiohttp.ClientError, TimeoutError) as error:
+            log.info("asking again to be enrolled", reason=str(error) or type(error).__name__)
+        await asyncio.sleep(BETWEEN_TRIES_SECONDS)
+    return await _json(session, "POST", "masters/enroll", body)
+
+
 async def _json(
     session: aiohttp.ClientSession, method: str, path: str, body: object = None
 ) -> dict[str, Any]:
@@ -149,5 +167,6 @@ async def _json(
         if not isinstance(answer, dict):
             raise CannotJoin(f"{response.url} is no Orca master")
         if response.status >= 400:
-            raise CannotJoin(str(answer.get("error", f"the master answered {response.status}")))
+            kind = NotNow if response.status in TRY_AGAIN else CannotJoin
+            raise kind(str(answer.get("error", f"the master answered {response.status}")))
         return answer

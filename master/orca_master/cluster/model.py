@@ -29,7 +29,8 @@ class Master(msgspec.Struct, frozen=True, omit_defaults=True):
     """A master that is wanted as a member; each tells by itself where it is reached.
 
     `peers`, `workers`: `host:port` of the port between masters and of the workers' port; `api` is a
-    URL; `schema` is the version of the state's schema that it knows.
+    URL; `schema` is the version of the state's schema that it knows; `enrolled` is SHA-256, in hex,
+    of the public key with which it asked to join.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Master(msgspec.Struct, frozen=True, omit_defaults=True):
     workers: str = ""
     version: str = ""
     schema: int = 1
+    enrolled: str = ""
 
 
 class JoinGrant(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -75,7 +77,8 @@ class NodeFacts(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Node(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A worker's machine. `schedulable` is wanted by people; `state` is judged by the master."""
+    """A worker's machine. `schedulable` is wanted by people; `state` is judged by the master;
+    `enrolled` is SHA-256, in hex, of the public key with which it asked to join."""
 
     id: str
     name: str
@@ -85,6 +88,7 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     state_reason: str = ""
     schedulable: bool = True
     facts: NodeFacts = NodeFacts()
+    enrolled: str = ""
 
 
 CLUSTER = Table("cluster", Cluster, key=lambda _: ("cluster",))

@@ -122,14 +122,19 @@ def enrol(
     signature: str,
     name: str,
     request: bytes,
+    key: str,
     now: float,
     new_id: str,
 ) -> Node:
     """Let the holder of a join token in, as a new node with this name, and use the token up.
 
-    `request` is the DER certificate request, `signature` is base64. Raises Forbidden with the
-    reason, or Conflict when the name is taken.
+    `request` is the DER certificate request, `key` tells its public key, `signature` is base64. Who
+    asks again with the same key, because the answer was lost, is the same node. Raises Forbidden
+    with the reason, or Conflict when the name is taken.
     """
+    named = tx.find(NODES, "name", name)
+    if named and named[0].enrolled == key:
+        return named[0]
     use_grant(
         tx,
         public_key=public_key,
@@ -139,12 +144,12 @@ def enrol(
         now=now,
         role=NodeRole.WORKER,
     )
-    if tx.find(NODES, "name", name):
+    if named:
         raise Conflict(
             f"a node named {name} exists already: choose another name,"
             " or remove the old one with `orca nodes rm`"
         )
-    node = Node(id=new_id, name=name, joined_at=now, state_since=now)
+    node = Node(id=new_id, name=name, joined_at=now, state_since=now, enrolled=key)
     tx.put(NODES, node)
     return node
 

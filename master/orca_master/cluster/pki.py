@@ -6,6 +6,7 @@ the key-encryption key, which lives in a file of its own on each master and neve
 
 import base64
 import datetime
+import hashlib
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -105,6 +107,12 @@ def read_request(der: bytes) -> x509.CertificateSigningRequest:
     if not request.is_signature_valid:
         raise Forbidden("the certificate request is not signed with its own key")
     return request
+
+
+def key_of(request: x509.CertificateSigningRequest) -> str:
+    """SHA-256, in hex, of the request's public key."""
+    key = request.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(key).hexdigest()
 
 
 def issue_worker(

@@ -211,7 +211,7 @@ class ClusterRoutes:
     async def enrol(self, call: Call[NoQuery, EnrolIn]) -> Reply:
         body = call.body
         der, request = pki.request_of(body.request)
-        signer = self.signer()
+        signer, new_id = self.signer(), self.env.new_id()
 
         def enrol(tx: Transaction) -> Node:
             node = operations.enrol(
@@ -220,10 +220,12 @@ class ClusterRoutes:
                 signature=body.signature,
                 name=body.name,
                 request=der,
+                key=pki.key_of(request),
                 now=self.env.now(),
-                new_id=self.env.new_id(),
+                new_id=new_id,
             )
-            self._note(tx, f"token {body.token[:8]}", "node.join", f"nodes/{node.name}")
+            if node.id == new_id:
+                self._note(tx, f"token {body.token[:8]}", "node.join", f"nodes/{node.name}")
             return node
 
         node = await self.store.update(enrol)

@@ -277,7 +277,16 @@ class Store:
         _answer(group.ran, error)
 
     def _run_waiting(self, base: State) -> _Group:
-        group = _Group(base)
+        # A collection of the whole process's garbage is no part of what a function uses.
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            return self._run_each(_Group(base))
+        finally:
+            if was_enabled:
+                gc.enable()
+
+    def _run_each(self, group: _Group) -> _Group:
         thread_time = self._env.clock.thread_time
         started = thread_time()
         while self._waiting and len(group.ran) < MAX_FUNCTIONS_PER_ENTRY and group.size < MAX_BYTES:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
 from typing import cast
 
@@ -271,6 +272,12 @@ async def test_a_slow_first_run_is_not_held_against_a_function():
         cold = Burning(env, 0.150, 0.010)
         assert await store.update(cold) == "done"
         assert store.state.get(ROWS, "burnt") == Row("burnt", 2)
+
+
+async def test_the_garbage_of_others_is_not_collected_at_a_functions_expense():
+    async with a_store(MemoryLog()) as store:
+        assert await store.update(lambda _: gc.isenabled()) is False
+        assert gc.isenabled()
 
 
 async def test_what_is_far_over_its_budget_does_not_stop_the_loop_a_second_time():

@@ -20,13 +20,18 @@ def enrol_master(
     name: str,
     peers: str,
     request: bytes,
+    key: str,
     now: float,
     new_id: str,
 ) -> Master:
     """Let the holder of a masters' join token in. What is signed is `name` and `peers`, with a space.
 
-    Raises Forbidden with the reason, or Conflict when the name or the address is taken.
+    Who asks again with the same key, because the answer was lost, is the same master. Raises
+    Forbidden with the reason, or Conflict when the name or the address is taken.
     """
+    for master in tx.find(MASTERS, "name", name):
+        if master.enrolled == key:
+            return master
     use_grant(
         tx,
         public_key=public_key,
@@ -44,7 +49,7 @@ def enrol_master(
             )
         if master.peers == peers:
             raise Conflict(f"master {master.name} is already reached at {peers}")
-    master = Master(id=new_id, name=name, joined_at=now, peers=peers)
+    master = Master(id=new_id, name=name, joined_at=now, peers=peers, enrolled=key)
     tx.put(MASTERS, master)
     return master
 
@@ -54,7 +59,12 @@ def register(tx: Transaction, master: Master) -> None:
     known = tx.get(MASTERS, master.id)
     if known is None:
         raise Forbidden("this master was removed from the cluster: join again in a new folder")
-    tx.put(MASTERS, replace(master, name=known.name, joined_at=known.joined_at))
+    tx.put(MASTERS, with_history(master, known))
+
+
+def with_history(master: Master, known: Master) -> Master:
+    """What a master says of itself, with what only the cluster says of it."""
+    return replace(master, name=known.name, joined_at=known.joined_at, enrolled=known.enrolled)
 
 
 def found_master(tx: Transaction, master: Master) -> None:

@@ -4,10 +4,8 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 
-import msgspec
-
 from orca_common.logs import get_logger
-from orca_master.cluster.masters.operations import register
+from orca_master.cluster.masters.operations import register, with_history
 from orca_master.cluster.model import MASTERS, Master
 from orca_master.errors import Forbidden, NotLeader, Trouble
 from orca_master.http.forward import Leading
@@ -47,8 +45,7 @@ class Registrar:
         row = self._store.state.get(MASTERS, self._me.id)
         if row is None:
             return False
-        same = msgspec.structs.replace(self._me, name=row.name, joined_at=row.joined_at)
-        return row == same
+        return row == with_history(self._me, row)
 
     async def _tell(self) -> None:
         address = await self._leading.leader(LEADER_SECONDS)

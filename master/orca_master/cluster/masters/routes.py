@@ -158,7 +158,7 @@ class MasterRoutes:
     async def enrol(self, call: Call[NoQuery, EnrolMasterIn]) -> Reply:
         body = call.body
         der, request = pki.request_of(body.request)
-        signer = self.signer()
+        signer, new_id = self.signer(), self.env.new_id()
 
         def enrol(tx: Transaction) -> Master:
             master = operations.enrol_master(
@@ -168,10 +168,12 @@ class MasterRoutes:
                 name=body.name,
                 peers=body.peers,
                 request=der,
+                key=pki.key_of(request),
                 now=self.env.now(),
-                new_id=self.env.new_id(),
+                new_id=new_id,
             )
-            self._note(tx, f"token {body.token[:8]}", "join", master)
+            if master.id == new_id:
+                self._note(tx, f"token {body.token[:8]}", "join", master)
             return master
 
         master = await self.store.update(enrol)
