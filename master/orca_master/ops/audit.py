@@ -23,13 +23,15 @@ from orca_master.state.store import Store
 LAST_IN_VERSION = 1 << 62
 POSITION = r"^([0-9]{1,18})\.([0-9]{1,9})$"
 
+Resource = Annotated[
+    str | None, Field(max_length=300, description="Such as `services/default/web`.")
+]
+
 
 class AuditQuery(QueryModel):
     """`before`: the `next` of the page before."""
 
-    resource: Annotated[
-        str | None, Field(max_length=300, description="Such as `services/default/web`.")
-    ] = None
+    resource: Resource = None
     before: Annotated[
         str | None, Field(pattern=POSITION, description="The `next` of the page before.")
     ] = None
@@ -39,9 +41,7 @@ class AuditQuery(QueryModel):
 class AuditStreamQuery(QueryModel):
     """`after`: the `id` of the last event that was seen; without it, from now on."""
 
-    resource: Annotated[
-        str | None, Field(max_length=300, description="Such as `services/default/web`.")
-    ] = None
+    resource: Resource = None
     after: Annotated[
         str | None, Field(pattern=POSITION, description="The `id` of the last event that was seen.")
     ] = None
