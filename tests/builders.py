@@ -4,7 +4,8 @@ from typing import Any
 
 from orca_master.cluster.model import Node, NodeFacts, NodeState
 from orca_master.services.model import Service, ServiceSpec, owner_of
-from orca_master.tasks.model import Constraints, Observed, Task, TaskSpec, TaskState, Wanted
+from orca_master.tasks.constraints import Constraints
+from orca_master.tasks.model import Observed, Task, TaskSpec, TaskState, Wanted
 
 GIB = 1 << 30
 OWNER = owner_of("default", "default", "web")

@@ -53,6 +53,7 @@ class SyncClient:
     health = _Waits(Client.health)
     deploy = _Waits(Client.deploy)
     status = _Waits(Client.status)
+    placement = _Waits(Client.placement)
     scale = _Waits(Client.scale)
     stop = _Waits(Client.stop)
     stop_project = _Waits(Client.stop_project)

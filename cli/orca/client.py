@@ -79,6 +79,11 @@ class Client:
         services: list[dict[str, Any]] = answer["services"]
         return services
 
+    async def placement(self, name: str, *, project: str | None = None) -> dict[str, Any]:
+        """Why replicas are where they are: `{service, replicas, nodes}`, the best node first."""
+        path = f"/api/v1/services/{_part(name)}/placement"
+        return await self._json("GET", path, params=_given(project=project))
+
     async def scale(
         self, name: str, replicas: int, *, project: str | None = None
     ) -> dict[str, Any]:

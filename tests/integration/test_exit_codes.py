@@ -14,7 +14,8 @@ from orca.main import COMMANDS
 ORCA = str(Path(sys.executable).parent / "orca")
 
 DONE = [
-    ["deploy", "GOOD"], ["status"], ["status", "web", "-o", "yaml"], ["scale", "web", "1"],
+    ["deploy", "GOOD"], ["status"], ["status", "web", "-o", "yaml"], ["status", "web", "--explain"],
+    ["scale", "web", "1"],
     ["logs", "web"], ["nodes"], ["nodes", "token", "--ttl", "10m"], ["masters"], ["masters", "list"],
     ["masters", "status"], ["masters", "token"], ["tokens"], ["tokens", "list"],
     ["tokens", "create", "viewer", "--role", "viewer"], ["audit"], ["context"],
@@ -24,7 +25,8 @@ DONE = [
     ["nodes", "drain", "worker-1"], ["nodes", "undrain", "worker-1"],
 ]  # fmt: skip
 REFUSED = [
-    ["deploy", "BAD"], ["deploy", "INVALID"], ["status", "nope"], ["scale", "nope", "1"],
+    ["deploy", "BAD"], ["deploy", "INVALID"], ["status", "nope"], ["status", "nope", "--explain"],
+    ["scale", "nope", "1"],
     ["nodes", "drain", "nope"], ["logs", "nope"], ["logs", "nope", "-f"], ["stop", "nope"], ["rm", "nope"],
     ["masters", "remove", "nope"], ["masters", "transfer"], ["tokens", "revoke", "nope"],
     ["context", "use", "nope"], ["context", "rm", "nope"], ["scale", "../../tokens", "1"],
@@ -32,7 +34,8 @@ REFUSED = [
 ]  # fmt: skip
 USAGE = [
     ["nope"], ["deploy"], ["deploy", "/no/such/file"], ["deploy", "GOOD", "--timeout", "0"],
-    ["status", "-o", "xml"], ["scale", "web", "-1"], ["logs"], ["logs", "web", "--since", "soon"],
+    ["status", "-o", "xml"], ["status", "--explain"], ["scale", "web", "-1"], ["logs"],
+    ["logs", "web", "--since", "soon"],
     ["logs", "web", "--replica", "first"], ["logs", "web", "--tail", "-1"], ["stop"],
     ["stop", "web", "--all"], ["rm"], ["nodes", "token", "--ttl", "soon"],
     ["nodes", "drain"], ["nodes", "undrain", "--nope"], ["audit", "-f", "--limit", "-1"],

@@ -16,7 +16,8 @@ from orca_master.services import operations
 from orca_master.services.model import SERVICES, Service, ServiceSpec
 from orca_master.services.status import status
 from orca_master.state.follow import FeedOverrun
-from orca_master.tasks.model import TASKS, Constraints, Task, Wanted
+from orca_master.tasks.constraints import Constraints
+from orca_master.tasks.model import TASKS, Task, Wanted
 from orca_proto import worker_pb2 as pb
 from orca_worker.runtime.port import Phase
 from sim.cluster import CLUSTER, DOWN_AFTER_SECONDS, SimCluster, SimWorker

@@ -71,9 +71,19 @@ def deploy(files: tuple[str, ...], wait: bool, timeout: float, output: str) -> N
 @_project
 @click.option("--watch", is_flag=True, help="Again and again, until interrupted.")
 @click.option("--stale", is_flag=True, help="What one master knows, also while none leads.")
+@click.option("--explain", is_flag=True, help="Of NAME: what each node is for one more replica.")
 @show.output_option
-def status(name: str | None, project: str | None, watch: bool, output: str, stale: bool) -> None:
+def status(
+    name: str | None, project: str | None, watch: bool, output: str, stale: bool, explain: bool
+) -> None:
     """Show all services, or the replicas of the service NAME."""
+    if explain:
+        if name is None or watch or stale:
+            raise click.UsageError("--explain needs a NAME, and goes without --watch and --stale")
+        found = with_client(lambda client: client.placement(name, project=project))
+        if not show.structured(found, output):
+            _show_placement(found)
+        return
 
     async def find(client: "Client") -> list[dict[str, Any]]:
         found = await client.status(project=project, stale=stale)
@@ -160,6 +170,33 @@ def _show_service(service: dict[str, Any]) -> None:
                 for task in service["tasks"]
             ],
         )
+
+
+def _show_placement(found: dict[str, Any]) -> None:
+    for replica in found["replicas"]:
+        where = replica["node"] or f"no node: {replica['reason'] or 'not looked for yet'}"
+        show.say(f"replica {replica['replica']} (revision {replica['revision']}): {where}")
+    if not found["nodes"]:
+        click.echo("no nodes yet: make a token with `orca nodes token` and start `orca-worker`")
+        return
+    click.echo("\nfor one more replica, the best node first:")
+    show.table(
+        ["NODE", "FITS", "COST", "REPLICAS", "SPREAD", "FAILED", "AFFINITY", "IN USE", "REASON"],
+        [
+            [
+                node["node"],
+                "yes" if node["fits"] else "no",
+                f"{node['cost']:g}",
+                node["replicas"],
+                node["spread"],
+                node["failures"],
+                f"{node['affinity']:g}",
+                f"{node['share']:.0%}",
+                node["reason"],
+            ]
+            for node in found["nodes"]
+        ],
+    )
 
 
 @click.command()

@@ -78,7 +78,8 @@ class NodeFacts(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     """A worker's machine. `schedulable` is wanted by people; `state` is judged by the master;
-    `enrolled` is SHA-256, in hex, of the public key with which it asked to join."""
+    `enrolled` is SHA-256, in hex, of the public key with which it asked to join; `labels` are set by
+    people, over those of its worker's settings."""
 
     id: str
     name: str
@@ -89,6 +90,21 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     schedulable: bool = True
     facts: NodeFacts = NodeFacts()
     enrolled: str = ""
+    labels: dict[str, str] = {}
+
+    @property
+    def all_labels(self) -> dict[str, str]:
+        """What its worker says of it, what people say of it over that, and its own facts."""
+        return (
+            self.facts.labels
+            | self.labels
+            | {
+                "node.id": self.id,
+                "node.name": self.name,
+                "node.os": self.facts.os,
+                "node.architecture": self.facts.architecture,
+            }
+        )
 
 
 CLUSTER = Table("cluster", Cluster, key=lambda _: ("cluster",))

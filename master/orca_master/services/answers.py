@@ -54,6 +54,44 @@ class StatusOut(msgspec.Struct, frozen=True):
     services: list[ServiceOut]
 
 
+class ReplicaOut(msgspec.Struct, frozen=True):
+    """`reason`: why it has no node."""
+
+    replica: int
+    revision: int
+    state: str
+    node: str | None
+    reason: str | None
+
+
+class VerdictOut(msgspec.Struct, frozen=True):
+    """What a node would be for one more replica. `reason`: why it cannot run there.
+
+    The lowest `spread` (replicas at the same value of the spread label) wins, then the lowest `cost` =
+    `replicas` there + recent `failures` there - `affinity`, then the smallest `share` in use.
+    """
+
+    node: str
+    fits: bool
+    reason: str | None
+    cost: float
+    replicas: int
+    spread: int
+    failures: int
+    affinity: float
+    share: float
+
+
+class PlacementOut(msgspec.Struct, frozen=True):
+    """`nodes`: the best first."""
+
+    service: str
+    project: str
+    revision: int
+    replicas: list[ReplicaOut]
+    nodes: list[VerdictOut]
+
+
 class DeployOut(msgspec.Struct, frozen=True):
     """`deployed`: names that run; `errors`: `name: reason`; `accepted`: only with `wait=false`."""
 

@@ -3,7 +3,7 @@
 import msgspec
 
 from orca_master.state.table import Table
-from orca_master.tasks.model import Constraints
+from orca_master.tasks.constraints import Constraints
 
 OWNER_PREFIX = "service:"
 

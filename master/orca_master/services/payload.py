@@ -16,17 +16,13 @@ from pydantic import (
 from orca_master.http.names import Name
 from orca_master.http.route import QueryModel, StrictModel
 from orca_master.services.model import ServiceSpec
-from orca_master.tasks.model import Constraints
+from orca_master.services.where import PlacementIn, ResourcesIn, memory_bytes
 
 MAX_SERVICES = 500
 MAX_REPLICAS = 10_000
 MAX_LINES = 100_000
 DEFAULT_LINES = 100
-MIN_MEMORY_BYTES = 6 << 20
-"""Container engines refuse less."""
 
-_MEMORY = re.compile(r"([0-9]{1,15})(|Ki|Mi|Gi|Ti)", re.ASCII)
-_UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])", re.ASCII)
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}", re.ASCII)
@@ -59,22 +55,6 @@ def check_no_nul(value: str) -> str:
     return value
 
 
-def memory_bytes(value: str) -> int:
-    """Raises ValueError. `512Mi` → 536870912."""
-    match = _MEMORY.fullmatch(value)
-    if match is None:
-        raise ValueError("must be bytes, or a number with Ki, Mi, Gi or Ti, such as 512Mi")
-    size = int(match[1]) * _UNITS[match[2]]
-    if not MIN_MEMORY_BYTES <= size < 1 << 62:
-        raise ValueError("must be at least 6Mi")
-    return size
-
-
-def _check_memory(value: str) -> str:
-    memory_bytes(value)
-    return value
-
-
 def since_seconds(value: str, now: float) -> float:
     """Unix seconds. Raises ValueError. `10m` is ten minutes before `now`."""
     if match := _DURATION.fullmatch(value):
@@ -93,11 +73,6 @@ def check_since(value: str) -> str:
     return value
 
 
-Memory = Annotated[
-    str,
-    AfterValidator(_check_memory),
-    WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,15}(|Ki|Mi|Gi|Ti)$"}),
-]
 Domain = Annotated[
     str,
     AfterValidator(check_domain),
@@ -109,18 +84,6 @@ Path = Annotated[
 Text = Annotated[str, Field(max_length=4096), AfterValidator(check_no_nul)]
 Since = Annotated[str, AfterValidator(check_since)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-
-
-class ResourcesIn(StrictModel):
-    memory: Annotated[Memory | None, Field(description="Such as 512Mi; at least 6Mi.")] = None
-    cpu: Annotated[float | None, Field(ge=0.001, le=1024, description="Processors.")] = None
-
-
-class PlacementIn(StrictModel):
-    node: Annotated[
-        str | None, Field(min_length=1, max_length=63, description="Its exact name or id.")
-    ] = None
-    labels: dict[str, str] = Field(default_factory=dict, description="A node's must be equal.")
 
 
 _ANYWHERE = PlacementIn()
@@ -232,9 +195,7 @@ class ServiceIn(StrictModel):
             memory_bytes=memory_bytes(memory) if memory else 0,
             cpu_millis=round((self.resources.cpu or 0) * 1000),
             internal=self.internal,
-            constraints=Constraints(
-                node=self.placement.node or "", labels=dict(self.placement.labels)
-            ),
+            constraints=self.placement.constraints(self.resources.reserve),
             pull_policy=self.pull_policy,
             stop_grace_seconds=self.stop_grace_seconds,
             user=self.user,

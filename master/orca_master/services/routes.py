@@ -17,7 +17,8 @@ from orca_master.http.once import update_once
 from orca_master.http.route import Call, Reply, Route, Served, Text
 from orca_master.identity.model import Permission
 from orca_master.services import logs, operations, payload
-from orca_master.services.answers import DeployOut, ScaleOut, StatusOut, StoppedOut
+from orca_master.services.answers import DeployOut, PlacementOut, ScaleOut, StatusOut, StoppedOut
+from orca_master.services.explain import explained
 from orca_master.services.meters import DeployMeters
 from orca_master.services.model import SERVICES, Service
 from orca_master.services.outcome import outcome, progress
@@ -75,15 +76,6 @@ class ServiceRoutes:
                 query=payload.DeployQuery,
             ),
             route(
-                "GET /api/v1/status",
-                Permission.SERVICES_READ,
-                self.status,
-                "Status of services",
-                answer=StatusOut,
-                query=payload.ProjectQuery,
-                served=Served.HERE_OR_LEADER,
-            ),
-            route(
                 f"POST {service}/scale",
                 Permission.SERVICES_SCALE,
                 self.scale,
@@ -114,6 +106,29 @@ class ServiceRoutes:
                 Permission.SERVICES_STOP,
                 self.stop_all,
                 "Stop all services",
+            ),
+            *self._reads(route),
+        ]
+
+    def _reads(self, route: Callable[..., Route]) -> list[Route]:
+        service = "/api/v1/services/{name}"
+        return [
+            route(
+                "GET /api/v1/status",
+                Permission.SERVICES_READ,
+                self.status,
+                "Status of services",
+                answer=StatusOut,
+                query=payload.ProjectQuery,
+                served=Served.HERE_OR_LEADER,
+            ),
+            route(
+                f"GET {service}/placement",
+                Permission.SERVICES_READ,
+                self.placement,
+                "Why replicas are where they are",
+                answer=PlacementOut,
+                query=payload.ProjectQuery,
             ),
             route(
                 f"GET {service}/logs",
@@ -230,6 +245,12 @@ class ServiceRoutes:
         state = await self.store.read(stale=call.stale)
         project = call.scope(call.query.project)
         return {"services": self.statuses.at(state, call.tenant, project)}
+
+    async def placement(self, call: Call[payload.ProjectQuery, None]) -> PlacementOut:
+        state = await self.store.fresh()
+        project = call.scope(call.query.project)
+        found = operations.resolve(state, call.tenant, call.path["name"], project)
+        return explained(state, found, now=self.env.now())
 
     async def scale(self, call: Call[payload.ProjectQuery, payload.ScaleIn]) -> ScaleOut:
         def scale(tx: Transaction) -> dict[str, Any]:

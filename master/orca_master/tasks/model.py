@@ -21,6 +21,7 @@ from enum import IntEnum, StrEnum
 import msgspec
 
 from orca_master.state.table import Table
+from orca_master.tasks.constraints import Constraints
 
 
 class TaskState(IntEnum):
@@ -78,13 +79,6 @@ class StoredSpec(msgspec.Struct, frozen=True):
 
     hash: str
     spec: TaskSpec
-
-
-class Constraints(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where a task may run: `node` is an id or an exact name; labels must be equal."""
-
-    node: str = ""
-    labels: dict[str, str] = {}
 
 
 class Observed(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -8,10 +8,10 @@ from msgspec.structs import replace
 
 from orca_master.cluster.model import NODES, NodeState
 from orca_master.state.transaction import Transaction, View
+from orca_master.tasks.constraints import Constraints
 from orca_master.tasks.model import (
     SPECS,
     TASKS,
-    Constraints,
     Observed,
     StoredSpec,
     Task,
@@ -20,6 +20,9 @@ from orca_master.tasks.model import (
     Wanted,
 )
 from orca_master.tasks.placement import Demand, Placement, Room, place
+
+FAILURE_COUNTS_SECONDS = 300.0
+"""So long a replica that ended by itself speaks against its node."""
 
 
 def keep_spec(tx: Transaction, spec: TaskSpec) -> str:
@@ -97,14 +100,21 @@ def count_on_node(view: View, node_id: str) -> int:
     return sum(not task.observed.state.is_over for task in found)
 
 
-def rooms(view: View) -> list[Room]:
-    """Every node with what its tasks take of it, in name order."""
+def rooms(view: View, *, now: float) -> list[Room]:
+    """Every node with what its tasks take of it and what failed there lately, in name order."""
     by_node = {node.id: Room(node) for node in view.scan(NODES)}
     for room in by_node.values():
         for task in view.find(TASKS, "node", room.node.id):
             if not task.observed.state.is_over:
-                room.take(task.owner, spec_of(view, task))
+                room.take(task.owner, spec_of(view, task), task.constraints, task.revision)
+            elif now - _ended_at(task) < FAILURE_COUNTS_SECONDS:
+                room.failures[task.owner] += 1
     return sorted(by_node.values(), key=lambda room: room.node.name)
+
+
+def _ended_at(task: Task) -> float:
+    """About when, by the masters' clock: nodes' clocks are good for durations only."""
+    return task.created_at + max(0.0, task.observed.ended_at - task.observed.started_at)
 
 
 def plan_placements(view: View, *, now: float) -> list[Placement]:
@@ -116,8 +126,8 @@ def plan_placements(view: View, *, now: float) -> list[Placement]:
     if not tasks:
         return []
     tasks.sort(key=lambda task: (task.created_at, task.owner, task.slot, task.id))
-    demands = [Demand(t.id, t.owner, spec_of(view, t), t.constraints) for t in tasks]
-    placements = place(demands, rooms(view))
+    demands = [Demand(t.id, t.owner, spec_of(view, t), t.constraints, t.revision) for t in tasks]
+    placements = place(demands, rooms(view, now=now))
     return [
         placement
         for task, placement in zip(tasks, placements, strict=True)

@@ -1,20 +1,28 @@
 """Which node a task goes to. Pure and deterministic: same input, same answer, with the reason.
 
 Filters say where a task can run; every refusal is counted by its reason, so that a task that fits
-nowhere can say why. A memory limit is reserved; a processor limit is not, because processors can be
-shared: it only weighs in the choice (docs/adr/0006-limits-and-reservations.md). Among the fitting
-nodes the one with the fewest replicas of the same owner wins, then the one with the largest free
-share, then the name.
+nowhere can say why. A memory limit is reserved unless something else is asked for; a processor limit
+is not, because processors can be shared (docs/adr/0006-limits-and-reservations.md).
+
+Among the fitting nodes one with the value of the `spread` label wins that has the fewest replicas of
+the same owner; of those the one with the lowest cost, then the one with the largest free share (the
+smallest, where replicas are packed), then the name. The cost is counted in replicas:
+
+    replicas of the same owner on the node             (none where they are packed)
+    + recent failures of the owner on the node
+    - the weights of all affinities that hold, by 100
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heapreplace
+from functools import cached_property
+from heapq import heapify, heappop, heappush, heapreplace
 from itertools import groupby
 
 from orca_master.cluster.model import Node, NodeState
-from orca_master.tasks.model import Constraints, TaskSpec
+from orca_master.tasks.constraints import Constraints, holds
+from orca_master.tasks.model import TaskSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +33,45 @@ class Demand:
     owner: str
     spec: TaskSpec
     constraints: Constraints
+    revision: int = 0
+
+    @property
+    def memory_bytes(self) -> int:
+        """What is set aside for it."""
+        return reserved_memory(self.spec, self.constraints)
 
 
-@dataclass(slots=True)
+def reserved_memory(spec: TaskSpec, constraints: Constraints) -> int:
+    asked = constraints.memory_bytes
+    return spec.memory_bytes if asked is None else asked
+
+
+@dataclass
 class Room:
-    """A node and what is left of it while a plan is being made. Capacity 0 is unknown: no limit."""
+    """A node and what is left of it while a plan is being made. Capacity 0 is unknown: no limit.
+
+    `cpu_millis` counts limits, which weigh in the choice; `reserved_cpu_millis` what is set aside.
+    """
 
     node: Node
     memory_bytes: int = 0
     cpu_millis: int = 0
+    reserved_cpu_millis: int = 0
     host_ports: set[int] = field(default_factory=set)
     owners: Counter[str] = field(default_factory=Counter)
+    revisions: set[tuple[str, int]] = field(default_factory=set)
+    failures: Counter[str] = field(default_factory=Counter)
 
-    def take(self, owner: str, spec: TaskSpec) -> None:
-        self.memory_bytes += spec.memory_bytes
-        self.cpu_millis += spec.cpu_millis
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        return self.node.all_labels
+
+    def take(self, owner: str, spec: TaskSpec, constraints: Constraints, revision: int) -> None:
+        self.memory_bytes += reserved_memory(spec, constraints)
+        self.cpu_millis += max(spec.cpu_millis, constraints.cpu_millis)
+        self.reserved_cpu_millis += constraints.cpu_millis
         self.owners[owner] += 1
+        self.revisions.add((owner, revision))
         if spec.host_port:
             self.host_ports.add(spec.host_port)
 
@@ -60,51 +91,124 @@ class Placement:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What speaks against a node, in replicas; `affinity` speaks for it. `spread` counts those on all
+    nodes with the same value of the spread label; `share` is of the node's capacity."""
+
+    replicas: int
+    spread: int
+    failures: int
+    affinity: float
+    share: float
+
+    @property
+    def total(self) -> float:
+        return self.replicas + self.failures - self.affinity
+
+
+Preference = tuple[int, float, float, str]
+"""The lowest is the best."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How one node stands for a demand: `refusal` says why it cannot run there, else None."""
+
+    room: Room
+    refusal: str | None
+    cost: Cost
+
+
 def place(demands: Iterable[Demand], rooms: Sequence[Room]) -> list[Placement]:
     """Place each demand in order; each takes its room before the next is looked at."""
     return [
         placement
-        for _, alike in groupby(demands, key=lambda d: (d.owner, d.spec, d.constraints))
-        for placement in _place_alike(list(alike), rooms)
+        for _, alike in groupby(demands, key=lambda d: (d.owner, d.revision, d.spec, d.constraints))
+        for placement in _Alike(list(alike), rooms).place()
     ]
 
 
-def _place_alike(demands: Sequence[Demand], rooms: Sequence[Room]) -> Iterator[Placement]:
+def verdicts(demand: Demand, rooms: Sequence[Room]) -> list[Verdict]:
+    """Every node as `place` sees it for this demand, the best first."""
+    look = _Alike([demand], rooms)
+    found = [Verdict(room, refusal(demand, room), look.cost(room)) for room in rooms]
+    return sorted(found, key=lambda v: (v.refusal is not None, look.preference(v.room)))
+
+
+class _Alike:
     """Demands that differ in nothing: every room is looked at once, then only the one just taken."""
-    first = demands[0]
-    fitting = [room for room in rooms if _refusal(first, room) is None]
-    best = [(_preference(first, room), place) for place, room in enumerate(fitting)]
-    heapify(best)
-    reason = ""
-    for demand in demands:
-        if not best:
-            reason = reason or _why_nowhere(demand, rooms)
-            yield Placement(demand.task, "", reason)
-            continue
-        place = best[0][1]
-        room = fitting[place]
-        room.take(demand.owner, demand.spec)
-        yield Placement(demand.task, room.node.id, "")
-        if _refusal(demand, room) is None:
-            heapreplace(best, (_preference(demand, room), place))
-        else:
+
+    def __init__(self, demands: Sequence[Demand], rooms: Sequence[Room]) -> None:
+        self._demands = demands
+        self._rooms = rooms
+        self._first = demands[0]
+        self._spread = self._first.constraints.spread
+        self._by_value: Counter[str | None] = Counter()
+        if self._spread:
+            for room in rooms:
+                value = room.labels.get(self._spread)
+                self._by_value[value] += room.owners[self._first.owner]
+
+    def place(self) -> Iterator[Placement]:
+        fitting = [room for room in self._rooms if refusal(self._first, room) is None]
+        best = [(self.preference(room), place) for place, room in enumerate(fitting)]
+        heapify(best)
+        reason = ""
+        for demand in self._demands:
+            if not self._settle(best, fitting):
+                reason = reason or _why_nowhere(demand, self._rooms)
+                yield Placement(demand.task, "", reason)
+                continue
+            place = best[0][1]
+            room = fitting[place]
+            room.take(demand.owner, demand.spec, demand.constraints, demand.revision)
+            self._by_value[room.labels.get(self._spread)] += 1
+            yield Placement(demand.task, room.node.id, "")
+            if refusal(demand, room) is None:
+                heapreplace(best, (self.preference(room), place))
+            else:
+                heappop(best)
+
+    def _settle(self, best: list[tuple[Preference, int]], fitting: Sequence[Room]) -> bool:
+        """Bring the room that is best now to the top: others with the same value of the spread label
+        cost more since one was taken. False: there is none."""
+        while self._spread and best:
+            stored, place = best[0]
+            now = self.preference(fitting[place])
+            if now == stored:
+                break
             heappop(best)
+            heappush(best, (now, place))
+        return bool(best)
+
+    def cost(self, room: Room) -> Cost:
+        constraints, owner = self._first.constraints, self._first.owner
+        held = sum(a.weight for a in constraints.affinities if holds(a.rule, room.labels))
+        return Cost(
+            replicas=0 if constraints.pack else room.owners[owner],
+            spread=self._by_value[room.labels.get(self._spread)] if self._spread else 0,
+            failures=room.failures[owner],
+            affinity=held / 100,
+            share=round(room.used_share(), 6),
+        )
+
+    def preference(self, room: Room) -> Preference:
+        cost = self.cost(room)
+        share = -cost.share if self._first.constraints.pack else cost.share
+        return cost.spread, cost.total, share, room.node.name
 
 
-def _preference(demand: Demand, room: Room) -> tuple[int, float, str]:
-    return room.owners[demand.owner], round(room.used_share(), 6), room.node.name
-
-
-def _refusal(demand: Demand, room: Room) -> str | None:
+def refusal(demand: Demand, room: Room) -> str | None:
+    """Why it cannot run there, in words that go on from the node's name."""
     return next((reason for check in _FILTERS if (reason := check(demand, room))), None)
 
 
 def _why_nowhere(demand: Demand, rooms: Sequence[Room]) -> str:
-    refusals = Counter(_refusal(demand, room) or "" for room in rooms)
-    return explain(demand, rooms, refusals)
+    return explain(demand, rooms, Counter(refusal(demand, room) or "" for room in rooms))
 
 
-def explain(demand: Demand, rooms: Sequence[Room], refusals: Counter[str]) -> str:
+def explain(demand: Demand, rooms: Sequence[Room], refusals: Mapping[str, int]) -> str:
     """One sentence: why the demand fits on no node."""
     if not rooms:
         return "the cluster has no nodes yet: join one with `orca-worker --join`"
@@ -115,7 +219,7 @@ def explain(demand: Demand, rooms: Sequence[Room], refusals: Counter[str]) -> st
             known = ", ".join(sorted(room.node.name for room in rooms))
             return f"no node is named {pin} (nodes: {known})"
         room = pinned[0]
-        return f"node {room.node.name}: {_refusal(demand, room)}"
+        return f"node {room.node.name}: {refusal(demand, room)}"
     parts = [
         f"{count} node{'s' if count > 1 else ''}: {reason}"
         for reason, count in sorted(refusals.items(), key=lambda item: (-item[1], item[0]))
@@ -137,9 +241,20 @@ def _pin(demand: Demand, room: Room) -> str | None:
 
 def _labels(demand: Demand, room: Room) -> str | None:
     for key, value in sorted(demand.constraints.labels.items()):
-        if room.node.facts.labels.get(key) != value:
+        if room.labels.get(key) != value:
             return f"lacks the label {key}={value}"
     return None
+
+
+def _rules(demand: Demand, room: Room) -> str | None:
+    broken = (rule for rule in demand.constraints.rules if not holds(rule, room.labels))
+    return next((f"breaks the rule `{rule}`" for rule in broken), None)
+
+
+def _distinct(demand: Demand, room: Room) -> str | None:
+    taken = (demand.owner, demand.revision) in room.revisions
+    is_taken = demand.constraints.distinct_hosts and taken
+    return "runs a replica of it already" if is_taken else None
 
 
 def _runtime(demand: Demand, room: Room) -> str | None:
@@ -152,18 +267,23 @@ def _runtime(demand: Demand, room: Room) -> str | None:
 
 def _memory(demand: Demand, room: Room) -> str | None:
     capacity = room.node.facts.memory_bytes
-    short = room.memory_bytes + demand.spec.memory_bytes - capacity
-    if not capacity or not demand.spec.memory_bytes or short <= 0:
+    short = room.memory_bytes + demand.memory_bytes - capacity
+    if not capacity or not demand.memory_bytes or short <= 0:
         return None
     return f"lacks {-(-short // (1 << 20))} MiB of memory"
 
 
 def _cpu(demand: Demand, room: Room) -> str | None:
-    """Only what no processor count of the node could give: time is shared, memory is not."""
+    """Of limits only what no processor count of the node could give: time is shared, memory is not.
+    What is set aside is not shared."""
     capacity = room.node.facts.cpu_millis
-    if not capacity or demand.spec.cpu_millis <= capacity:
+    if capacity and demand.spec.cpu_millis > capacity:
+        asked = demand.spec.cpu_millis / 1000
+        return f"has {capacity / 1000:g} processors, {asked:g} are asked for"
+    short = room.reserved_cpu_millis + demand.constraints.cpu_millis - capacity
+    if not capacity or not demand.constraints.cpu_millis or short <= 0:
         return None
-    return f"has {capacity / 1000:g} processors, {demand.spec.cpu_millis / 1000:g} are asked for"
+    return f"lacks {short / 1000:g} processors to set aside"
 
 
 def _host_port(demand: Demand, room: Room) -> str | None:
@@ -175,7 +295,9 @@ _FILTERS: tuple[Callable[[Demand, Room], str | None], ...] = (
     _state,
     _pin,
     _labels,
+    _rules,
     _runtime,
+    _distinct,
     _host_port,
     _memory,
     _cpu,

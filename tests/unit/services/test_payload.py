@@ -91,6 +91,34 @@ def test_memory_units(memory: str, size: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("placement", "said"),
+    [
+        ({"rules": ["disk ~ ssd"]}, "must be a rule such as"),
+        ({"affinity": [{"rule": "disk = ssd", "weight": 1.5}]}, "integer"),
+        ({"affinity": [{"rule": "disk"}]}, "must be a rule such as"),
+        ({"spread": "not a label"}, "pattern"),
+        ({"strategy": "random"}, "'spread' or 'binpack'"),
+        ({"distinct_hosts": "yes"}, "boolean"),
+    ],
+)
+def test_bad_placements_are_refused(placement: object, said: str) -> None:
+    with pytest.raises(pydantic.ValidationError, match=said):
+        parse(placement=placement)
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [
+        {"memory": "64Mi", "reserve": {"memory": "65Mi"}},
+        {"cpu": 0.5, "reserve": {"cpu": 0.6}},
+    ],
+)
+def test_no_more_is_set_aside_than_the_limit(resources: object) -> None:
+    with pytest.raises(pydantic.ValidationError, match="is more than the limit"):
+        parse(resources=resources)
+
+
+@pytest.mark.parametrize(
     "domain",
     ["a b.example.com", "a.com\r\nX: y", "*.*", "x" * 254, "1.2.3.4", "localhost", "A.com", "a..b"],
 )

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from builders import a_task
 from orca_master.services.reconcile import Target, backoff_seconds, reconcile
-from orca_master.tasks.model import Constraints, Task, TaskState, Wanted
+from orca_master.tasks.constraints import Constraints
+from orca_master.tasks.model import Task, TaskState, Wanted
 
 NOW = 1000.0
 

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from builders import GIB, a_node, a_spec
 from orca_master.cluster.model import NodeState
-from orca_master.tasks.model import Constraints
-from orca_master.tasks.placement import Demand, Room, place
+from orca_master.tasks.constraints import Affinity, Constraints, parse_rule
+from orca_master.tasks.placement import Demand, Room, place, verdicts
 
 
 def demand(
@@ -81,6 +81,104 @@ def test_a_fixed_port_is_taken_once_on_a_node() -> None:
 def test_a_container_needs_an_engine() -> None:
     rooms = [Room(a_node("a", runtimes=("process",)))]
     assert where([demand()], rooms) == ["no node fits (1 node: has no container engine)"]
+
+
+def placed(constraints: Constraints, rooms: list[Room], count: int, **spec) -> str:
+    demands = [Demand(f"t{i}", "owner", a_spec(**spec), constraints) for i in range(count)]
+    return " ".join(p.node.removeprefix("id-") or "-" for p in place(demands, rooms))
+
+
+def zones(**by_name: str) -> list[Room]:
+    return [Room(a_node(name, labels={"zone": zone})) for name, zone in by_name.items()]
+
+
+def test_every_rule_must_hold_and_the_one_that_does_not_is_named() -> None:
+    both = Constraints(rules=(parse_rule("zone = x"), parse_rule("node.name != a")))
+    assert placed(both, zones(a="x", b="x", c="y"), 2) == "b b"
+    (nowhere,) = place([Demand("t", "owner", a_spec(), both)], zones(a="x", c="y"))
+    assert nowhere.reason == (
+        "no node fits (1 node: breaks the rule `node.name != a`; 1 node: breaks the rule `zone = x`)"
+    )
+
+
+def test_replicas_spread_over_the_values_of_a_label() -> None:
+    spread = Constraints(spread="zone")
+    assert placed(spread, zones(a="x", b="x", c="x", d="y"), 4) == "a d b d"
+    assert placed(Constraints(), zones(a="x", b="x", c="x", d="y"), 4) == "a b c d"
+
+
+def test_never_two_of_a_revision_on_a_node() -> None:
+    rooms = [Room(a_node("a")), Room(a_node("b"))]
+    distinct = Constraints(distinct_hosts=True)
+    assert placed(distinct, rooms, 3) == "a b -"
+    newer = [Demand(f"n{i}", "owner", a_spec(), distinct, revision=2) for i in range(3)]
+    assert where(newer, rooms) == [
+        "id-a",
+        "id-b",
+        "no node fits (2 nodes: runs a replica of it already)",
+    ]
+
+
+def test_an_affinity_of_100_outweighs_one_replica() -> None:
+    def near(weight: int) -> Constraints:
+        return Constraints(affinities=(Affinity(parse_rule("zone = y"), weight),))
+
+    assert placed(near(50), zones(a="x", b="y"), 3) == "b a b"
+    assert placed(near(250), zones(a="x", b="y"), 4) == "b b b a"
+    assert placed(near(-150), zones(a="x", b="y"), 3) == "a a b"
+
+
+def test_packing_fills_the_fullest_node_that_fits() -> None:
+    rooms = [Room(a_node(name, memory_bytes=GIB)) for name in ("a", "b")]
+    rooms[1].memory_bytes = 256 << 20
+    assert placed(Constraints(pack=True), rooms, 7, memory_bytes=256 << 20) == "b b b a a a a"
+
+
+def test_what_is_set_aside_counts_instead_of_the_limit() -> None:
+    rooms = [Room(a_node("a", memory_bytes=GIB, cpu_millis=1000))]
+    half = Constraints(memory_bytes=256 << 20)
+    assert placed(half, rooms, 5, memory_bytes=GIB) == "a a a a -"
+    rooms = [Room(a_node("a", cpu_millis=1000))]
+    third = Constraints(cpu_millis=400)
+    assert placed(third, rooms, 3, cpu_millis=1000) == "a a -"
+    (reason,) = where([Demand("t", "owner", a_spec(), third)], rooms)
+    assert reason == "no node fits (1 node: lacks 0.2 processors to set aside)"
+
+
+def test_a_node_where_it_failed_lately_comes_last() -> None:
+    rooms = [Room(a_node("a")), Room(a_node("b"))]
+    rooms[0].failures["owner"] = 2
+    assert placed(Constraints(), rooms, 4) == "b b a b"
+
+
+def test_every_node_is_explained_the_best_first() -> None:
+    rooms = [*zones(a="x", b="y"), Room(a_node("c", state=NodeState.DOWN))]
+    rooms[0].owners["owner"] = 2
+    near = Constraints(affinities=(Affinity(parse_rule("zone = x"), 150),), spread="zone")
+    seen = verdicts(Demand("", "owner", a_spec(), near), rooms)
+    assert [(v.room.node.name, v.refusal, v.cost.total) for v in seen] == [
+        ("b", None, 0.0),
+        ("a", None, 0.5),
+        ("c", "is down", 0.0),
+    ]
+
+
+@given(
+    st.lists(st.sampled_from("xyz"), min_size=1, max_size=6),
+    st.integers(1, 12),
+    st.sampled_from(["", "zone"]),
+    st.booleans(),
+    st.integers(-200, 200),
+)
+def test_many_alike_go_where_each_alone_would_have_gone(
+    labels: list[str], count: int, spread: str, pack: bool, weight: int
+) -> None:
+    affinity = Affinity(parse_rule("zone = y"), weight)
+    constraints = Constraints(spread=spread, pack=pack, affinities=(affinity,))
+    by_name = {f"n{i}": zone for i, zone in enumerate(labels)}
+    one_by_one = zones(**by_name)
+    expected = " ".join(placed(constraints, one_by_one, 1, memory_bytes=GIB) for _ in range(count))
+    assert placed(constraints, zones(**by_name), count, memory_bytes=GIB) == expected
 
 
 def test_reasons_are_counted() -> None:
