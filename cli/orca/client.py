@@ -144,18 +144,36 @@ class Client:
     async def cluster_info(self) -> dict[str, Any]:
         return await self._json("GET", "/api/v1/cluster/info")
 
-    async def drain(self, node: str) -> dict[str, Any]:
+    async def drain(
+        self, node: str, *, deadline: float | None = None, force: bool = False
+    ) -> dict[str, Any]:
         """Give the node (its name or id) no work any more, and bring away what runs there.
 
-        Returns at once with `{status, node}`; `cluster_info` tells how much is left.
+        Returns at once with `{status, node}`; `cluster_info` tells how much is left. What is left
+        `deadline` seconds later is stopped; with `force` everything is, at once.
         """
         path = f"/api/v1/cluster/nodes/{_part(node)}/drain"
-        return await self._json("POST", path, once=False)
+        params = _given(
+            deadline=None if deadline is None else str(deadline), force="true" if force else None
+        )
+        return await self._json("POST", path, params=params, once=False)
 
     async def undrain(self, node: str) -> dict[str, Any]:
         """Let the node take work again; what has left does not come back by itself."""
         path = f"/api/v1/cluster/nodes/{_part(node)}/undrain"
         return await self._json("POST", path, once=False)
+
+    async def label_node(self, node: str, labels: Mapping[str, str | None]) -> dict[str, Any]:
+        """Set labels of a node, or take them away (None). Returns the node."""
+        path = f"/api/v1/cluster/nodes/{_part(node)}/labels"
+        return await self._json("PUT", path, body={"labels": dict(labels)}, once=False)
+
+    async def remove_node(self, node: str, *, force: bool = False) -> dict[str, Any]:
+        """Forget a node; its worker stops what it runs. Refused while something runs there, unless
+        with `force`."""
+        path = f"/api/v1/cluster/nodes/{_part(node)}"
+        params = _given(force="true" if force else None)
+        return await self._json("DELETE", path, params=params, once=False)
 
     async def join_token(self, *, ttl: float = 3600.0, uses: int = 1, role: str = "worker") -> str:
         """A token with which a worker, or a master, can join."""

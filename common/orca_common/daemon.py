@@ -13,6 +13,8 @@ from orca_common.notify import notify
 
 USAGE_EXIT = 2
 FAILED_EXIT = 1
+REMOVED_EXIT = 3
+"""This master or node was removed from the cluster: starting it again makes no sense."""
 
 log = get_logger("daemon")
 

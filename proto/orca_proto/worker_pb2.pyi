@@ -127,6 +127,7 @@ class FromMaster(_message.Message):
     LOG_CANCEL_FIELD_NUMBER: _builtins.int
     MASTERS_FIELD_NUMBER: _builtins.int
     LOG_MORE_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -139,6 +140,8 @@ class FromMaster(_message.Message):
     def masters(self) -> Global___Masters: ...
     @_builtins.property
     def log_more(self) -> Global___LogMore: ...
+    @_builtins.property
+    def removed(self) -> Global___Removed: ...
     def __init__(
         self,
         *,
@@ -148,16 +151,38 @@ class FromMaster(_message.Message):
         log_cancel: Global___LogCancel | None = ...,
         masters: Global___Masters | None = ...,
         log_more: Global___LogMore | None = ...,
+        removed: Global___Removed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "log_request", "log_cancel", "masters", "log_more"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "log_request", "log_cancel", "masters", "log_more", "removed"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___FromMaster: _TypeAlias = FromMaster  # noqa: Y015
+
+@_typing.final
+class Removed(_message.Message):
+    """Instead of Welcome: the node was removed from the cluster, for good. Whatever it runs is to stop."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Removed: _TypeAlias = Removed  # noqa: Y015
 
 @_typing.final
 class Revision(_message.Message):

@@ -114,6 +114,7 @@ async def test_its_commands_do_what_they_say(cluster: InProcess) -> None:
             continue
         if path.endswith("/scale"):
             path = path.replace("NAME", "web")
+        path = path.replace("/ID/", f"/{cluster.worker.name}/")
         answer = await cluster.call(method, path, body)
         assert answer.status in (200, 201), (command, answer.text)
 

@@ -1,6 +1,7 @@
 """A node is drained: its work goes elsewhere first, and it stays drained."""
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -97,6 +98,50 @@ async def test_it_lasts_over_kills_of_master_and_worker(three_nodes: RealCluster
         await client.scale("a", 15)
     found = await cluster.until("a", running_replicas=15)
     assert "worker-1" in {i["node"] for i in found["tasks"]}
+
+
+async def test_what_is_pinned_is_stopped_at_the_deadline(three_nodes: RealCluster) -> None:
+    cluster = three_nodes
+    pinned = {"name": "pinned", "command": ["sleep", "7654325"], "placement": {"node": "worker-2"}}
+    async with cluster.client() as client:
+        assert (await client.deploy([pinned]))["errors"] == []
+    code, said = await orca(cluster, "nodes", "drain", "worker-2", "--wait", "--timeout", "5s")
+    assert code == 1
+    assert "  pinned, replica 1: node worker-2: is drained" in said.splitlines()
+    code, said = await orca(cluster, "nodes", "drain", "worker-2", "--deadline", "1s", "--wait")
+    assert (code, said.splitlines()[-1]) == (0, "worker-2: drained")
+
+
+async def test_a_removed_node_stops_what_it_runs_and_ends(three_nodes: RealCluster) -> None:
+    cluster = three_nodes
+    code, said = await orca(cluster, "nodes", "label", "worker-2", "disk=ssd", "zone=a")
+    assert (code, said) == (0, "worker-2: disk=ssd, zone=a\n")
+    code, said = await orca(cluster, "nodes", "rm", "worker-2")
+    assert code == 1
+    assert "bring them away first (`orca nodes drain worker-2 --wait`)" in said
+    worker = cluster.processes["worker-2"]
+    code, said = await orca(cluster, "nodes", "rm", "worker-2", "--force")
+    assert (code, said) == (0, "removed node worker-2\n")
+    async with asyncio.timeout(60):
+        while worker.is_alive():
+            await asyncio.sleep(0.05)
+    log = (cluster.folder / "worker-2.log").read_text()
+    assert "error: this node was removed from the cluster" in log.splitlines()[-1]
+    for name, count in WANTED.items():
+        await cluster.until(name, running_replicas=count)
+    assert running_in(cluster.folder / "worker-2") == []
+    assert len(running_in(cluster.folder)) == sum(WANTED.values())
+
+
+def running_in(folder: Path) -> list[int]:
+    """The replicas of these tests' services whose workers keep them in this folder, by pid."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            is_ours = (process / "cmdline").read_bytes().startswith(b"sleep\x007654324")
+            if is_ours and (process / "cwd").readlink().is_relative_to(folder):
+                found.append(int(process.name))
+    return found
 
 
 async def test_the_last_node_keeps_what_can_go_nowhere_and_says_why(

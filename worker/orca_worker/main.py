@@ -4,7 +4,7 @@ import asyncio
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from orca_common.config import load
 from orca_common.credentials import JOIN_TOKEN, credential
 from orca_common.daemon import (
     FAILED_EXIT,
+    REMOVED_EXIT,
     USAGE_EXIT,
     Hangup,
     causes,
@@ -33,6 +34,7 @@ from orca_worker.agent import Agent
 from orca_worker.config import WorkerConfig
 from orca_worker.enrol import CannotJoin, Membership, join, keep_masters, saved
 from orca_worker.grpc_link import GrpcConnector
+from orca_worker.ports import Removed
 from orca_worker.prober import HttpProber
 from orca_worker.runtime.docker.runtime import DockerRuntime, probe
 from orca_worker.runtime.port import Runtime
@@ -48,6 +50,9 @@ log = get_logger("worker")
 
 class NoRuntime(Exception):
     """The runtime that was asked for is not here."""
+
+
+_KNOWN = (CannotJoin, NoRuntime, NotAToken, Removed)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -90,13 +95,16 @@ def main(config: Path | None, masters: tuple[str, ...], clear: bool, **flags: An
         asyncio.run(until_signalled(work, hangup=hangup))
     except BaseException as error:
         leaves = causes(error)
-        if leaves and all(isinstance(e, CannotJoin | NoRuntime | NotAToken) for e in leaves):
-            sys.exit(leave("; ".join(str(each) for each in leaves), FAILED_EXIT))
+        if leaves and all(isinstance(each, _KNOWN) for each in leaves):
+            removed = any(isinstance(each, Removed) for each in leaves)
+            said = "; ".join(str(each) for each in leaves)
+            sys.exit(leave(said, REMOVED_EXIT if removed else FAILED_EXIT))
         raise
 
 
 async def serve(settings: WorkerConfig) -> None:
-    """Run until cancelled; what runs on the node goes on running. Raises CannotJoin, NoRuntime."""
+    """Run until cancelled; what runs on the node goes on running. Raises CannotJoin, NoRuntime, and
+    Removed once nothing runs there any more."""
     env = real_env(threads=THREADS)
     folder = Path(settings.data_dir)
     release = _lock(env, folder)
@@ -123,12 +131,16 @@ async def serve(settings: WorkerConfig) -> None:
             await session.connected.wait()
             settle_memory()
             notify("STATUS=connected")
+    except* Removed:
+        log.warning("this node was removed from the cluster: what runs here is stopped")
+        await _clear(runtimes)
+        raise
     finally:
         notify("STOPPING=1")
         for runtime in runtimes.values():
             await runtime.close()
         release()
-        log.info("stopped; what runs goes on running")
+        log.info("stopped")
 
 
 async def clear_node(settings: WorkerConfig) -> None:
@@ -140,13 +152,19 @@ async def clear_node(settings: WorkerConfig) -> None:
     if membership is None:
         raise CannotJoin(f"{folder} belongs to no node: nothing to clear")
     try:
-        for runtime in (await _runtimes(env, settings, membership, folder)).values():
-            async with asyncio.TaskGroup() as group:
-                for container in await runtime.list():
-                    group.create_task(_clear_one(runtime, container.task))
+        runtimes = await _runtimes(env, settings, membership, folder)
+        await _clear(runtimes)
+        for runtime in runtimes.values():
             await runtime.close()
     finally:
         release()
+
+
+async def _clear(runtimes: Mapping[str, Runtime]) -> None:
+    for runtime in runtimes.values():
+        async with asyncio.TaskGroup() as group:
+            for container in await runtime.list():
+                group.create_task(_clear_one(runtime, container.task))
 
 
 async def _clear_one(runtime: Runtime, task_id: str) -> None:

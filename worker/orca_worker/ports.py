@@ -17,6 +17,10 @@ class Refused(Exception):
     """A master does not want this worker; the text is its reason."""
 
 
+class Removed(Exception):
+    """The node was removed from the cluster, for good; the text says what to do."""
+
+
 class Connector(Protocol):
     def connect(self) -> AbstractAsyncContextManager[Link]:
         """Open a stream to one of the masters, another one each time. Raises Refused, OSError."""

@@ -9,7 +9,7 @@ from orca_common.logs import get_logger
 from orca_proto import worker_pb2 as pb
 from orca_worker.agent import Agent
 from orca_worker.output import Output
-from orca_worker.ports import Connector, Link, Refused
+from orca_worker.ports import Connector, Link, Refused, Removed
 from orca_worker.runtime.port import RuntimeRefusal
 
 PROTOCOL = 1
@@ -37,7 +37,7 @@ class Facts:
 
 
 class Session:
-    """Keeps the agent connected to a master. Runs until cancelled."""
+    """Keeps the agent connected to a master. Runs until cancelled, or until the node is removed."""
 
     def __init__(self, env: Env, agent: Agent, connector: Connector, facts: Facts) -> None:
         self._env = env
@@ -47,6 +47,7 @@ class Session:
         self.connected = asyncio.Event()
 
     async def run(self) -> None:
+        """Raises Removed."""
         wait = FIRST_RETRY_SECONDS
         tries = 0
         while True:
@@ -74,6 +75,8 @@ class Session:
         await link.send(pb.FromWorker(hello=await self._hello()))
         async with asyncio.timeout(WELCOME_TIMEOUT_SECONDS):
             first = await link.receive()
+        if first is not None and first.WhichOneof("body") == "removed":
+            raise Removed(first.removed.reason)
         if first is None or first.WhichOneof("body") != "welcome":
             raise ConnectionError("the master closed the stream before welcoming this worker")
         log.info("connected", cluster=first.welcome.cluster)

@@ -1,4 +1,4 @@
-"""nodes: list them, drain them, and make a token for a new one."""
+"""nodes: list, drain, label and remove them, and make a token for a new one."""
 
 import asyncio
 import time
@@ -63,13 +63,17 @@ def _state(node: dict[str, Any]) -> str:
 @click.argument("name")
 @click.option("--wait", is_flag=True, help="Until nothing runs there any more; tells what is left.")
 @click.option("--timeout", callback=seconds, default="10m", show_default=True, help="With --wait.")
-def drain(name: str, wait: bool, timeout: float) -> None:
+@click.option("--deadline", callback=seconds, help="Such as 1h: what is left is stopped.")
+@click.option("--force", is_flag=True, help="Stop everything there now, and replace it after.")
+def drain(name: str, wait: bool, timeout: float, deadline: float | None, force: bool) -> None:
     """Bring all work away from the node NAME, and give it none any more.
 
-    Each replica goes on until another one is ready elsewhere. What cannot go anywhere stays, and
-    `orca status SERVICE` says why. It lasts until `orca nodes undrain NAME`, over restarts too.
+    Each replica goes on until another one is ready elsewhere. What cannot go anywhere stays and says
+    why, or is stopped at the deadline. It lasts until `orca nodes undrain NAME`, over restarts too.
     """
-    node = with_client(lambda client: client.drain(name))["node"]
+    if force and deadline is not None:
+        raise click.UsageError("--force is a deadline of now: give one of the two")
+    node = with_client(lambda client: client.drain(name, deadline=deadline, force=force))["node"]
     if not wait:
         show.say(f"{node['name']}: {_state(node)}")
         return
@@ -91,10 +95,10 @@ async def _until_drained(client: "Client", node_id: str, timeout: float) -> None
         if not node["tasks"]:
             return
         if time.monotonic() > deadline:
-            raise OrcaError(
-                f"{node['tasks']} left after {timeout:g} s; the work goes on. What cannot move says why"
-                " in `orca status`"
-            )
+            for left in node["drain"]["left"]:
+                if left["reason"]:
+                    show.say(f"  {left['service']}, replica {left['replica']}: {left['reason']}")
+            raise OrcaError(f"{node['tasks']} left after {timeout:g} s; the work goes on")
         await asyncio.sleep(LOOK_SECONDS)
 
 
@@ -104,6 +108,33 @@ def undrain(name: str) -> None:
     """Let the node NAME take work again."""
     node = with_client(lambda client: client.undrain(name))["node"]
     show.say(f"{node['name']}: {_state(node)}")
+
+
+@nodes.command()
+@click.argument("name")
+@click.argument("labels", nargs=-1, required=True, metavar="KEY=VALUE|KEY-…")
+def label(name: str, labels: tuple[str, ...]) -> None:
+    """Set labels of the node NAME: disk=ssd; or take them away: disk-."""
+    changes: dict[str, str | None] = {}
+    for text in labels:
+        key, is_set, value = text.partition("=")
+        if is_set:
+            changes[key] = value
+        elif text.endswith("-"):
+            changes[text[:-1]] = None
+        else:
+            raise click.UsageError(f"{text}: write KEY=VALUE to set a label, KEY- to take it away")
+    node = with_client(lambda client: client.label_node(name, changes))
+    said = ", ".join(f"{key}={value}" for key, value in sorted(node["labels"].items()))
+    show.say(f"{node['name']}: {said or 'no labels'}")
+
+
+@nodes.command()
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Also while something runs there; it is stopped.")
+def rm(name: str, force: bool) -> None:
+    """Remove the node NAME for good; its worker stops what it runs, and ends."""
+    show.say(with_client(lambda client: client.remove_node(name, force=force))["ok"])
 
 
 @nodes.command()

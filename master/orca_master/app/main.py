@@ -10,7 +10,15 @@ from typing import Any
 import click
 
 from orca_common.config import load
-from orca_common.daemon import FAILED_EXIT, USAGE_EXIT, Hangup, causes, leave, until_signalled
+from orca_common.daemon import (
+    FAILED_EXIT,
+    REMOVED_EXIT,
+    USAGE_EXIT,
+    Hangup,
+    causes,
+    leave,
+    until_signalled,
+)
 from orca_common.logs import configure_logs, set_level
 from orca_common.version import orca_version
 from orca_master.app.config import MasterConfig
@@ -27,7 +35,6 @@ from orca_master.state.raft.members import Removed
 from orca_master.state.versions import OlderThanCluster
 from orca_proto.join import NotAToken
 
-REMOVED_EXIT = 3
 """Starting again is of no use: see RestartPreventExitStatus in systemd/orca-master.service."""
 
 

@@ -19,6 +19,7 @@ from orca_master.cluster.masters.leading import WhoLeads
 from orca_master.cluster.masters.routes import MasterRoutes
 from orca_master.cluster.masters.sharing import Others, SharingRoutes
 from orca_master.cluster.model import Master
+from orca_master.cluster.nodes import NodeRoutes, NodesShown
 from orca_master.cluster.routes import ClusterRoutes
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.documentation import documentation
@@ -34,7 +35,7 @@ from orca_master.state.history.file import DamagedHistory
 from orca_master.state.history.keeper import WHAT_TO_DO, History
 from orca_master.state.store import Store
 from orca_master.state.versions import check_not_older
-from orca_master.tasks.operations import count_on_node
+from orca_master.tasks.on_nodes import TasksOnNodes
 from orca_proto.identity import MASTER_NAME
 
 
@@ -88,6 +89,8 @@ class Parts:
         core, store, version = self.core, self.core.store, orca_version()
         membership, signer, kek = self.membership, self.keys.signer, self.folder.kek
         services = ServiceRoutes(core.env, store, core.dispatcher)
+        work = TasksOnNodes()
+        nodes = NodesShown(core.presence, work)
         log = LogCollector(store, self.backing.log, membership)
         collectors: list[Collector] = [log, self.meters, services.meters.counter]
         routes = [
@@ -95,9 +98,8 @@ class Parts:
             *services.table(),
             *AuditRoutes(store, self.history).table(),
             *TokenRoutes(core.env, store).table(),
-            *ClusterRoutes(
-                core.env, store, core.presence, membership, signer, count_on_node, version
-            ).table(),
+            *ClusterRoutes(core.env, store, nodes, membership, signer, version).table(),
+            *NodeRoutes(core.env, store, core.presence, work).table(),
             *MasterRoutes(core.env, store, membership, signer, kek).table(),
             *SharingRoutes(store, self.history, self.blobs).table(),
         ]

@@ -1,6 +1,13 @@
 """Every table of the state, in one place: a new slice adds its tables here."""
 
-from orca_master.cluster.model import AUTHORITY, CLUSTER, JOIN_GRANTS, MASTERS, NODES
+from orca_master.cluster.model import (
+    AUTHORITY,
+    CLUSTER,
+    JOIN_GRANTS,
+    MASTERS,
+    NODES,
+    REMOVED_NODES,
+)
 from orca_master.http.once import DONE
 from orca_master.identity.model import TOKENS
 from orca_master.services.model import SERVICES
@@ -22,6 +29,7 @@ SCHEMA = Schema(
     MASTERS,
     JOIN_GRANTS,
     NODES,
+    REMOVED_NODES,
     TOKENS,
     DONE,
     SERVICES,

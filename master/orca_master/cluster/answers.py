@@ -14,10 +14,28 @@ class AmountsOut(msgspec.Struct, frozen=True):
     cpu: float
 
 
+class LeftOut(msgspec.Struct, frozen=True):
+    """A replica that has not ended there; `reason`: why it cannot go elsewhere yet."""
+
+    project: str
+    service: str
+    replica: int
+    reason: str | None
+
+
+class DrainingOut(msgspec.Struct, frozen=True):
+    """`since`, `deadline`: Unix seconds; at the deadline what is left is stopped. `left`: at most 50."""
+
+    state: Literal["draining", "drained"]
+    since: float
+    deadline: float | None
+    left: list[LeftOut]
+
+
 class NodeOut(msgspec.Struct, frozen=True):
     """A machine with a worker. `state_since`: Unix seconds; `reason`: of its state, in words.
 
-    `schedulable` false: it is drained as soon as `tasks`, what has not ended there, is 0.
+    `schedulable` false: it is being drained, see `drain`. `tasks`: how many have not ended there.
     """
 
     id: str
@@ -27,6 +45,7 @@ class NodeOut(msgspec.Struct, frozen=True):
     reason: str | None
     connected: bool
     schedulable: bool
+    drain: DrainingOut | None
     tasks: int
     labels: dict[str, str]
     address: str

@@ -79,7 +79,8 @@ class NodeFacts(msgspec.Struct, frozen=True, omit_defaults=True):
 class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     """A worker's machine. `schedulable` is wanted by people; `state` is judged by the master;
     `enrolled` is SHA-256, in hex, of the public key with which it asked to join; `labels` are set by
-    people, over those of its worker's settings."""
+    people, over those of its worker's settings. From `drain_deadline` on (0: never) what still runs on
+    a node that is drained is stopped."""
 
     id: str
     name: str
@@ -91,6 +92,8 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     facts: NodeFacts = NodeFacts()
     enrolled: str = ""
     labels: dict[str, str] = {}
+    drained_at: float = 0.0
+    drain_deadline: float = 0.0
 
     @property
     def all_labels(self) -> dict[str, str]:
@@ -107,8 +110,17 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
 
+class RemovedNode(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A node whose certificate is worth nothing any more, kept for as long as that may be shown."""
+
+    id: str
+    name: str
+    removed_at: float
+
+
 CLUSTER = Table("cluster", Cluster, key=lambda _: ("cluster",))
 AUTHORITY = Table("authority", Authority, key=lambda _: ("ca",))
 MASTERS = Table("masters", Master, key=lambda m: (m.id,), indexes={"name": lambda m: m.name})
 JOIN_GRANTS = Table("join_grants", JoinGrant, key=lambda g: (g.public_key,))
 NODES = Table("nodes", Node, key=lambda n: (n.id,), indexes={"name": lambda n: n.name})
+REMOVED_NODES = Table("removed_nodes", RemovedNode, key=lambda n: (n.id,))

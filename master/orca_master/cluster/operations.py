@@ -9,16 +9,21 @@ from orca_master.cluster.model import (
     JOIN_GRANTS,
     MASTERS,
     NODES,
+    REMOVED_NODES,
     Cluster,
     JoinGrant,
     Node,
     NodeFacts,
     NodeState,
+    RemovedNode,
 )
 from orca_master.errors import Conflict, Forbidden, NotFound
 from orca_master.state.transaction import Transaction, View
 from orca_proto import join
 from orca_proto.identity import NodeRole
+
+REMEMBER_REMOVED_SECONDS = 400 * 86400.0
+"""Longer than any certificate lasts."""
 
 
 def found_cluster(tx: Transaction, *, id: str, name: str, now: float, schema: int = 1) -> Cluster:
@@ -158,7 +163,7 @@ def node_connected(tx: Transaction, node_id: str, *, facts: NodeFacts, now: floa
     """The node's worker has opened its stream. Raises Forbidden for a node that was removed."""
     node = tx.get(NODES, node_id)
     if node is None:
-        raise Forbidden("this node was removed from the cluster: join again with a new token")
+        raise Forbidden("this node is not known here: it belongs to another cluster's state")
     if node.state is not NodeState.READY:
         node = replace(node, state=NodeState.READY, state_since=now, state_reason="")
     tx.put(NODES, replace(node, facts=facts))
@@ -171,18 +176,57 @@ def mark_down(tx: Transaction, node_id: str, *, reason: str, now: float) -> None
         tx.put(NODES, replace(node, state=NodeState.DOWN, state_since=now, state_reason=reason))
 
 
-def set_schedulable(tx: Transaction, name_or_id: str, *, schedulable: bool) -> Node:
-    """Drain a node, or let it take work again. What is so already stays. Raises NotFound."""
-    node = find_node(tx, name_or_id)
-    if node.schedulable != schedulable:
-        node = replace(node, schedulable=schedulable)
-        tx.put(NODES, node)
-    return node
+def drain(tx: Transaction, node: Node, *, deadline: float, now: float) -> Node:
+    """Give the node no work any more, and stop what is left at the deadline (Unix seconds; 0: never).
+    What is so already stays."""
+    since = node.drained_at if not node.schedulable else now
+    drained = replace(node, schedulable=False, drained_at=since, drain_deadline=deadline)
+    if drained != node:
+        tx.put(NODES, drained)
+    return drained
+
+
+def undrain(tx: Transaction, node: Node) -> Node:
+    """Let it take work again. What is so already stays."""
+    if node.schedulable:
+        return node
+    free = replace(node, schedulable=True, drained_at=0.0, drain_deadline=0.0)
+    tx.put(NODES, free)
+    return free
+
+
+def remove_node(tx: Transaction, node: Node, *, now: float) -> None:
+    """Forget the node; its certificate is refused for as long as it lasts."""
+    for removed in list(tx.scan(REMOVED_NODES)):
+        if now - removed.removed_at > REMEMBER_REMOVED_SECONDS:
+            tx.delete(REMOVED_NODES, removed.id)
+    tx.put(REMOVED_NODES, RemovedNode(node.id, node.name, removed_at=now))
+    tx.delete(NODES, node.id)
+
+
+def is_removed(view: View, node_id: str) -> bool:
+    """Whether this was a node of the cluster; an id that never was one is not."""
+    return view.get(REMOVED_NODES, node_id) is not None
 
 
 def drained_nodes(view: View) -> frozenset[str]:
     """Ids of the nodes from which work is to go away."""
     return frozenset(node.id for node in view.scan(NODES) if not node.schedulable)
+
+
+def overdue_nodes(view: View, now: float) -> frozenset[str]:
+    """Ids of the drained nodes whose deadline has come."""
+    return frozenset(
+        node.id
+        for node in view.scan(NODES)
+        if not node.schedulable and 0 < node.drain_deadline <= now
+    )
+
+
+def next_deadline(view: View, now: float) -> float | None:
+    """When the next drained node is overdue, Unix seconds."""
+    coming = (n.drain_deadline for n in view.scan(NODES) if n.drain_deadline > now)
+    return min(coming, default=None)
 
 
 def down_nodes(view: View) -> frozenset[str]:

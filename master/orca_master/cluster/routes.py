@@ -11,26 +11,23 @@ from orca_common.env import Env
 from orca_master.audit.operations import trail
 from orca_master.cluster import operations, pki
 from orca_master.cluster.answers import (
-    AmountsOut,
     CaOut,
     ClusterOut,
-    DrainOut,
     EnrolledOut,
     GrantOut,
     LeaderOut,
-    NodeOut,
 )
 from orca_master.cluster.masters.port import Membership
 from orca_master.cluster.masters.routes import describe
 from orca_master.cluster.model import NODES, JoinGrant, Node
-from orca_master.cluster.presence import Presence
+from orca_master.cluster.nodes import NodesShown
 from orca_master.errors import Forbidden
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.names import Name
 from orca_master.http.route import Call, NoQuery, Open, Reply, Route, Served, StrictModel
 from orca_master.identity.model import Permission
 from orca_master.state.store import Store
-from orca_master.state.transaction import Transaction, View
+from orca_master.state.transaction import Transaction
 from orca_proto.identity import NodeRole
 from orca_proto.join import JoinToken
 
@@ -65,11 +62,9 @@ EXAMPLE = {
 class ClusterRoutes:
     env: Env
     store: Store
-    presence: Presence
+    nodes: NodesShown
     membership: Membership
     signer: Callable[[], pki.Signer]
-    tasks_on: Callable[[View, str], int]
-    """How many tasks have not ended on the node with this id."""
     version: str
 
     def table(self) -> list[Route]:
@@ -81,20 +76,6 @@ class ClusterRoutes:
                 self.info,
                 "Masters and nodes",
                 answer=ClusterOut,
-            ),
-            route(
-                "POST /api/v1/cluster/nodes/{id}/drain",
-                Permission.NODES_WRITE,
-                partial(self.drain, schedulable=False),
-                "Bring a node's work away and give it none any more",
-                answer=DrainOut,
-            ),
-            route(
-                "POST /api/v1/cluster/nodes/{id}/undrain",
-                Permission.NODES_WRITE,
-                partial(self.drain, schedulable=True),
-                "Let a node take work again",
-                answer=DrainOut,
             ),
             route(
                 "POST /api/v1/cluster/join-tokens",
@@ -138,46 +119,8 @@ class ClusterRoutes:
             version=self.version,
             leader=None if leader is None else LeaderOut(leader.name, leader.api),
             masters=masters,
-            nodes=[self._node(state, node) for node in nodes],
+            nodes=[self.nodes.shown(state, node) for node in nodes],
             node_count=len(nodes),
-        )
-
-    async def drain(self, call: Call[NoQuery, None], *, schedulable: bool) -> DrainOut:
-        """Answers once it is wanted so, durably; the work goes while the caller does other things."""
-        status: Literal["drained", "undrained"] = "undrained" if schedulable else "drained"
-
-        def change(tx: Transaction) -> str:
-            before = operations.find_node(tx, call.path["id"])
-            node = operations.set_schedulable(tx, before.id, schedulable=schedulable)
-            if node.schedulable != before.schedulable:
-                action = f"node.{status.removesuffix('ed')}"
-                self._note(tx, call.actor, action, f"nodes/{node.name}")
-            return node.id
-
-        id = await self.store.update(change)
-        state = self.store.state
-        return DrainOut(status, self._node(state, operations.find_node(state, id)))
-
-    def _node(self, view: View, node: Node) -> NodeOut:
-        used = self.presence.used(node.id)
-        facts = node.facts
-        return NodeOut(
-            id=node.id,
-            name=node.name,
-            state=str(node.state),
-            state_since=node.state_since,
-            reason=node.state_reason or None,
-            connected=self.presence.is_connected(node.id),
-            schedulable=node.schedulable,
-            tasks=self.tasks_on(view, node.id),
-            labels=dict(facts.labels),
-            address=facts.address,
-            runtimes=list(facts.runtimes),
-            capacity=AmountsOut(facts.memory_bytes, facts.cpu_millis / 1000),
-            used=AmountsOut(used.memory_bytes, used.cpu_millis / 1000),
-            version=facts.version,
-            os=facts.os,
-            architecture=facts.architecture,
         )
 
     async def grant(self, call: Call[NoQuery, GrantIn]) -> Reply:

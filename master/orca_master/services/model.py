@@ -36,6 +36,7 @@ class Service(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything here is wanted; what is true of it is read off its tasks.
 
     `stopped` keeps the row and runs nothing. `purge` forgets the row once nothing of it runs.
+    `drain_max_parallel`: how many replicas may leave drained nodes at a time.
     """
 
     tenant: str
@@ -48,6 +49,7 @@ class Service(msgspec.Struct, frozen=True, omit_defaults=True):
     updated_at: float
     stopped: bool = False
     purge: bool = False
+    drain_max_parallel: int = 1
 
     @property
     def owner(self) -> str:

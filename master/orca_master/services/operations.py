@@ -5,7 +5,12 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from orca_master.cluster.operations import down_nodes, drained_nodes
+from orca_master.cluster.operations import (
+    down_nodes,
+    drained_nodes,
+    next_deadline,
+    overdue_nodes,
+)
 from orca_master.errors import Ambiguous, NotFound
 from orca_master.services.model import SERVICES, Service, ServiceSpec, key_of_owner
 from orca_master.services.reconcile import Target, reconcile
@@ -34,13 +39,24 @@ def deploy(
     spec: ServiceSpec,
     replicas: int,
     now: float,
+    drain_max_parallel: int = 1,
 ) -> Accepted:
     """Want this service to run. An equal spec keeps the revision; tasks that wait for their next
     try are tried again now."""
     before = tx.get(SERVICES, tenant, project, name)
     if before is None:
-        after = Service(tenant, project, name, spec, replicas, 1, created_at=now, updated_at=now)
-    elif _is_wanted(before, spec, replicas):
+        after = Service(
+            tenant,
+            project,
+            name,
+            spec,
+            replicas,
+            revision=1,
+            created_at=now,
+            updated_at=now,
+            drain_max_parallel=drain_max_parallel,
+        )
+    elif _is_wanted(before, spec, replicas) and before.drain_max_parallel == drain_max_parallel:
         after = before
     else:
         after = replace(
@@ -51,6 +67,7 @@ def deploy(
             stopped=False,
             purge=False,
             updated_at=now,
+            drain_max_parallel=drain_max_parallel,
         )
     if after is not before:
         tx.put(SERVICES, after)
@@ -130,8 +147,14 @@ def reconcile_owner(
     if service.purge and not mine:
         tx.delete(SERVICES, service.tenant, service.project, service.name)
         return None
-    target = Target(service.revision, service.wanted_replicas, bool(service.spec.host_port))
-    plan = reconcile(target, mine, down_nodes(tx), now, drained=drained_nodes(tx))
+    target = Target(
+        service.revision,
+        service.wanted_replicas,
+        stop_first=bool(service.spec.host_port),
+        max_moving=service.drain_max_parallel,
+    )
+    drained, overdue = drained_nodes(tx), overdue_nodes(tx, now)
+    plan = reconcile(target, mine, down_nodes(tx), now, drained=drained, overdue=overdue)
     for task in plan.stop[:CHANGES_AT_ONCE]:
         tasks.stop(tx, task)
     for wanted in plan.create[:CHANGES_AT_ONCE]:
@@ -150,11 +173,14 @@ def reconcile_owner(
             not_before=wanted.not_before,
             last_failure=wanted.last_failure,
         )
-    return _next_look(tx.find(TASKS, "owner", owner), now)
+    return _next_look(tx, tx.find(TASKS, "owner", owner), now)
 
 
-def _next_look(mine: list[Task], now: float) -> float | None:
+def _next_look(view: View, mine: list[Task], now: float) -> float | None:
     waiting = [task.not_before for task in mine if not task.node and task.not_before > now]
+    deadline = next_deadline(view, now)
+    if deadline is not None:
+        waiting.append(deadline)
     return min(waiting, default=None)
 
 

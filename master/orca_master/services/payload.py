@@ -16,7 +16,7 @@ from pydantic import (
 from orca_master.http.names import Name
 from orca_master.http.route import QueryModel, StrictModel
 from orca_master.services.model import ServiceSpec
-from orca_master.services.where import PlacementIn, ResourcesIn, memory_bytes
+from orca_master.services.where import LeavingIn, PlacementIn, ResourcesIn, memory_bytes
 
 MAX_SERVICES = 500
 MAX_REPLICAS = 10_000
@@ -144,6 +144,7 @@ class ServiceIn(StrictModel):
     internal: Annotated[bool, Field(description="Kept and shown; nothing is routed yet.")] = False
     # From a factory: a default that holds a dict is copied deeply for every service.
     placement: PlacementIn = Field(default_factory=lambda: _ANYWHERE)
+    drain: LeavingIn = LeavingIn()
     pull_policy: Annotated[
         str,
         Field(pattern="^(missing|always|never)$", description="`missing`, `always` or `never`."),

@@ -6,7 +6,9 @@ a replacement always comes first, except where two cannot stand side by side (`s
 A task on a node that is down counts as lost, but it is stopped only when its replacement is ready:
 if the node comes back before, the original stays and the replacement goes.
 On a node that is drained it is the same, but for the coming back: what runs there goes on until its
-replacement is ready, elsewhere. So a drain never takes a service below what it has.
+replacement is ready, elsewhere. So a drain never takes a service below what it has, and no more than
+`max_moving` replicas of it are on their way at a time. Only once a drain is overdue is what still runs
+there stopped, whatever comes after it.
 """
 
 from collections.abc import Collection, Sequence
@@ -22,11 +24,12 @@ BACKOFF_RESET_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The wanted side."""
+    """The wanted side. `max_moving`: how many replicas may leave drained nodes at a time."""
 
     revision: int
     replicas: int
     stop_first: bool
+    max_moving: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,21 @@ class Plan:
     stop: list[Task] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Nodes:
+    down: Collection[str]
+    drained: Collection[str]
+    overdue: Collection[str]
+
+
+@dataclass(slots=True)
+class _Moves:
+    """Replicas that leave drained nodes: those whose replacement is not ready yet, and the others."""
+
+    under_way: int = 0
+    waiting: list[Create] = field(default_factory=list)
+
+
 def reconcile(
     target: Target,
     tasks: Sequence[Task],
@@ -52,12 +70,15 @@ def reconcile(
     now: float,
     *,
     drained: Collection[str] = (),
+    overdue: Collection[str] = (),
 ) -> Plan:
-    """`tasks` are all of the service's; `down`, `drained`: ids of nodes that are so."""
+    """`tasks` are all of the service's; `down`, `drained`, `overdue`: ids of nodes that are so."""
     plan = Plan()
+    nodes, moves = _Nodes(down, drained, overdue), _Moves()
     for slot in range(1, target.replicas + 1):
         in_slot = [task for task in tasks if task.slot == slot]
-        _reconcile_slot(plan, slot, target, in_slot, down, drained, now)
+        _reconcile_slot(plan, slot, target, in_slot, nodes, moves, now)
+    plan.create.extend(moves.waiting[: max(0, target.max_moving - moves.under_way)])
     surplus = (t for t in tasks if t.slot > target.replicas and t.wanted is Wanted.RUN)
     plan.stop.extend(surplus)
     return plan
@@ -68,16 +89,17 @@ def _reconcile_slot(
     slot: int,
     target: Target,
     tasks: Sequence[Task],
-    down: Collection[str],
-    drained: Collection[str],
+    nodes: _Nodes,
+    moves: _Moves,
     now: float,
 ) -> None:
     wanted = [task for task in tasks if task.wanted is Wanted.RUN]
     current = [task for task in wanted if task.revision == target.revision]
     ended = [task for task in current if task.observed.state.is_over]
-    usable = [t for t in current if not t.observed.state.is_over and t.node not in down]
-    staying = [t for t in usable if t.node not in drained]
-    leaving = [t for t in usable if t.node in drained]
+    alive = [t for t in current if not t.observed.state.is_over and t.node not in nodes.down]
+    usable = [task for task in alive if task.node not in nodes.overdue]
+    staying = [task for task in usable if task.node not in nodes.drained]
+    leaving = [task for task in usable if task.node in nodes.drained]
     if staying:
         keep = _best(staying)
         if keep.is_ready:
@@ -87,13 +109,16 @@ def _reconcile_slot(
     if leaving:
         until_then = _best(leaving)
         plan.stop.extend(task for task in leaving if task is not until_then)
-    if leaving and not staying:
-        plan.create.append(_next_try(slot, ended, now))
+    plan.stop.extend(task for task in wanted if task.node in nodes.overdue)
+    if leaving and staying:
+        moves.under_way += 1
+    elif leaving:
+        moves.waiting.append(_next_try(slot, ended, now))
     elif not usable:
         others = [t for t in tasks if t not in current and not t.observed.state.is_over]
         if target.stop_first and others:
             plan.stop.extend(task for task in others if task.wanted is Wanted.RUN)
-        elif not _is_lost_but_pinned(current, down):
+        elif not _is_lost_but_pinned(current, nodes.down):
             plan.create.append(_next_try(slot, ended, now))
     newest = max(ended, key=lambda t: (t.created_at, t.id), default=None)
     stale = [t for t in wanted if t.observed.state.is_over and t is not newest]

@@ -75,6 +75,14 @@ class ResourcesIn(StrictModel):
         return self
 
 
+class LeavingIn(StrictModel):
+    """How replicas leave a node that is drained."""
+
+    max_parallel: Annotated[
+        int, Field(ge=1, le=10_000, description="So many of the service at a time.")
+    ] = 1
+
+
 class AffinityIn(StrictModel):
     rule: Rule
     weight: Annotated[

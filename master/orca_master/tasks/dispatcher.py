@@ -13,7 +13,12 @@ from orca_common.cancelling import go_on_unless_cancelled
 from orca_common.env import Env
 from orca_common.logs import get_logger
 from orca_master.cluster.model import MASTERS, NODES, NodeFacts, NodeState
-from orca_master.cluster.operations import masters_for_workers, node_connected, the_cluster
+from orca_master.cluster.operations import (
+    is_removed,
+    masters_for_workers,
+    node_connected,
+    the_cluster,
+)
 from orca_master.cluster.presence import Presence, Used
 from orca_master.errors import Forbidden, NotReady, Trouble
 from orca_master.state.store import Store
@@ -27,6 +32,7 @@ PROTOCOL = 1
 HELLO_TIMEOUT_SECONDS = 10.0
 STATUSES_PER_TRANSACTION = 200
 LOST = "the worker's connection was lost"
+REMOVED = "this node was removed from the cluster: join again with a new token, in a new folder"
 
 log = get_logger("dispatcher")
 
@@ -81,6 +87,10 @@ class Dispatcher:
         Raises Forbidden when the node may not connect, Trouble when this master cannot serve it.
         """
         hello = await self._hello(link)
+        if is_removed(self._store.state, node_id):
+            log.info("a removed worker is told so", node=hello.name, id=node_id)
+            await link.send(pb.FromMaster(removed=pb.Removed(reason=REMOVED)))
+            return
         previous = self._sessions.get(node_id)
         if previous is not None:
             previous.superseded.set()

@@ -94,12 +94,6 @@ def by_id(view: View, task_id: str) -> Task | None:
     return found[0] if found else None
 
 
-def count_on_node(view: View, node_id: str) -> int:
-    """How many tasks were given to the node and have not ended, as far as is known."""
-    found = view.find(TASKS, "node", node_id)
-    return sum(not task.observed.state.is_over for task in found)
-
-
 def rooms(view: View, *, now: float) -> list[Room]:
     """Every node with what its tasks take of it and what failed there lately, in name order."""
     by_node = {node.id: Room(node) for node in view.scan(NODES)}

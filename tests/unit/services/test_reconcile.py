@@ -93,6 +93,33 @@ def test_of_several_on_drained_nodes_one_goes_on() -> None:
         assert (len(plan.create), plan.stop) == (created, [second])
 
 
+def test_so_many_leave_a_drained_node_at_a_time() -> None:
+    old = [a_task(slot, node="leaves") for slot in (1, 2, 3, 4)]
+
+    def plan(*new: Task, most: int):
+        wanted = Target(1, 4, stop_first=False, max_moving=most)
+        return reconcile(wanted, [*old, *new], set(), NOW, drained={"leaves"})
+
+    assert [create.slot for create in plan(most=1).create] == [1]
+    assert [create.slot for create in plan(most=3).create] == [1, 2, 3]
+    coming = a_task(2, TaskState.STARTING, id="new", node="n2")
+    assert plan(coming, most=1).create == []
+    assert [create.slot for create in plan(coming, most=2).create] == [1]
+    there = a_task(2, id="new", node="n2")
+    assert [create.slot for create in plan(there, most=1).create] == [1]
+    assert plan(there, most=1).stop == [old[1]]
+
+
+def test_once_overdue_what_is_left_is_stopped_and_replaced_whatever_comes_after() -> None:
+    old = [a_task(slot, node="leaves") for slot in (1, 2)]
+    nodes = {"leaves"}
+    plan = reconcile(target(2), old, set(), NOW, drained=nodes, overdue=nodes)
+    assert plan.stop == old
+    assert [create.slot for create in plan.create] == [1, 2]
+    older = a_task(1, node="leaves", revision=0)
+    assert older in reconcile(target(), [older], set(), NOW, drained=nodes, overdue=nodes).stop
+
+
 def test_undrained_in_between_the_original_stays() -> None:
     old = a_task(1, id="old", node="left")
     starting = a_task(1, TaskState.STARTING, id="new", node="stays")
