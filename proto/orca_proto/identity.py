@@ -35,6 +35,13 @@ class Bearer:
         return f"orca://{self.cluster}/{self.role}/{self.id}"
 
 
+def renew_at(certificate: x509.Certificate) -> float:
+    """When two thirds of its life are over, in Unix seconds: there is time left to try again."""
+    begin = certificate.not_valid_before_utc.timestamp()
+    end = certificate.not_valid_after_utc.timestamp()
+    return end - (end - begin) / 3
+
+
 def bearer_of_client(pem: bytes) -> Bearer:
     """Who presents this client certificate. The chain has been verified by TLS already.
 

@@ -187,6 +187,11 @@ async def test_what_is_no_http_ht_16(cluster: InProcess, raw: bytes) -> None:
     assert (await cluster.call("GET", "/api/v1/health")).status == 200
 
 
+async def test_http_0_9_gets_no_answer_ht_16(cluster: InProcess) -> None:
+    """Also where its client waits: nothing else closes the connection."""
+    assert await exchange(cluster, b"GET /api/v1/health\r\n\r\n") == (0, "")
+
+
 @pytest.mark.parametrize("method", ["TRACE", "PUT", "PROPFIND"])
 async def test_methods_that_are_not_taken_ht_17(cluster: InProcess, method: str) -> None:
     status, text = await exchange(cluster, a_request(cluster, b"", method=method))

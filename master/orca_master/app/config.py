@@ -37,6 +37,8 @@ class MasterConfig(ConfigModel, frozen=True):
     heartbeat_seconds: Annotated[float, Meta(gt=0)] = 1.0
     node_down_after_seconds: Annotated[float, Meta(ge=1)] = 15.0
     """Silence after which a node's work is given to others. Longer than a worker's restart takes."""
+    certificate_days: Annotated[float, Meta(gt=0, le=3650)] = 90.0
+    """How long certificates of masters and workers are valid; renewed at two thirds of that."""
     api_certificate: str = ""
     api_key: str = ""
     """PEM files: the API then speaks TLS. Read again at SIGHUP."""

@@ -1,7 +1,8 @@
 """This master's own certificate and the TLS that masters speak with each other.
 
 The certificate is kept on disk because a master needs it to hear from the others before it has the
-state from which it could make a new one. Each start with a known state renews it.
+state from which it could make a new one. Each start with a known state renews it, and so does a master
+that runs, when two thirds of its life are over; connections that stand are not touched.
 """
 
 import ssl
@@ -13,15 +14,16 @@ from orca_common.env import Env
 from orca_master.app.folder import BadFolder, Folder, write_private
 from orca_master.cluster import pki
 from orca_master.http.port import NotAllowedHere
-from orca_proto.identity import NodeRole, NotABearer, bearer_of_client
+from orca_proto.identity import NodeRole, NotABearer, bearer_of_client, renew_at
 
 
 class Credentials:
-    """Reads the folder's files at each question, so what was renewed is used from then on."""
+    """What was renewed is used from then on, also by the TLS contexts that were given out."""
 
     def __init__(self, env: Env, folder: Folder) -> None:
         self._env = env
         self._folder = folder
+        self._contexts: list[ssl.SSLContext] = []
 
     @property
     def exist(self) -> bool:
@@ -33,6 +35,12 @@ class Credentials:
         self._folder.authority.parent.mkdir(exist_ok=True, mode=0o700)
         write_private(self._folder.authority, signer.pem)
         write_private(self._folder.own_certificate, certificate + key)
+        for context in self._contexts:
+            context.load_cert_chain(self._folder.own_certificate)
+
+    def renew_at(self) -> float:
+        """Unix seconds."""
+        return renew_at(load_pem_x509_certificate(self._folder.own_certificate.read_bytes()))
 
     def authority(self) -> bytes:
         return self._folder.authority.read_bytes()
@@ -75,4 +83,5 @@ class Credentials:
             context.load_verify_locations(self._folder.authority)
         except (OSError, ssl.SSLError) as error:
             raise BadFolder(f"{self._folder.path}/tls cannot be used: {error}") from error
+        self._contexts.append(context)
         return context

@@ -18,7 +18,7 @@ from orca_master.app.parts import Parts
 from orca_master.cluster.masters.custodian import BlobsCustodian
 from orca_master.cluster.masters.registrar import Registrar
 from orca_master.cluster.model import CLUSTER, MASTERS
-from orca_master.errors import Forbidden
+from orca_master.errors import Forbidden, NotReady
 from orca_master.http.access import AccessLog
 from orca_master.http.forward import ALPN as HTTP_ALPN
 from orca_master.http.port import PeerPort
@@ -32,6 +32,9 @@ CATCH_UP_LOOK_SECONDS = 0.05
 CATCH_UP_SECONDS = 30.0
 """How long a start is held back for a leader. After that the service manager is told that it is up,
 because masters that all start at once need each other."""
+
+RENEW_LOOK_SECONDS = 3600.0
+RENEW_AGAIN_SECONDS = 10.0
 
 log = get_logger("master")
 
@@ -92,6 +95,7 @@ class Doors:
                 group.create_task(parts.watch.run())
                 group.create_task(BlobsCustodian(parts.core.store, parts.blobs).run())
                 group.create_task(self._settle_in())
+                group.create_task(self._stay_certified())
                 group.create_task(self._stay_new_enough())
                 group.create_task(show_life(lambda: parts.backing.log.stalled))
                 await self._catch_up()
@@ -120,13 +124,7 @@ class Doors:
         protocols = {RAFT_ALPN: self._parts.backing.accept, HTTP_ALPN: self._internal.accept}
         self._port = PeerPort(credentials.server(), credentials.verify, protocols)
         await self._port.start(settings.bind, settings.peer_port)
-        certificate, key = credentials.certificate_and_key()
-        await self._gateway.start(
-            f"{settings.bind}:{settings.grpc_port}",
-            ca=credentials.authority(),
-            certificate=certificate,
-            key=key,
-        )
+        await self._gateway.start(f"{settings.bind}:{settings.grpc_port}", credentials)
         tls = self._tls.context if self._tls is not None else None
         await self._public.start(settings.bind, settings.api_port, tls)
 
@@ -154,6 +152,22 @@ class Doors:
                 await follower.next()
         mark_started(self._parts.folder, keep_first_peers=False)
         settle_memory()
+
+    async def _stay_certified(self) -> None:
+        """A certificate that cannot be renewed now is tried again while a third of its life is left."""
+        env, credentials, keys = self._parts.core.env, self._parts.credentials, self._parts.keys
+        while True:
+            await asyncio.sleep(
+                min(RENEW_LOOK_SECONDS, max(0.0, credentials.renew_at() - env.now()))
+            )
+            if env.now() < credentials.renew_at():
+                continue
+            try:
+                credentials.renew(keys.signer())
+                log.info("this master's certificate was renewed")
+            except (NotReady, OSError) as error:
+                log.warning("the certificate is not renewed yet", reason=str(error))
+                await asyncio.sleep(RENEW_AGAIN_SECONDS)
 
     async def _stay_new_enough(self) -> None:
         """The log may bring later that the cluster is of a newer version than this master."""

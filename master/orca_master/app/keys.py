@@ -17,9 +17,10 @@ NO_STATE = "this master does not have the cluster's state yet: it has to reach t
 class Keys:
     """The cluster's authority, opened once its row has come."""
 
-    def __init__(self, core: MasterCore, folder: Folder) -> None:
+    def __init__(self, core: MasterCore, folder: Folder, *, leaf_seconds: float) -> None:
         self._core = core
         self._folder = folder
+        self._leaf_seconds = leaf_seconds
         self._signer: pki.Signer | None = None
         self._callers = Callers()
 
@@ -33,8 +34,20 @@ class Keys:
             authority = self._core.store.state.get(AUTHORITY, "ca")
             if authority is None:
                 raise NotReady(NO_STATE)
-            self._signer = pki.open_authority(authority, self._folder.cluster_id, self._folder.kek)
+            self._signer = pki.open_authority(
+                authority,
+                self._folder.cluster_id,
+                self._folder.kek,
+                leaf_seconds=self._leaf_seconds,
+            )
         return self._signer
+
+    def certified(self, node_id: str, request: bytes) -> bytes:
+        """A new certificate (PEM) for a node that is known, from its request (PKCS #10, DER).
+
+        Raises Invalid, Forbidden, NotReady, WrongKey.
+        """
+        return pki.issue_worker(self._core.env, self.signer(), pki.read_request(request), node_id)
 
     def authenticated(self, authorization: str | None) -> Principal:
         """Raises Unauthenticated; NotReady while nobody's token can be known."""

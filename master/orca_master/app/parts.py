@@ -65,7 +65,7 @@ class Parts:
         self.forwarder = Forwarder(self.leading, self.credentials.client, server_name=MASTER_NAME)
         self.others = Others(self._store, self.forwarder, me.id)
         self.watch = AgreementWatch(self.core.store, self.membership, self.others)
-        self.keys = Keys(self.core, folder)
+        self.keys = Keys(self.core, folder, leaf_seconds=settings.certificate_days * 86400)
         self.meters = HttpMeters()
 
     def _store(self) -> Store:

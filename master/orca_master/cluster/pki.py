@@ -28,10 +28,10 @@ from orca_master.cluster.model import Authority
 from orca_master.errors import Forbidden, Invalid, Problem
 from orca_proto.identity import MASTER_NAME, Bearer, NodeRole
 
-CA_DAYS = 3650
-LEAF_DAYS = 365
-SKEW = datetime.timedelta(minutes=10)
-"""Certificates are valid a little before they are made: clocks differ."""
+CA_SECONDS = 3650 * 86400.0
+LEAF_SECONDS = 90 * 86400.0
+SKEW_SECONDS = 600.0
+"""Certificates are valid a little before they are made, because clocks differ; short ones less so."""
 
 _AAD = b"orca authority key 1"
 _NONCE_BYTES = 12
@@ -43,11 +43,12 @@ class WrongKey(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """The authority, opened."""
+    """The authority, opened. `leaf_seconds`: how long what it issues is valid."""
 
     cluster: str
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
+    leaf_seconds: float = LEAF_SECONDS
 
     @property
     def pem(self) -> bytes:
@@ -61,7 +62,7 @@ class Signer:
 def create_authority(env: Env, cluster_id: str, kek: bytes) -> Authority:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"orca {cluster_id}")])
-    builder = _builder(env, name, name, key.public_key(), CA_DAYS)
+    builder = _builder(env, name, name, key.public_key(), CA_SECONDS)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_usage(signs=True), critical=True)
     certificate = builder.sign(key, hashes.SHA256())
@@ -70,7 +71,9 @@ def create_authority(env: Env, cluster_id: str, kek: bytes) -> Authority:
     return Authority(certificate=certificate.public_bytes(Encoding.PEM), wrapped_key=wrapped)
 
 
-def open_authority(authority: Authority, cluster_id: str, kek: bytes) -> Signer:
+def open_authority(
+    authority: Authority, cluster_id: str, kek: bytes, *, leaf_seconds: float = LEAF_SECONDS
+) -> Signer:
     """Raises WrongKey."""
     nonce, sealed = authority.wrapped_key[:_NONCE_BYTES], authority.wrapped_key[_NONCE_BYTES:]
     try:
@@ -83,7 +86,8 @@ def open_authority(authority: Authority, cluster_id: str, kek: bytes) -> Signer:
     key = load_pem_private_key(pem, None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise WrongKey("the authority's key is of an unknown kind")
-    return Signer(cluster_id, x509.load_pem_x509_certificate(authority.certificate), key)
+    certificate = x509.load_pem_x509_certificate(authority.certificate)
+    return Signer(cluster_id, certificate, key, leaf_seconds)
 
 
 def request_of(text: str) -> tuple[bytes, x509.CertificateSigningRequest]:
@@ -155,7 +159,7 @@ def _issue(
     usages: list[x509.ObjectIdentifier],
 ) -> bytes:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{bearer.role} {bearer.id}")])
-    builder = _builder(env, subject, signer.certificate.subject, key, LEAF_DAYS)
+    builder = _builder(env, subject, signer.certificate.subject, key, signer.leaf_seconds)
     san = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(bearer.uri), *names])
     builder = builder.add_extension(san, critical=False)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
@@ -165,17 +169,18 @@ def _issue(
 
 
 def _builder(
-    env: Env, subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+    env: Env, subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, seconds: float
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.fromtimestamp(env.now(), datetime.UTC)
+    skew = datetime.timedelta(seconds=min(SKEW_SECONDS, seconds / 10))
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(int.from_bytes(env.random.token_bytes(16), "big") >> 1)
-        .not_valid_before(now - SKEW)
-        .not_valid_after(now + datetime.timedelta(days=days))
+        .not_valid_before(now - skew)
+        .not_valid_after(now + datetime.timedelta(seconds=seconds))
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 
 from orca_common.env import Env
 from orca_common.logs import get_logger
@@ -134,6 +134,9 @@ class HttpServer:
         told = request.headers if self._peer_of is not None else {}
         asked = Asked(request, told.get(REQUEST_ID_HEADER) or self._env.new_id(), self._env.now())
         started, transport = self._env.monotonic(), request.transport
+        if request.version < HttpVersion10:  # an answer would be none that its client knows
+            log.debug("request of HTTP/0.9 closed", path=request.path)
+            return LAST
         self._doorman.arrived(transport)
         try:
             answer = await self._answer_or_refuse(asked)

@@ -79,8 +79,8 @@ class ServicesController:
         owners = {owner for owner, at in self._look_at.items() if at <= now}
         if changed.everything or changed.of(NODES.name):
             state = self._store.state
-            owners |= {service.owner for service in state.scan(SERVICES)}
-            owners |= {t.owner for t in state.scan(TASKS) if t.owner.startswith(OWNER_PREFIX)}
+            owners |= {owner_of(*key) for key in state.keys(SERVICES)}
+            owners |= {key[0] for key in state.keys(TASKS) if key[0].startswith(OWNER_PREFIX)}
         owners |= {owner_of(*key) for key in changed.of(SERVICES.name)}
         owners |= {key[0] for key in changed.of(TASKS.name) if key[0].startswith(OWNER_PREFIX)}
         return {owner for owner in owners if not self.aside.is_aside(owner)}

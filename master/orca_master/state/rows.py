@@ -78,6 +78,10 @@ class State:
         for key in sorted(rows):
             yield rows[key].value(table)
 
+    def keys(self, table: Table[Any]) -> Iterator[Key]:
+        """Of every row, in no order, also of those that cannot be read."""
+        return iter(self._rows(table.name).keys())
+
     def find(self, table: Table[R], index: str, value: str) -> list[R]:
         """The rows whose index has this value, in key order."""
         if index not in table.indexes:

@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # children of a gRPC process crash with it
 
 from collections.abc import AsyncIterator
+from typing import Protocol
 
 import grpc
 
@@ -22,6 +23,18 @@ STOP_GRACE_SECONDS = 1.0
 log = get_logger("gateway")
 
 
+class Held(Protocol):
+    """The master's certificate and key, and whose certificates it trusts; PEM all."""
+
+    def certificate_and_key(self) -> tuple[bytes, bytes]: ...
+    def authority(self) -> bytes: ...
+
+
+def _configuration(shown: tuple[bytes, bytes], ca: bytes) -> grpc.ServerCertificateConfiguration:
+    certificate, key = shown
+    return grpc.ssl_server_certificate_configuration([(key, certificate)], ca)
+
+
 class WorkerGateway(rpc.WorkersServicer):
     """Listens for workers of one cluster and hands each authenticated stream to the dispatcher."""
 
@@ -30,8 +43,8 @@ class WorkerGateway(rpc.WorkersServicer):
         self._cluster_id = cluster_id
         self._server: grpc.aio.Server | None = None
 
-    async def start(self, address: str, *, ca: bytes, certificate: bytes, key: bytes) -> None:
-        """Listen on `host:port` with the master's certificate. Raises OSError."""
+    async def start(self, address: str, held: Held) -> None:
+        """Listen on `host:port`; who connects later is shown what is held then. Raises OSError."""
         server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -45,8 +58,18 @@ class WorkerGateway(rpc.WorkersServicer):
             ]
         )
         rpc.add_WorkersServicer_to_server(self, server)
-        credentials = grpc.ssl_server_credentials(
-            [(key, certificate)], ca, require_client_auth=True
+        shown = held.certificate_and_key()
+
+        def renewed() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal shown
+            now = held.certificate_and_key()
+            if now == shown:
+                return None
+            shown = now
+            return _configuration(shown, held.authority())
+
+        credentials = grpc.dynamic_ssl_server_credentials(
+            _configuration(shown, held.authority()), renewed, True
         )
         try:
             server.add_secure_port(address, credentials)
