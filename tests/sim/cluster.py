@@ -32,7 +32,7 @@ from sim.raft.network import Port, Wires
 from sim.raft.node import lay_folder
 
 CLUSTER = "simcluster"
-DOWN_AFTER_SECONDS = 10.0
+DOWN_AFTER_SECONDS = 3.0
 GIB = 1 << 30
 
 M = TypeVar("M", bound=Message)

@@ -1,4 +1,4 @@
-"""nodes: list them, drain them, and make a token for a new one."""
+"""nodes: list them, drain them, give lost ones up, and make a token for a new one."""
 
 import asyncio
 import time
@@ -104,6 +104,30 @@ def undrain(name: str) -> None:
     """Let the node NAME take work again."""
     node = with_client(lambda client: client.undrain(name))["node"]
     show.say(f"{node['name']}: {_state(node)}")
+
+
+@nodes.command()
+@click.option("--confirm", is_flag=True, help="They are gone: give their work to the others.")
+def evict(confirm: bool) -> None:
+    """Give up nodes that were lost all at once.
+
+    When more than a quarter of the nodes, and more than three, fall silent together, Orca keeps their
+    work where it is, because it is more likely a network than the nodes. It goes on by itself when they
+    come back. If they are gone, say so with --confirm.
+    """
+    if confirm:
+        evicted = with_client(lambda client: client.evict())
+        show.say(f"given up: {', '.join(evicted)}" if evicted else "no nodes are held")
+        return
+    info = with_client(lambda client: client.cluster_info())
+    lost = [n["name"] for n in info["nodes"] if n["state"] in ("suspect", "disconnected")]
+    if not lost:
+        show.say("no nodes are missing")
+        return
+    raise OrcaError(
+        f"not heard of: {', '.join(lost)}. If they are gone, say `orca nodes evict --confirm`: those of"
+        " them that are held are given up"
+    )
 
 
 @nodes.command()

@@ -17,6 +17,7 @@ class AmountsOut(msgspec.Struct, frozen=True):
 class NodeOut(msgspec.Struct, frozen=True):
     """A machine with a worker. `state_since`: Unix seconds; `reason`: of its state, in words.
 
+    `state`: joined, ready, suspect (half the time that it may be silent is over), disconnected, down.
     `schedulable` false: it is drained as soon as `tasks`, what has not ended there, is 0.
     """
 
@@ -62,6 +63,12 @@ class DrainOut(msgspec.Struct, frozen=True):
 
     status: Literal["drained", "undrained"]
     node: NodeOut
+
+
+class EvictedOut(msgspec.Struct, frozen=True):
+    """Names of the nodes that were given up."""
+
+    evicted: list[str]
 
 
 class GrantOut(msgspec.Struct, frozen=True):

@@ -16,13 +16,15 @@ from orca_master.cluster.answers import (
     ClusterOut,
     DrainOut,
     EnrolledOut,
+    EvictedOut,
     GrantOut,
     LeaderOut,
     NodeOut,
 )
+from orca_master.cluster.liveness import Liveness
 from orca_master.cluster.masters.port import Membership
 from orca_master.cluster.masters.routes import describe
-from orca_master.cluster.model import NODES, JoinGrant, Node
+from orca_master.cluster.model import NODES, JoinGrant, Node, NodeState
 from orca_master.cluster.presence import Presence
 from orca_master.errors import Forbidden
 from orca_master.http.dialects import CLUSTER
@@ -66,6 +68,7 @@ class ClusterRoutes:
     env: Env
     store: Store
     presence: Presence
+    liveness: Liveness
     membership: Membership
     signer: Callable[[], pki.Signer]
     tasks_on: Callable[[View, str], int]
@@ -95,6 +98,13 @@ class ClusterRoutes:
                 partial(self.drain, schedulable=True),
                 "Let a node take work again",
                 answer=DrainOut,
+            ),
+            route(
+                "POST /api/v1/cluster/evictions/resume",
+                Permission.NODES_WRITE,
+                self.evict,
+                "Give up the nodes that were lost at once and are held",
+                answer=EvictedOut,
             ),
             route(
                 "POST /api/v1/cluster/join-tokens",
@@ -158,15 +168,28 @@ class ClusterRoutes:
         state = self.store.state
         return DrainOut(status, self._node(state, operations.find_node(state, id)))
 
+    async def evict(self, call: Call[NoQuery, None]) -> EvictedOut:
+        """An operator knows that they are gone: their work is given to others."""
+        reason = f"given up by {call.actor}, after many nodes were lost at once"
+
+        def give_up(tx: Transaction) -> list[str]:
+            nodes = self.liveness.give_up_held(tx, reason=reason)
+            for node in nodes:
+                self._note(tx, call.actor, "node.evict", f"nodes/{node.name}")
+            return sorted(node.name for node in nodes)
+
+        return EvictedOut(await self.store.update(give_up))
+
     def _node(self, view: View, node: Node) -> NodeOut:
         used = self.presence.used(node.id)
         facts = node.facts
+        state, since, reason = self._state(node)
         return NodeOut(
             id=node.id,
             name=node.name,
-            state=str(node.state),
-            state_since=node.state_since,
-            reason=node.state_reason or None,
+            state=state,
+            state_since=since,
+            reason=reason or None,
             connected=self.presence.is_connected(node.id),
             schedulable=node.schedulable,
             tasks=self.tasks_on(view, node.id),
@@ -179,6 +202,15 @@ class ClusterRoutes:
             os=facts.os,
             architecture=facts.architecture,
         )
+
+    def _state(self, node: Node) -> tuple[str, float, str]:
+        """What the row says, or what the silence of a node that is ready means so far."""
+        if node.state is NodeState.READY:
+            nodes = self.store.state.count(NODES)
+            found = self.presence.standing(node.id, nodes=nodes)
+            if found.age is not None:
+                return str(found.word), self.env.now() - found.age, found.reason
+        return str(node.state), node.state_since, node.state_reason
 
     async def grant(self, call: Call[NoQuery, GrantIn]) -> Reply:
         role = NodeRole(call.body.role)
