@@ -1,11 +1,21 @@
 """Services: what people deploy."""
 
+from enum import StrEnum
+
 import msgspec
 
 from orca_master.state.table import Table
 from orca_master.tasks.model import Constraints
 
 OWNER_PREFIX = "service:"
+
+
+class Reconnect(StrEnum):
+    """Which of two goes on when a node returns whose replica was replaced, see `replacing`."""
+
+    KEEP_ORIGINAL = "keep_original"
+    KEEP_REPLACEMENT = "keep_replacement"
+    BEST = "best"
 
 
 class ServiceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -48,6 +58,7 @@ class Service(msgspec.Struct, frozen=True, omit_defaults=True):
     updated_at: float
     stopped: bool = False
     purge: bool = False
+    reconnect: Reconnect = Reconnect.BEST
 
     @property
     def owner(self) -> str:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from orca_master.cluster.operations import down_nodes, drained_nodes
 from orca_master.errors import Ambiguous, NotFound
-from orca_master.services.model import SERVICES, Service, ServiceSpec, key_of_owner
+from orca_master.services.model import SERVICES, Reconnect, Service, ServiceSpec, key_of_owner
 from orca_master.services.reconcile import Target, reconcile
 from orca_master.state.transaction import Transaction, View
 from orca_master.tasks import operations as tasks
@@ -34,13 +34,24 @@ def deploy(
     spec: ServiceSpec,
     replicas: int,
     now: float,
+    reconnect: Reconnect = Reconnect.BEST,
 ) -> Accepted:
     """Want this service to run. An equal spec keeps the revision; tasks that wait for their next
     try are tried again now."""
     before = tx.get(SERVICES, tenant, project, name)
     if before is None:
-        after = Service(tenant, project, name, spec, replicas, 1, created_at=now, updated_at=now)
-    elif _is_wanted(before, spec, replicas):
+        after = Service(
+            tenant,
+            project,
+            name,
+            spec,
+            replicas,
+            1,
+            created_at=now,
+            updated_at=now,
+            reconnect=reconnect,
+        )
+    elif _is_wanted(before, spec, replicas, reconnect):
         after = before
     else:
         after = replace(
@@ -51,6 +62,7 @@ def deploy(
             stopped=False,
             purge=False,
             updated_at=now,
+            reconnect=reconnect,
         )
     if after is not before:
         tx.put(SERVICES, after)
@@ -58,10 +70,11 @@ def deploy(
     return Accepted(after, after is not before)
 
 
-def _is_wanted(service: Service, spec: ServiceSpec, replicas: int) -> bool:
+def _is_wanted(service: Service, spec: ServiceSpec, replicas: int, reconnect: Reconnect) -> bool:
     """Whether this is wanted of it already."""
     is_running = not service.stopped and not service.purge
-    return is_running and service.replicas == replicas and service.spec == spec
+    wanted = service.replicas, service.spec, service.reconnect
+    return is_running and wanted == (replicas, spec, reconnect)
 
 
 def _try_again_now(tx: Transaction, service: Service) -> None:
@@ -130,7 +143,12 @@ def reconcile_owner(
     if service.purge and not mine:
         tx.delete(SERVICES, service.tenant, service.project, service.name)
         return None
-    target = Target(service.revision, service.wanted_replicas, bool(service.spec.host_port))
+    target = Target(
+        service.revision,
+        service.wanted_replicas,
+        bool(service.spec.host_port),
+        service.reconnect,
+    )
     plan = reconcile(target, mine, down_nodes(tx), now, drained=drained_nodes(tx))
     for task in plan.stop[:CHANGES_AT_ONCE]:
         tasks.stop(tx, task)
@@ -149,6 +167,7 @@ def reconcile_owner(
             attempt=wanted.attempt,
             not_before=wanted.not_before,
             last_failure=wanted.last_failure,
+            generation=wanted.generation,
         )
     return _next_look(tx.find(TASKS, "owner", owner), now)
 

@@ -188,6 +188,15 @@ class ServiceIn(StrictModel):
     stop_grace_seconds: Annotated[
         float, Field(ge=0, le=3600, description="Between SIGTERM and SIGKILL.")
     ] = 10.0
+    reconnect: Annotated[
+        str,
+        Field(
+            pattern="^(keep_original|keep_replacement|best)$",
+            description="Which goes on when a node returns whose replica was replaced:"
+            " `keep_original`, `keep_replacement`, or `best`, the one that is ready (of two, the"
+            " replacement).",
+        ),
+    ] = "best"
     user: Annotated[
         str,
         Field(max_length=64, pattern=r"^[A-Za-z0-9_.:-]*$", description="In the container."),

@@ -19,7 +19,7 @@ from orca_master.identity.model import Permission
 from orca_master.services import logs, operations, payload
 from orca_master.services.answers import DeployOut, ScaleOut, StatusOut, StoppedOut
 from orca_master.services.meters import DeployMeters
-from orca_master.services.model import SERVICES, Service
+from orca_master.services.model import SERVICES, Reconnect, Service
 from orca_master.services.outcome import outcome, progress
 from orca_master.services.status import Statuses
 from orca_master.state.store import Store
@@ -176,6 +176,7 @@ class ServiceRoutes:
                     spec=item.spec(),
                     replicas=item.replicas,
                     now=now,
+                    reconnect=Reconnect(item.reconnect),
                 )
                 for item in items
             ]
