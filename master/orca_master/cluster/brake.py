@@ -16,8 +16,12 @@ def is_mass_loss(
     due: Collection[float], missing: Collection[float], *, nodes: int, ttl: float
 ) -> bool:
     """`missing`: since when each missing node is silent (monotonic seconds), whatever became of it;
-    `due`: those of them that would be given up now; `nodes`: how many there were in all."""
-    return lost_at_once(due, missing, ttl) > max(MOST_NODES, MOST_PART * nodes)
+    `due`: those of them that would be given up now; `nodes`: how many there were in all.
+
+    Those that are due together count together, whenever they were lost: what was held is not given up
+    all at once when half of it is back.
+    """
+    return max(lost_at_once(due, missing, ttl), len(due)) > max(MOST_NODES, MOST_PART * nodes)
 
 
 def lost_at_once(due: Collection[float], missing: Collection[float], ttl: float) -> int:

@@ -55,7 +55,14 @@ def test_those_that_were_given_up_already_count_too() -> None:
 def test_what_was_lost_one_by_one_is_no_mass_loss() -> None:
     missing = [10.0 + 2.0 * number for number in range(10)]
     assert lost_at_once(missing, missing, 3.0) == 2
-    assert not is_mass_loss(missing, missing, nodes=10, ttl=3.0)
+    assert not is_mass_loss(missing[5:6], missing, nodes=10, ttl=3.0)
+
+
+def test_what_was_held_is_not_given_up_all_at_once() -> None:
+    """Two losses of three nodes each, half a minute apart, held for a third that is over."""
+    due = [10.0, 10.1, 10.2, 40.0, 40.1, 40.2]
+    assert lost_at_once(due, due, 3.0) == 3
+    assert is_mass_loss(due, due, nodes=12, ttl=3.0)
 
 
 def test_a_loss_without_anybody_to_give_up_is_none() -> None:
