@@ -83,6 +83,7 @@ bench: setup ## Measure against peers and floors in the same run (needs a contai
 	-$(BIN)/python bench/raft.py
 	-$(BIN)/python bench/api.py
 	-$(BIN)/python bench/slow.py
+	-$(BIN)/python bench/nodes.py
 	-$(BIN)/python bench/cli.py
 
 define chaos_group

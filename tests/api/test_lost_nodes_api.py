@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
-from inprocess import InProcess
+from inprocess import InProcess, eventually
 from orca_master.cluster.model import NODES, Node, NodeState
 from orca_master.identity.model import Role
 from orca_master.state.transaction import Transaction
+from orca_proto import worker_pb2 as pb
 
 RESUME = "/api/v1/cluster/evictions/resume"
 
@@ -88,6 +89,35 @@ async def test_a_mass_loss_is_held_told_and_ended_by_an_operator(cluster: InProc
     assert {e["resource"] for e in trail} == {f"nodes/{name}" for name in lost}
     await until_held(cluster, 0)
     assert (await cluster.call("POST", RESUME)).json == {"evicted": []}
+
+
+class Talking:
+    """A worker's stream that is told what to say."""
+
+    def __init__(self) -> None:
+        self.says: asyncio.Queue[pb.FromWorker | None] = asyncio.Queue()
+        self.beats: list[float] = []
+
+    async def send(self, message: pb.FromMaster) -> None:
+        if message.WhichOneof("body") == "welcome":
+            self.beats.append(message.welcome.heartbeat_seconds)
+
+    async def receive(self) -> pb.FromWorker | None:
+        return await self.says.get()
+
+
+async def test_workers_are_told_to_speak_less_often_when_there_are_many(cluster: InProcess) -> None:
+    await lose(cluster, 1)
+    link = Talking()
+    link.says.put_nowait(pb.FromWorker(hello=pb.Hello(protocol=1, name="lost-100")))
+    serving = asyncio.ensure_future(cluster.core.dispatcher.serve(f"{100:016x}", link))
+    await eventually(lambda: link.beats == [0.5])
+    await lose(cluster, 998)
+    for _ in range(2):
+        link.says.put_nowait(pb.FromWorker(heartbeat=pb.Heartbeat()))
+    await eventually(lambda: link.beats == [0.5, 1.0])
+    link.says.put_nowait(None)
+    await serving
 
 
 async def test_a_few_are_given_up_without_asking(cluster: InProcess) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 from integration.conftest import RealCluster, running
+from integration.test_drain import orca
 
 COMMAND = ["sleep", "7654389"]
 REPLICAS = 6
@@ -27,6 +28,8 @@ async def test_a_node_is_lost_and_returns_and_the_wanted_number_runs_co_20(tmp_p
             while len(await healthy_elsewhere(cluster)) != REPLICAS:
                 await asyncio.sleep(0.05)
         assert not lost & await healthy_elsewhere(cluster)
+        code, said = await orca(cluster, "nodes")
+        assert (code, "not heard of for 3 s (since 2" in said) == (0, True), said
         await cluster.up()
         async with asyncio.timeout(90):
             while not await has_settled(cluster):
@@ -39,6 +42,8 @@ async def test_a_master_that_stood_still_gives_nobody_up(tmp_path: Path) -> None
             service = {"name": "web", "command": COMMAND, "replicas": REPLICAS}
             assert (await client.deploy([service]))["errors"] == []
             before = {t["id"] for t in await tasks(cluster)}
+            assert await orca(cluster, "nodes", "evict") == (0, "no nodes are missing\n")
+            assert await orca(cluster, "nodes", "evict", "--confirm") == (0, "no nodes are held\n")
             cluster.signal("master-1", signal.SIGSTOP)
             try:
                 await asyncio.sleep(10.0)

@@ -1,6 +1,7 @@
 """nodes: list them, drain them, give lost ones up, and make a token for a new one."""
 
 import asyncio
+import datetime
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +47,16 @@ def _row(node: dict[str, Any]) -> list[object]:
         show.size(node["capacity"]["memory_bytes"]),
         node["address"],
         node["version"],
-        node["reason"],
+        _why(node),
     ]
+
+
+def _why(node: dict[str, Any]) -> str | None:
+    """The reason of its state, and since when."""
+    if not node["reason"]:
+        return None
+    since = datetime.datetime.fromtimestamp(node["state_since"], datetime.UTC)
+    return f"{node['reason']} (since {since:%Y-%m-%d %H:%M:%SZ})"
 
 
 def _state(node: dict[str, Any]) -> str:
