@@ -15,7 +15,7 @@ SIM_FLAGS ?= --seeds 100 --crash-states 200000
 # The groups of `make chaos`, in numbers that take about an hour on two cores; docs/testing.md.
 CHAOS_GROUPS := log cluster crash calls faults kills mutations boot
 CHAOS_log := tests/sim/raft/test_raft_histories.py --seeds 400
-CHAOS_cluster := tests/sim/test_histories.py tests/sim/test_masters.py --seeds 300
+CHAOS_cluster := tests/sim/test_histories.py tests/sim/test_losses.py tests/sim/test_masters.py --seeds 300
 CHAOS_crash := tests/unit/state tests/unit/raft --crash-states 1000000
 CHAOS_calls := tests/chaos/test_calls.py tests/chaos/test_master_calls.py --long
 CHAOS_faults := tests/chaos/test_faults.py --long
@@ -83,6 +83,7 @@ bench: setup ## Measure against peers and floors in the same run (needs a contai
 	-$(BIN)/python bench/raft.py
 	-$(BIN)/python bench/api.py
 	-$(BIN)/python bench/slow.py
+	-$(BIN)/python bench/nodes.py
 	-$(BIN)/python bench/cli.py
 
 define chaos_group

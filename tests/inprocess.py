@@ -76,6 +76,7 @@ class InProcess:
         self._group = group
         self.worker = SimWorker(1, 1, self, random.Random(1))
         self.is_up = True
+        self.count = 1
         self.client = aiohttp.ClientSession(api)
 
     def accept(self, node_id: str, stream: Stream, refusal: list[str]) -> None:

@@ -175,6 +175,12 @@ class Client:
         params = _given(force="true" if force else None)
         return await self._json("DELETE", path, params=params, once=False)
 
+    async def evict(self) -> list[str]:
+        """Give up the nodes that were lost at once and are held; returns their names."""
+        path = "/api/v1/cluster/evictions/resume"
+        evicted: list[str] = (await self._json("POST", path, once=False))["evicted"]
+        return evicted
+
     async def join_token(self, *, ttl: float = 3600.0, uses: int = 1, role: str = "worker") -> str:
         """A token with which a worker, or a master, can join."""
         body = {"role": role, "ttl": float(ttl), "uses": uses}

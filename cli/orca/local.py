@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,8 @@ class Cluster:
     port: int
     runtime: str
     processes: list[Process] = field(default_factory=list)
+    master_flags: list[str] = field(default_factory=list)
+    """More of what each master is started with."""
 
     def token(self) -> str:
         return Path(self.token_file).read_text().strip()
@@ -99,15 +101,17 @@ async def up(
     runtime: str,
     say: Callable[[str], None],
     masters: int = 1,
+    master_flags: Sequence[str] = (),
 ) -> Cluster:
     """Start what does not run yet and wait until all of it is ready; `folder` exists.
 
-    More masters or workers than before are added. Services that ran before get a while to come
-    back. Raises CannotStart, TimeoutError.
+    More masters or workers than before are added; `master_flags` are those of the first time.
+    Services that ran before get a while to come back. Raises CannotStart, TimeoutError.
     """
     cluster = load(folder)
     if cluster is None:
         cluster = Cluster([], str(folder / "admin.token"), port, runtime)
+        cluster.master_flags = list(master_flags)
     names = {process.name for process in cluster.processes if process.role == "worker"}
     wanted = max(workers, len(names))
     alive = {process.name: process for process in cluster.processes if process.is_alive()}
@@ -185,6 +189,7 @@ async def _start_master(
         *("--name", name, "--data-dir", str(folder / name), "--bind", HOST),
         *("--api-port", str(api), "--grpc-port", str(grpc), "--peer-port", str(peers)),
         *("--cluster-name", "local"),
+        *cluster.master_flags,
     ]
     if environment:
         command += [part for other in cluster.api for part in ("--join", other)]

@@ -58,7 +58,10 @@ def load(
             mistakes.append(f"{name}: {error}")
     if mistakes:
         raise BadConfig("\n".join(mistakes))
-    return model(**settings)
+    try:
+        return model(**settings)
+    except ValueError as error:  # of settings that do not fit each other
+        raise BadConfig(str(error)) from error
 
 
 def _split(wanted: Any, text: str) -> Any:

@@ -19,12 +19,23 @@ import engine
 from orca import local
 from orca.client import Client, OrcaError
 
+PATIENT_SECONDS = 15.0
+"""Where a test is not about lost nodes: a machine that stands still for a while loses none."""
+
 
 class RealCluster:
     """Masters and workers on loopback; every process may be killed and started again."""
 
-    def __init__(self, folder: Path, runtime: str, workers: int, masters: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        runtime: str,
+        workers: int,
+        masters: int = 1,
+        down_after: float = PATIENT_SECONDS,
+    ) -> None:
         folder.mkdir()
+        self.down_after = down_after
         self.folder = folder
         self.runtime = runtime
         self.workers = workers
@@ -40,6 +51,7 @@ class RealCluster:
             port=self.port,
             runtime=self.runtime,
             say=self.said.append,
+            master_flags=["--node-down-after-seconds", str(self.down_after)],
         )
         self.apis, self.token = cluster.api, cluster.token()
         self.api = cluster.api[0]
@@ -139,9 +151,13 @@ def _is_free(port: int) -> bool:
 
 @asynccontextmanager
 async def running(
-    folder: Path, runtime: str, workers: int, masters: int = 1
+    folder: Path,
+    runtime: str,
+    workers: int,
+    masters: int = 1,
+    down_after: float = PATIENT_SECONDS,
 ) -> AsyncIterator[RealCluster]:
-    cluster = RealCluster(folder, runtime, workers, masters)
+    cluster = RealCluster(folder, runtime, workers, masters, down_after)
     try:
         await cluster.up()
         yield cluster

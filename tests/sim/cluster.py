@@ -6,11 +6,11 @@ power loss, what its disk had not synced); a worker's kill leaves its machine's 
 
 import asyncio
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, cast
 
 from google.protobuf.message import Message
 
@@ -27,12 +27,12 @@ from orca_worker.agent import Agent
 from orca_worker.ports import Link, Refused
 from orca_worker.session import Facts, Session
 from sim.disk import SimDisk
-from sim.env import sim_env
+from sim.env import SimClock, sim_env
 from sim.raft.network import Port, Wires
 from sim.raft.node import lay_folder
 
 CLUSTER = "simcluster"
-DOWN_AFTER_SECONDS = 10.0
+DOWN_AFTER_SECONDS = 3.0
 GIB = 1 << 30
 
 M = TypeVar("M", bound=Message)
@@ -89,6 +89,8 @@ class Stream:
 
     up: _Pipe[pb.FromWorker]
     down: _Pipe[pb.FromMaster]
+    core: MasterCore | None = None
+    """Whose stream it is at the other end."""
 
     def close(self) -> None:
         self.up.close()
@@ -170,6 +172,7 @@ class SimMaster:
     def accept(self, node_id: str, stream: Stream, refusal: list[str]) -> None:
         assert self._sessions is not None
         assert self.core is not None
+        stream.core = self.core
         serving = self._serve(self.core, node_id, stream, refusal)
         try:
             self._sessions.create_task(serving)
@@ -237,16 +240,20 @@ class SimMasters:
             SimMaster(seed * 10 + number, name, [n for n in names if n != name], self.wires)
             for number, name in enumerate(names)
         ]
-        self._turn = 0
+        self._turns: Counter[str] = Counter()
 
     @property
     def is_up(self) -> bool:
         return any(master.is_up for master in self.all)
 
+    @property
+    def count(self) -> int:
+        return len(self.all)
+
     def accept(self, node_id: str, stream: Stream, refusal: list[str]) -> None:
         up = [master for master in self.all if master.is_up]
-        self._turn += 1
-        up[self._turn % len(up)].accept(node_id, stream, refusal)
+        self._turns[node_id] += 1
+        up[self._turns[node_id] % len(up)].accept(node_id, stream, refusal)
 
     @property
     def leader(self) -> MasterCore | None:
@@ -265,6 +272,8 @@ class AcceptsWorkers(Protocol):
 
     @property
     def is_up(self) -> bool: ...
+    @property
+    def count(self) -> int: ...
     def accept(self, node_id: str, stream: Stream, refusal: list[str]) -> None: ...
 
 
@@ -283,6 +292,8 @@ class SimWorker:
         self._task: asyncio.Task[None] | None = None
         self._stream: Stream | None = None
         self.cut = False
+        self.steady_since = 0.0
+        self.clock_offset = 0.0
         env = sim_env(self._seed)
         self.env: Env = env
         self.machine = Machine(registry={"broken:1": "image broken:1 not found: manifest unknown"})
@@ -315,15 +326,23 @@ class SimWorker:
         if self._stream is not None:
             self._stream.close()
 
+    def is_heard_by(self, core: MasterCore) -> float:
+        """For how many seconds nothing has kept its beats from coming to this master; 0: something does."""
+        stream = self._stream
+        if not self.is_up or self.cut or stream is None or stream.core is not core:
+            return 0.0
+        return 0.0 if stream.up.closed else asyncio.get_running_loop().time() - self.steady_since
+
     def set_cut(self, cut: bool) -> None:
         self.cut = cut
+        self.steady_since = asyncio.get_running_loop().time()
         if self._stream is not None:
             self._stream.up.hold(cut)
             self._stream.down.hold(cut)
 
     @property
     def master_count(self) -> int:
-        return 1
+        return self._master.count
 
     def know(self, masters: list[str]) -> None:
         """The simulated network finds who leads by itself."""
@@ -342,6 +361,7 @@ class SimWorker:
         )
         refusal: list[str] = []
         self._stream = stream
+        self.steady_since = asyncio.get_running_loop().time()
         self._master.accept(self.id, stream, refusal)
         try:
             yield _WorkerEnd(stream, refusal)
@@ -350,6 +370,7 @@ class SimWorker:
 
     async def _run(self) -> None:
         env = sim_env(self._seed * 1000 + self._boots)
+        cast("SimClock", env.clock).offset = self.clock_offset
         agent = Agent(
             env, {"docker": self.runtime}, _AlwaysHealthy(), cluster=CLUSTER, node=self.id
         )

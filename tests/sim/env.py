@@ -14,7 +14,8 @@ EPOCH = 1_750_000_000.0
 
 
 class SimClock:
-    """Follows the running loop, so virtual when that is. `offset` makes the wall clock jump.
+    """Follows the running loop, so virtual when that is. `offset` makes the wall clock jump; `away` is
+    how long the process stood still so far, as its monotonic clock tells it.
 
     Nothing takes processor time but what is added to `burnt`.
     """
@@ -22,12 +23,13 @@ class SimClock:
     def __init__(self) -> None:
         self.offset = 0.0
         self.burnt = 0.0
+        self.away = 0.0
 
     def now(self) -> float:
         return EPOCH + self.offset + asyncio.get_running_loop().time()
 
     def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
+        return self.away + asyncio.get_running_loop().time()
 
     def thread_time(self) -> float:
         return self.burnt

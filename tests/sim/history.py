@@ -6,14 +6,17 @@ at the end everything is healed and the cluster must arrive at what was last ack
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from orca_master.app.core import MasterCore
+from orca_master.cluster.model import NODES, Node, NodeState
 from orca_master.cluster.operations import down_nodes
 from orca_master.errors import NotFound, OutcomeUnknown, Trouble
 from orca_master.identity.model import DEFAULT_TENANT
 from orca_master.services import operations
-from orca_master.services.model import SERVICES, Service, ServiceSpec
+from orca_master.services.model import SERVICES, Policy, Reconnect, Service, ServiceSpec
 from orca_master.services.status import status
 from orca_master.state.follow import FeedOverrun
 from orca_master.tasks.constraints import Constraints
@@ -25,6 +28,8 @@ from sim.env import EPOCH
 
 CHAOS_SECONDS = 60.0
 CONVERGE_SECONDS = 600.0
+STEADY_SECONDS = 1.5
+"""A beat a second, and time for the verdict's commit."""
 NAMES = ("web", "api", "db", "job")
 IMAGES = ("app:1", "app:2", "app:3", "broken:1")
 
@@ -64,8 +69,7 @@ class History:
         async with asyncio.TaskGroup() as group:
             checking = group.create_task(self._check_machines())
             until = self._now() + CHAOS_SECONDS
-            possible = _FAULTS if self.masters == 1 else (*_FAULTS, History.cut_masters)
-            faults = [fault for fault in possible if cluster.chance.random() < 0.6]
+            faults = [fault for fault in self.faults() if cluster.chance.random() < 0.6]
             while self._now() < until:
                 await asyncio.sleep(cluster.chance.uniform(0.0, 2.0))
                 pool = [*_REQUESTS, *faults]
@@ -74,6 +78,9 @@ class History:
             await self._converge()
             checking.cancel()
         await cluster.stop()
+
+    def faults(self) -> Sequence[Callable[["Any"], Awaitable[None]]]:
+        return _FAULTS if self.masters == 1 else (*_FAULTS, History.cut_masters)
 
     # What people ask for.
 
@@ -84,6 +91,7 @@ class History:
         pin = chance.choice(["", "", chance.choice(self.cluster.workers).name])
         spec = ServiceSpec(image=image, memory_bytes=64 << 20, constraints=Constraints(node=pin))
         want = Want(image, replicas, stopped=False)
+        reconnect = chance.choice(list(Reconnect))
 
         def request(tx: operations.Transaction) -> None:
             operations.deploy(
@@ -94,6 +102,7 @@ class History:
                 spec=spec,
                 replicas=replicas,
                 now=self.now_wall(),
+                policy=Policy(reconnect=reconnect),
             )
 
         await self._ask(f"deploy {name} {image} x{replicas} {pin}", name, request, want)
@@ -248,6 +257,9 @@ class History:
                         before = commit.before.get(TASKS, *key)
                         after = commit.after.get(TASKS, *key)
                         self._check_task(before, after)
+                    if table == NODES.name:
+                        before_node = commit.before.get(NODES, *key)
+                        self._check_node(core, before_node, commit.after.get(NODES, *key))
 
     def _check_task(self, before: Task | None, after: Task | None) -> None:
         self.counts["task changes"] += 1
@@ -259,6 +271,17 @@ class History:
             self._violated(f"task {after.id} was stopped and is wanted again")
         if before.node and after.node != before.node:
             self._violated(f"task {after.id} moved from {before.node} to {after.node}")
+
+    def _check_node(self, core: MasterCore, before: Node | None, after: Node | None) -> None:
+        """Nobody is down who is heard of."""
+        if before is None or after is None or before.state is after.state:
+            return
+        if after.state is not NodeState.DOWN or not core.store.leadership.is_leader:
+            return
+        self.counts["nodes down"] += 1
+        worker = next(w for w in self.cluster.workers if w.id == after.id)
+        if (seconds := worker.is_heard_by(core)) > STEADY_SECONDS:
+            self._violated(f"{after.name} is down, its beats came for {seconds:.1f} s")
 
     async def _check_machines(self) -> None:
         while True:

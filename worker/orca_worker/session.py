@@ -14,8 +14,13 @@ from orca_worker.runtime.port import RuntimeRefusal
 
 PROTOCOL = 1
 FIRST_RETRY_SECONDS = 0.2
-MOST_RETRY_SECONDS = 5.0
-WELCOME_TIMEOUT_SECONDS = 15.0
+MOST_RETRY_BEATS = 1.0
+"""Two rounds over all masters fit into the time after which a node is down."""
+REFUSED_RETRY_SECONDS = 5.0
+LASTED_SECONDS = 5.0
+"""After a stream that lasted so long the next one is tried at once."""
+FIRST_BEAT_SECONDS = 1.0
+WELCOME_TIMEOUT_SECONDS = 5.0
 LOG_READERS = 64
 REPEAT_SECONDS = 30.0
 
@@ -44,6 +49,8 @@ class Session:
         self._agent = agent
         self._connector = connector
         self._facts = facts
+        self._beat_seconds = FIRST_BEAT_SECONDS
+        self._used = pb.Resources()
         self.connected = asyncio.Event()
 
     async def run(self) -> None:
@@ -51,39 +58,44 @@ class Session:
         wait = FIRST_RETRY_SECONDS
         tries = 0
         while True:
-            started = self._env.monotonic()
+            started, refused_seconds = self._env.monotonic(), 0.0
             try:
                 async with self._connector.connect() as link:
                     await self._talk(link)
                 log.info("connection to the master ended")
             except Refused as refused:
                 log.error("the master refuses this worker", reason=str(refused))
-                wait = MOST_RETRY_SECONDS
+                refused_seconds = REFUSED_RETRY_SECONDS
             except (OSError, TimeoutError, RuntimeRefusal) as error:
                 log.warning("not connected", reason=str(error) or type(error).__name__)
             finally:
                 self.connected.clear()
+            if self._env.monotonic() - started > LASTED_SECONDS:
+                wait, tries = FIRST_RETRY_SECONDS, 0
+            masters = self._connector.master_count
+            pause = refused_seconds or wait / masters
+            await asyncio.sleep(pause * self._env.random.uniform(0.5, 1.5))
             tries += 1
-            if self._env.monotonic() - started > MOST_RETRY_SECONDS:
-                wait, tries = FIRST_RETRY_SECONDS, 1
-            await asyncio.sleep(wait * self._env.random.uniform(0.5, 1.5))
-            if tries % self._connector.master_count == 0:  # all of them: only one leads
-                wait = min(MOST_RETRY_SECONDS, wait * 2)
+            if tries % masters == 0:  # all of them: only one leads
+                wait = min(MOST_RETRY_BEATS * self._beat_seconds, wait * 2)
 
     async def _talk(self, link: Link) -> None:
         self._agent.forget_session()
-        await link.send(pb.FromWorker(hello=await self._hello()))
+        hello = await self._hello()
         async with asyncio.timeout(WELCOME_TIMEOUT_SECONDS):
+            await link.send(pb.FromWorker(hello=hello))
             first = await link.receive()
         if first is not None and first.WhichOneof("body") == "removed":
             raise Removed(first.removed.reason)
         if first is None or first.WhichOneof("body") != "welcome":
             raise ConnectionError("the master closed the stream before welcoming this worker")
         log.info("connected", cluster=first.welcome.cluster)
+        self._beat_seconds = first.welcome.heartbeat_seconds
         self.connected.set()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._beat(link, first.welcome.heartbeat_seconds))
+                group.create_task(self._beat(link))
+                group.create_task(self._measure())
                 group.create_task(self._report(link))
                 group.create_task(self._repeat())
                 await self._receive(link, group)
@@ -113,6 +125,8 @@ class Session:
         readers: dict[str, _Reader] = {}
         while (message := await link.receive()) is not None:
             match message.WhichOneof("body"):
+                case "welcome":
+                    self._beat_seconds = message.welcome.heartbeat_seconds
                 case "assignments":
                     await self._agent.apply(message.assignments)
                 case "masters":
@@ -144,11 +158,19 @@ class Session:
         )
         return _Reader(output, group.create_task(output.run(chunks)))
 
-    async def _beat(self, link: Link, seconds: float) -> None:
+    async def _beat(self, link: Link) -> None:
         while True:
-            used = await self._agent.used()
-            await link.send(pb.FromWorker(heartbeat=pb.Heartbeat(used=used)))
-            await asyncio.sleep(seconds)
+            await link.send(pb.FromWorker(heartbeat=pb.Heartbeat(used=self._used)))
+            await asyncio.sleep(self._beat_seconds)
+
+    async def _measure(self) -> None:
+        """Beside the beats: an engine that is slow, or gone, makes no node that is."""
+        while True:
+            try:
+                self._used = await self._agent.used()
+            except RuntimeRefusal as refusal:
+                log.warning("what the tasks use is not known", reason=refusal.reason)
+            await asyncio.sleep(self._beat_seconds)
 
     async def _repeat(self) -> None:
         """Level over edge: what is reported again and changes nothing costs the master nothing."""

@@ -1,6 +1,7 @@
-"""nodes: list, drain, label and remove them, and make a token for a new one."""
+"""nodes: list, drain, label, remove, give up lost ones, and make a token for a new one."""
 
 import asyncio
+import datetime
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +47,16 @@ def _row(node: dict[str, Any]) -> list[object]:
         show.size(node["capacity"]["memory_bytes"]),
         node["address"],
         node["version"],
-        node["reason"],
+        _why(node),
     ]
+
+
+def _why(node: dict[str, Any]) -> str | None:
+    """The reason of its state, and since when."""
+    if not node["reason"]:
+        return None
+    since = datetime.datetime.fromtimestamp(node["state_since"], datetime.UTC)
+    return f"{node['reason']} (since {since:%Y-%m-%d %H:%M:%SZ})"
 
 
 def _state(node: dict[str, Any]) -> str:
@@ -135,6 +144,30 @@ def label(name: str, labels: tuple[str, ...]) -> None:
 def rm(name: str, force: bool) -> None:
     """Remove the node NAME for good; its worker stops what it runs, and ends."""
     show.say(with_client(lambda client: client.remove_node(name, force=force))["ok"])
+
+
+@nodes.command()
+@click.option("--confirm", is_flag=True, help="They are gone: give their work to the others.")
+def evict(confirm: bool) -> None:
+    """Give up nodes that were lost all at once.
+
+    When more than a quarter of the nodes, and more than three, fall silent together, Orca keeps their
+    work where it is, because it is more likely a network than the nodes. It goes on by itself when they
+    come back. If they are gone, say so with --confirm.
+    """
+    if confirm:
+        evicted = with_client(lambda client: client.evict())
+        show.say(f"given up: {', '.join(evicted)}" if evicted else "no nodes are held")
+        return
+    info = with_client(lambda client: client.cluster_info())
+    lost = [n["name"] for n in info["nodes"] if n["state"] in ("suspect", "disconnected")]
+    if not lost:
+        show.say("no nodes are missing")
+        return
+    raise OrcaError(
+        f"not heard of: {', '.join(lost)}. If they are gone, say `orca nodes evict --confirm`: those of"
+        " them that are held are given up"
+    )
 
 
 @nodes.command()

@@ -35,8 +35,10 @@ class MasterConfig(ConfigModel, frozen=True):
     """32 bytes that wrap all secrets of the cluster, instead of `<data_dir>/kek`; also the credential
     `orca.kek` of the service manager. The same on every master."""
     heartbeat_seconds: Annotated[float, Meta(gt=0)] = 1.0
-    node_down_after_seconds: Annotated[float, Meta(ge=1)] = 15.0
-    """Silence after which a node's work is given to others. Longer than a worker's restart takes."""
+    """How often a worker is heard of. Above 250 nodes this and the next grow with their square root."""
+    node_down_after_seconds: Annotated[float, Meta(ge=1)] = 3.0
+    """Silence after which a node's work is given to others; at least twice a heartbeat. What ran on a
+    node whose worker is back before goes on."""
     certificate_days: Annotated[float, Meta(gt=0, le=3650)] = 90.0
     """How long certificates of masters and workers are valid; renewed at two thirds of that."""
     api_certificate: str = ""
@@ -46,3 +48,11 @@ class MasterConfig(ConfigModel, frozen=True):
     """Which requests are logged: all, errors (5xx), off."""
     log_level: str = "info"
     log_json: bool = True
+
+    def __post_init__(self) -> None:
+        if self.node_down_after_seconds < 2 * self.heartbeat_seconds:
+            raise ValueError(
+                f"node_down_after_seconds: {self.node_down_after_seconds:g} is less than twice"
+                f" heartbeat_seconds ({self.heartbeat_seconds:g}): one beat that is late would make a"
+                " node down; raise the first or lower the second"
+            )

@@ -4,10 +4,12 @@ import asyncio
 
 from orca_common.env import Env
 from orca_master.app.schema import SCHEMA
+from orca_master.cluster.liveness import Liveness
 from orca_master.cluster.masters.controller import MastersController
 from orca_master.cluster.masters.port import Membership
 from orca_master.cluster.operations import found_cluster
-from orca_master.cluster.presence import Liveness, Presence
+from orca_master.cluster.pace import Pace
+from orca_master.cluster.presence import Presence
 from orca_master.control.leader import Controller, run_while_leader
 from orca_master.http.once import OnceSweeper
 from orca_master.services.controller import ServicesController
@@ -33,14 +35,13 @@ class MasterCore:
     ) -> None:
         self.env = env
         self.store = Store(env, log, SCHEMA, history)
-        self.presence = Presence(env)
-        self.dispatcher = Dispatcher(
-            env, self.store, self.presence, heartbeat_seconds=heartbeat_seconds
-        )
+        self.presence = Presence(env, Pace(heartbeat_seconds, node_down_after_seconds))
+        self.dispatcher = Dispatcher(env, self.store, self.presence)
+        self.liveness = Liveness(env, self.store, self.presence)
         self._services = ServicesController(env, self.store)
         self._controllers: list[Controller] = [
             self._services,
-            Liveness(env, self.store, self.presence, down_after=node_down_after_seconds),
+            self.liveness,
             OnceSweeper(env, self.store),
         ]
         if membership is not None:
@@ -52,9 +53,9 @@ class MasterCore:
             group.create_task(self.store.run())
             group.create_task(run_while_leader(self.store, self._controllers))
 
-    def put_aside(self) -> list[str]:
-        """Objects that a controller fails on, and why."""
-        return self._services.aside.reasons()
+    def troubles(self) -> list[str]:
+        """Objects that a controller fails on, and why; nodes that were lost at once."""
+        return [*self._services.aside.reasons(), *self.liveness.alarm()]
 
     async def found(self, *, cluster_id: str, cluster_name: str) -> None:
         """Make the cluster's first row, once; needs `run` to be running."""

@@ -1,4 +1,4 @@
-"""What `/metrics` says of the log: who leads, how far everybody is, and how long the disk takes."""
+"""What `/metrics` says of the log (who leads, how far everybody is, how long the disk takes) and of nodes."""
 
 from collections.abc import Iterable
 from itertools import accumulate
@@ -11,6 +11,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from orca_master.cluster.liveness import Liveness
 from orca_master.cluster.masters.port import Membership
 from orca_master.state.growing import GrowingLog
 from orca_master.state.raft.log import RaftLog
@@ -53,6 +54,17 @@ class LogCollector(Collector):
         yield _gauge("orca_raft_voters", "Masters that vote", voters)
         yield behind
         yield connected
+
+
+class LivenessCollector(Collector):
+    """Of the leader; other masters judge nobody and say 0."""
+
+    def __init__(self, liveness: Liveness) -> None:
+        self._liveness = liveness
+
+    def collect(self) -> Iterable[Metric]:
+        held = float(len(self._liveness.held))
+        yield _gauge("orca_evictions_held", "Nodes not given up: too many lost at once", held)
 
 
 def _raft(raft: RaftLog) -> Iterable[Metric]:

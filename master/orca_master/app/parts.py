@@ -13,7 +13,7 @@ from orca_master.app.folder import Folder
 from orca_master.app.keys import Keys
 from orca_master.app.log import Backing
 from orca_master.app.members import LogMembership
-from orca_master.app.metrics import LogCollector
+from orca_master.app.metrics import LivenessCollector, LogCollector
 from orca_master.cluster.masters.agreement import AgreementWatch
 from orca_master.cluster.masters.leading import WhoLeads
 from orca_master.cluster.masters.routes import MasterRoutes
@@ -89,17 +89,19 @@ class Parts:
         core, store, version = self.core, self.core.store, orca_version()
         membership, signer, kek = self.membership, self.keys.signer, self.folder.kek
         services = ServiceRoutes(core.env, store, core.dispatcher)
-        work = TasksOnNodes()
-        nodes = NodesShown(core.presence, work)
+        nodes = NodesShown(core.env, core.presence, TasksOnNodes())
         log = LogCollector(store, self.backing.log, membership)
-        collectors: list[Collector] = [log, self.meters, services.meters.counter]
+        lost = LivenessCollector(core.liveness)
+        collectors: list[Collector] = [log, lost, self.meters, services.meters.counter]
         routes = [
             *OpsRoutes(store, version, self._troubles, collectors).table(),
             *services.table(),
             *AuditRoutes(store, self.history).table(),
             *TokenRoutes(core.env, store).table(),
-            *ClusterRoutes(core.env, store, nodes, membership, signer, version).table(),
-            *NodeRoutes(core.env, store, core.presence, work).table(),
+            *ClusterRoutes(
+                core.env, store, nodes, core.liveness, membership, signer, version
+            ).table(),
+            *NodeRoutes(core.env, store, nodes).table(),
             *MasterRoutes(core.env, store, membership, signer, kek).table(),
             *SharingRoutes(store, self.history, self.blobs).table(),
         ]
@@ -107,4 +109,4 @@ class Parts:
 
     def _troubles(self) -> list[str]:
         gaps = [] if self.history.is_whole else ["events of the history are being fetched"]
-        return [*self.core.put_aside(), *self.watch.doubts, *gaps]
+        return [*self.core.troubles(), *self.watch.doubts, *gaps]

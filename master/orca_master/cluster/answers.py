@@ -35,6 +35,7 @@ class DrainingOut(msgspec.Struct, frozen=True):
 class NodeOut(msgspec.Struct, frozen=True):
     """A machine with a worker. `state_since`: Unix seconds; `reason`: of its state, in words.
 
+    `state`: joined, ready, suspect (half the time that it may be silent is over), disconnected, down.
     `schedulable` false: it is being drained, see `drain`. `tasks`: how many have not ended there.
     """
 
@@ -81,6 +82,12 @@ class DrainOut(msgspec.Struct, frozen=True):
 
     status: Literal["drained", "undrained"]
     node: NodeOut
+
+
+class EvictedOut(msgspec.Struct, frozen=True):
+    """Names of the nodes that were given up."""
+
+    evicted: list[str]
 
 
 class GrantOut(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from orca_common.env import Env
 from orca_master.audit.operations import trail
 from orca_master.cluster import operations
 from orca_master.cluster.answers import AmountsOut, DrainingOut, DrainOut, LeftOut, NodeOut
-from orca_master.cluster.model import NODES, Node
+from orca_master.cluster.model import NODES, Node, NodeState
 from orca_master.cluster.port import Work
 from orca_master.cluster.presence import Presence
 from orca_master.errors import Conflict
@@ -19,8 +19,9 @@ from orca_master.http.answers import Ok
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.route import Call, NoQuery, QueryModel, Route, StrictModel
 from orca_master.identity.model import Permission
+from orca_master.state.rows import State
 from orca_master.state.store import Store
-from orca_master.state.transaction import Transaction, View
+from orca_master.state.transaction import Transaction
 
 MOST_LEFT = 50
 LABEL = r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,98}[A-Za-z0-9])?$"
@@ -53,13 +54,15 @@ class RemoveNodeQuery(QueryModel):
 class NodesShown:
     """Nodes as `cluster/info` shows them."""
 
-    def __init__(self, presence: Presence, work: Work) -> None:
+    def __init__(self, env: Env, presence: Presence, work: Work) -> None:
+        self._env = env
         self._presence = presence
-        self._work = work
+        self.work = work
 
-    def shown(self, view: View, node: Node) -> NodeOut:
+    def shown(self, state: State, node: Node) -> NodeOut:
+        word, since, reason = self._standing(state, node)
         used, facts = self._presence.used(node.id), node.facts
-        left = self._work.left(view, node.id)
+        left = self.work.left(state, node.id)
         draining = None
         if not node.schedulable:
             draining = DrainingOut(
@@ -74,9 +77,9 @@ class NodesShown:
         return NodeOut(
             id=node.id,
             name=node.name,
-            state=str(node.state),
-            state_since=node.state_since,
-            reason=node.state_reason or None,
+            state=word,
+            state_since=since,
+            reason=reason or None,
             connected=self._presence.is_connected(node.id),
             schedulable=node.schedulable,
             drain=draining,
@@ -91,13 +94,20 @@ class NodesShown:
             architecture=facts.architecture,
         )
 
+    def _standing(self, state: State, node: Node) -> tuple[str, float, str]:
+        """What the row says, or what the silence of a node that is ready means so far."""
+        if node.state is NodeState.READY:
+            found = self._presence.standing(node.id, nodes=state.count(NODES))
+            if found.age is not None:
+                return str(found.word), self._env.now() - found.age, found.reason
+        return str(node.state), node.state_since, node.state_reason
+
 
 @dataclass(frozen=True, slots=True)
 class NodeRoutes:
     env: Env
     store: Store
-    presence: Presence
-    work: Work
+    nodes: NodesShown
 
     def table(self) -> list[Route]:
         route = partial(Route, dialect=CLUSTER, tag="cluster")
@@ -167,7 +177,7 @@ class NodeRoutes:
     def _shown(self, node_id: str) -> NodeOut:
         state = self.store.state
         node = operations.find_node(state, node_id)
-        return NodesShown(self.presence, self.work).shown(state, node)
+        return self.nodes.shown(state, node)
 
     async def label(self, call: Call[NoQuery, LabelsIn]) -> NodeOut:
         changes = call.body.labels
@@ -188,13 +198,13 @@ class NodeRoutes:
 
         def remove(tx: Transaction) -> str:
             node = operations.find_node(tx, call.path["id"])
-            left = len(self.work.left(tx, node.id))
+            left = len(self.nodes.work.left(tx, node.id))
             if left and not call.query.force:
                 raise Conflict(
                     f"{node.name} has {left} replica{'s' if left > 1 else ''}: bring them away first"
                     f" (`orca nodes drain {node.name} --wait`), or insist with --force"
                 )
-            self.work.forget(tx, node.id)
+            self.nodes.work.forget(tx, node.id)
             operations.remove_node(tx, node, now=self.env.now())
             self._note(tx, call.actor, "remove", node, replicas=left)
             return node.name

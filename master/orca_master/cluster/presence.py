@@ -1,17 +1,13 @@
-"""Who was heard of when, and who is down: heartbeats never enter the log, only `ready → down` does."""
+"""Who was heard of when, and what that makes of him: one master's memory, never in the log."""
 
-import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from orca_common.env import Env
-from orca_common.logs import get_logger
-from orca_master.cluster.model import NODES, NodeState
-from orca_master.cluster.operations import mark_down
-from orca_master.state.store import Store
-
-LOOK_EVERY_SECONDS = 0.5
-
-log = get_logger("cluster")
+from orca_master.cluster.pace import Pace
+from orca_master.cluster.standing import Contact, Standing, standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,68 +19,69 @@ class Used:
 
 
 class Presence:
-    """This master's memory of the nodes. It is lost at a restart, on purpose."""
+    """This master's memory of the nodes. It is lost at a restart, on purpose.
 
-    def __init__(self, env: Env) -> None:
+    All times are those of the monotonic clock of this master; what workers say of time counts for
+    nothing.
+    """
+
+    def __init__(self, env: Env, pace: Pace) -> None:
         self._env = env
+        self._pace = pace
+        self._since = env.monotonic()
         self._heard: dict[str, float] = {}
+        self._ended: dict[str, float] = {}
         self._used: dict[str, Used] = {}
         self._connected: set[str] = set()
+        self._attended: Counter[str] = Counter()
+
+    def listen_anew(self) -> None:
+        """Nobody was silent before now: this master begins to lead, or was away."""
+        self._since = self._env.monotonic()
 
     def heard(self, node_id: str, used: Used | None = None) -> None:
         self._heard[node_id] = self._env.monotonic()
         if used is not None:
             self._used[node_id] = used
 
-    def heard_at(self, node_id: str) -> float:
-        """On the monotonic clock; minus infinity if never."""
-        return self._heard.get(node_id, float("-inf"))
+    @contextmanager
+    def attending(self, node_id: str) -> Iterator[None]:
+        """While this master is busy with what a node said, the silence is its own."""
+        self._attended[node_id] += 1
+        try:
+            yield
+        finally:
+            self._attended[node_id] -= 1
+            if not self._attended[node_id]:
+                del self._attended[node_id]
+            self.heard(node_id)
+
+    def connected(self, node_id: str, is_connected: bool) -> None:
+        if is_connected:
+            self._connected.add(node_id)
+        elif node_id in self._connected:
+            self._connected.discard(node_id)
+            self._ended[node_id] = self._env.monotonic()
 
     def is_connected(self, node_id: str) -> bool:
         """Whether its worker has an open stream, as far as this master knows."""
         return node_id in self._connected
 
-    def connected(self, node_id: str, is_connected: bool) -> None:
-        if is_connected:
-            self._connected.add(node_id)
-        else:
-            self._connected.discard(node_id)
-
     def used(self, node_id: str) -> Used:
         return self._used.get(node_id, Used())
 
+    def contact(self, node_id: str) -> Contact:
+        """Nobody has been silent, or without a stream, for longer than this master has listened."""
+        now = self._env.monotonic()
+        heard = now if node_id in self._attended else self._heard.get(node_id, self._since)
+        ended = max(self._since, self._ended.get(node_id, self._since))
+        is_connected = node_id in self._connected
+        return Contact(max(self._since, heard), None if is_connected else ended)
 
-class Liveness:
-    """Declares nodes down that were not heard of for too long. Runs on the leader only.
+    def standing(self, node_id: str, *, nodes: int) -> Standing:
+        """Where one of so many nodes stands, if its row says ready."""
+        contact = self.contact(node_id)
+        return standing(contact, now=self._env.monotonic(), pace=self.pace(nodes))
 
-    It judges nobody before it has listened for the whole time itself: after a restart or a
-    fail-over every node gets its full time to connect again.
-    """
-
-    def __init__(self, env: Env, store: Store, presence: Presence, *, down_after: float) -> None:
-        self._env = env
-        self._store = store
-        self._presence = presence
-        self._down_after = down_after
-
-    async def run(self) -> None:
-        listening_since = self._env.monotonic()
-        while True:
-            await asyncio.sleep(LOOK_EVERY_SECONDS)
-            for node_id, name in self._silent(listening_since):
-                reason = f"not heard of for {self._down_after:g} s"
-                log.warning("node is down", node=name, id=node_id, reason=reason)
-                await self._mark(node_id, reason)
-
-    async def _mark(self, node_id: str, reason: str) -> None:
-        now = self._env.now()
-        await self._store.update(lambda tx: mark_down(tx, node_id, reason=reason, now=now))
-
-    def _silent(self, since: float) -> list[tuple[str, str]]:
-        limit = self._env.monotonic() - self._down_after
-        return [
-            (node.id, node.name)
-            for node in self._store.state.scan(NODES)
-            if node.state is NodeState.READY
-            and max(since, self._presence.heard_at(node.id)) < limit
-        ]
+    def pace(self, nodes: int) -> Pace:
+        return self._pace.among(nodes)

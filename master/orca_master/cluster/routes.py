@@ -14,9 +14,11 @@ from orca_master.cluster.answers import (
     CaOut,
     ClusterOut,
     EnrolledOut,
+    EvictedOut,
     GrantOut,
     LeaderOut,
 )
+from orca_master.cluster.liveness import Liveness
 from orca_master.cluster.masters.port import Membership
 from orca_master.cluster.masters.routes import describe
 from orca_master.cluster.model import NODES, JoinGrant, Node
@@ -63,6 +65,7 @@ class ClusterRoutes:
     env: Env
     store: Store
     nodes: NodesShown
+    liveness: Liveness
     membership: Membership
     signer: Callable[[], pki.Signer]
     version: str
@@ -76,6 +79,13 @@ class ClusterRoutes:
                 self.info,
                 "Masters and nodes",
                 answer=ClusterOut,
+            ),
+            route(
+                "POST /api/v1/cluster/evictions/resume",
+                Permission.NODES_WRITE,
+                self.evict,
+                "Give up the nodes that were lost at once and are held",
+                answer=EvictedOut,
             ),
             route(
                 "POST /api/v1/cluster/join-tokens",
@@ -122,6 +132,18 @@ class ClusterRoutes:
             nodes=[self.nodes.shown(state, node) for node in nodes],
             node_count=len(nodes),
         )
+
+    async def evict(self, call: Call[NoQuery, None]) -> EvictedOut:
+        """An operator knows that they are gone: their work is given to others."""
+        reason = f"given up by {call.actor}, after many nodes were lost at once"
+
+        def give_up(tx: Transaction) -> list[str]:
+            nodes = self.liveness.give_up_held(tx, reason=reason)
+            for node in nodes:
+                self._note(tx, call.actor, "node.evict", f"nodes/{node.name}")
+            return sorted(node.name for node in nodes)
+
+        return EvictedOut(await self.store.update(give_up))
 
     async def grant(self, call: Call[NoQuery, GrantIn]) -> Reply:
         role = NodeRole(call.body.role)

@@ -1,11 +1,21 @@
 """Services: what people deploy."""
 
+from enum import StrEnum
+
 import msgspec
 
 from orca_master.state.table import Table
 from orca_master.tasks.constraints import Constraints
 
 OWNER_PREFIX = "service:"
+
+
+class Reconnect(StrEnum):
+    """Which of two goes on when a node returns whose replica was replaced, see `replacing`."""
+
+    KEEP_ORIGINAL = "keep_original"
+    KEEP_REPLACEMENT = "keep_replacement"
+    BEST = "best"
 
 
 class ServiceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -32,11 +42,18 @@ class ServiceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
         return "docker" if self.image else "process"
 
 
+class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How replicas are treated; a change of it restarts none. `drain_max_parallel`: how many may leave
+    drained nodes at a time; `reconnect`: which goes on when a node returns."""
+
+    drain_max_parallel: int = 1
+    reconnect: Reconnect = Reconnect.BEST
+
+
 class Service(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything here is wanted; what is true of it is read off its tasks.
 
     `stopped` keeps the row and runs nothing. `purge` forgets the row once nothing of it runs.
-    `drain_max_parallel`: how many replicas may leave drained nodes at a time.
     """
 
     tenant: str
@@ -49,7 +66,7 @@ class Service(msgspec.Struct, frozen=True, omit_defaults=True):
     updated_at: float
     stopped: bool = False
     purge: bool = False
-    drain_max_parallel: int = 1
+    policy: Policy = Policy()
 
     @property
     def owner(self) -> str:

@@ -12,7 +12,7 @@ from orca_master.cluster.operations import (
     overdue_nodes,
 )
 from orca_master.errors import Ambiguous, NotFound
-from orca_master.services.model import SERVICES, Service, ServiceSpec, key_of_owner
+from orca_master.services.model import SERVICES, Policy, Service, ServiceSpec, key_of_owner
 from orca_master.services.reconcile import Target, reconcile
 from orca_master.state.transaction import Transaction, View
 from orca_master.tasks import operations as tasks
@@ -39,7 +39,7 @@ def deploy(
     spec: ServiceSpec,
     replicas: int,
     now: float,
-    drain_max_parallel: int = 1,
+    policy: Policy = Policy(),  # noqa: B008
 ) -> Accepted:
     """Want this service to run. An equal spec keeps the revision; tasks that wait for their next
     try are tried again now."""
@@ -54,9 +54,9 @@ def deploy(
             revision=1,
             created_at=now,
             updated_at=now,
-            drain_max_parallel=drain_max_parallel,
+            policy=policy,
         )
-    elif _is_wanted(before, spec, replicas) and before.drain_max_parallel == drain_max_parallel:
+    elif _is_wanted(before, spec, replicas, policy):
         after = before
     else:
         after = replace(
@@ -67,7 +67,7 @@ def deploy(
             stopped=False,
             purge=False,
             updated_at=now,
-            drain_max_parallel=drain_max_parallel,
+            policy=policy,
         )
     if after is not before:
         tx.put(SERVICES, after)
@@ -75,10 +75,11 @@ def deploy(
     return Accepted(after, after is not before)
 
 
-def _is_wanted(service: Service, spec: ServiceSpec, replicas: int) -> bool:
+def _is_wanted(service: Service, spec: ServiceSpec, replicas: int, policy: Policy) -> bool:
     """Whether this is wanted of it already."""
     is_running = not service.stopped and not service.purge
-    return is_running and service.replicas == replicas and service.spec == spec
+    wanted = service.replicas, service.spec, service.policy
+    return is_running and wanted == (replicas, spec, policy)
 
 
 def _try_again_now(tx: Transaction, service: Service) -> None:
@@ -151,7 +152,8 @@ def reconcile_owner(
         service.revision,
         service.wanted_replicas,
         stop_first=bool(service.spec.host_port),
-        max_moving=service.drain_max_parallel,
+        max_moving=service.policy.drain_max_parallel,
+        reconnect=service.policy.reconnect,
     )
     drained, overdue = drained_nodes(tx), overdue_nodes(tx, now)
     plan = reconcile(target, mine, down_nodes(tx), now, drained=drained, overdue=overdue)
@@ -172,6 +174,7 @@ def reconcile_owner(
             attempt=wanted.attempt,
             not_before=wanted.not_before,
             last_failure=wanted.last_failure,
+            generation=wanted.generation,
         )
     return _next_look(tx, tx.find(TASKS, "owner", owner), now)
 

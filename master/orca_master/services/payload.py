@@ -15,7 +15,7 @@ from pydantic import (
 
 from orca_master.http.names import Name
 from orca_master.http.route import QueryModel, StrictModel
-from orca_master.services.model import ServiceSpec
+from orca_master.services.model import Policy, Reconnect, ServiceSpec
 from orca_master.services.where import LeavingIn, PlacementIn, ResourcesIn, memory_bytes
 
 MAX_SERVICES = 500
@@ -152,6 +152,15 @@ class ServiceIn(StrictModel):
     stop_grace_seconds: Annotated[
         float, Field(ge=0, le=3600, description="Between SIGTERM and SIGKILL.")
     ] = 10.0
+    reconnect: Annotated[
+        str,
+        Field(
+            pattern="^(keep_original|keep_replacement|best)$",
+            description="Which goes on when a node returns whose replica was replaced:"
+            " `keep_original`, `keep_replacement`, or `best`, the one that is ready (of two, the"
+            " replacement).",
+        ),
+    ] = "best"
     user: Annotated[
         str,
         Field(max_length=64, pattern=r"^[A-Za-z0-9_.:-]*$", description="In the container."),
@@ -202,6 +211,9 @@ class ServiceIn(StrictModel):
             user=self.user,
             workdir=self.workdir,
         )
+
+    def policy(self) -> Policy:
+        return Policy(self.drain.max_parallel, Reconnect(self.reconnect))
 
     def secrets(self) -> list[str]:
         """The keys of all `${secrets.KEY}` in its environment, sorted."""

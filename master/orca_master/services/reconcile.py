@@ -4,7 +4,7 @@ Each replica has a slot (1, 2, …). For each slot the plan keeps the best task 
 revision, asks for one where there is none, and stops the others only once the kept one is ready:
 a replacement always comes first, except where two cannot stand side by side (`stop_first`).
 A task on a node that is down counts as lost, but it is stopped only when its replacement is ready:
-if the node comes back before, the original stays and the replacement goes.
+if the node comes back before, `replacing` says which of the two stays.
 On a node that is drained it is the same, but for the coming back: what runs there goes on until its
 replacement is ready, elsewhere. So a drain never takes a service below what it has, and no more than
 `max_moving` replicas of it are on their way at a time. Only once a drain is overdue is what still runs
@@ -14,6 +14,8 @@ there stopped, whatever comes after it.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from orca_master.services.model import Reconnect
+from orca_master.services.replacing import is_awaited, may_be_replaced, who_goes_on
 from orca_master.tasks.model import Task, Wanted
 
 BACKOFF_FIRST_SECONDS = 1.0
@@ -30,6 +32,7 @@ class Target:
     replicas: int
     stop_first: bool
     max_moving: int = 1
+    reconnect: Reconnect = Reconnect.BEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class Create:
     attempt: int = 0
     not_before: float = 0.0
     last_failure: str = ""
+    generation: int = 1
 
 
 @dataclass(slots=True)
@@ -101,26 +105,34 @@ def _reconcile_slot(
     staying = [task for task in usable if task.node not in nodes.drained]
     leaving = [task for task in usable if task.node in nodes.drained]
     if staying:
-        keep = _best(staying)
+        keep = who_goes_on(target.reconnect, staying)
+        others = [t for t in wanted if t is not keep]
         if keep.is_ready:
-            plan.stop.extend(task for task in wanted if task is not keep)
+            plan.stop.extend(
+                t for t in others if not is_awaited(target.reconnect, t, keep, nodes.down)
+            )
             return
-        plan.stop.extend(task for task in staying if task is not keep)
+        until_then = max(
+            (t for t in staying if t is not keep and t.is_ready),
+            key=lambda t: t.order,
+            default=keep,
+        )
+        plan.stop.extend(t for t in staying if t not in (keep, until_then))
     if leaving:
-        until_then = _best(leaving)
-        plan.stop.extend(task for task in leaving if task is not until_then)
+        last_leaving = _best(leaving)
+        plan.stop.extend(task for task in leaving if task is not last_leaving)
     plan.stop.extend(task for task in wanted if task.node in nodes.overdue)
     if leaving and staying:
         moves.under_way += 1
     elif leaving:
-        moves.waiting.append(_next_try(slot, ended, now))
+        moves.waiting.append(_next_try(slot, tasks, ended, now))
     elif not usable:
-        others = [t for t in tasks if t not in current and not t.observed.state.is_over]
-        if target.stop_first and others:
-            plan.stop.extend(task for task in others if task.wanted is Wanted.RUN)
-        elif not _is_lost_but_pinned(current, nodes.down):
-            plan.create.append(_next_try(slot, ended, now))
-    newest = max(ended, key=lambda t: (t.created_at, t.id), default=None)
+        older = [t for t in tasks if t not in current and not t.observed.state.is_over]
+        if target.stop_first and older:
+            plan.stop.extend(task for task in older if task.wanted is Wanted.RUN)
+        elif may_be_replaced(current, nodes.down):
+            plan.create.append(_next_try(slot, tasks, ended, now))
+    newest = max(ended, key=lambda t: t.order, default=None)
     stale = [t for t in wanted if t.observed.state.is_over and t is not newest]
     plan.stop.extend(stale)
 
@@ -129,19 +141,17 @@ def _best(tasks: Sequence[Task]) -> Task:
     return max(tasks, key=lambda t: (t.is_ready, t.observed.state, -t.created_at, t.id))
 
 
-def _is_lost_but_pinned(current: Sequence[Task], down: Collection[str]) -> bool:
-    """Whether the only node that may run it is down: a replacement could go nowhere else."""
-    return any(t.constraints.node and t.node in down for t in current)
-
-
-def _next_try(slot: int, ended: Sequence[Task], now: float) -> Create:
+def _next_try(slot: int, tasks: Sequence[Task], ended: Sequence[Task], now: float) -> Create:
+    """`tasks`: all of the slot; `ended`: those of them that this is another try of."""
+    generation = 1 + max((task.generation for task in tasks), default=0)
     if not ended:
-        return Create(slot)
-    last = max(ended, key=lambda task: (task.created_at, task.id))
+        return Create(slot, generation=generation)
+    last = max(ended, key=lambda task: task.order)
     ran_seconds = last.observed.ended_at - last.observed.started_at
     lasted = last.observed.started_at > 0 and ran_seconds >= BACKOFF_RESET_SECONDS
     attempt = 1 if lasted else last.attempt + 1
-    return Create(slot, attempt, now + backoff_seconds(attempt), last.observed.reason)
+    not_before = now + backoff_seconds(attempt)
+    return Create(slot, attempt, not_before, last.observed.reason, generation)
 
 
 def backoff_seconds(attempt: int) -> float:

@@ -191,7 +191,7 @@ class ServiceRoutes:
                     spec=item.spec(),
                     replicas=item.replicas,
                     now=now,
-                    drain_max_parallel=item.drain.max_parallel,
+                    policy=item.policy(),
                 )
                 for item in items
             ]

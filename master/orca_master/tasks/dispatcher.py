@@ -52,6 +52,7 @@ class _Session:
         self.outputs: dict[str, Callable[[pb.LogChunk], None]] = {}
         self.cancelled: asyncio.Queue[str] = asyncio.Queue()  # no more than there were outputs
         self.superseded = asyncio.Event()
+        self.beat_seconds = 0.0
 
 
 class OutputSource:
@@ -72,13 +73,10 @@ class OutputSource:
 
 
 class Dispatcher:
-    def __init__(
-        self, env: Env, store: Store, presence: Presence, *, heartbeat_seconds: float
-    ) -> None:
+    def __init__(self, env: Env, store: Store, presence: Presence) -> None:
         self._env = env
         self._store = store
         self._presence = presence
-        self._heartbeat_seconds = heartbeat_seconds
         self._sessions: dict[str, _Session] = {}
 
     async def serve(self, node_id: str, link: Link) -> None:
@@ -96,7 +94,8 @@ class Dispatcher:
             previous.superseded.set()
         session = self._sessions[node_id] = _Session(node_id, link)
         try:
-            await self._connect(node_id, hello)
+            with self._presence.attending(node_id):
+                await self._connect(node_id, hello)
             log.info("worker connected", node=hello.name, id=node_id, tasks=len(hello.tasks))
             await self._talk(session)
         finally:
@@ -163,13 +162,10 @@ class Dispatcher:
 
         await self._observe(node_id, hello.tasks)
         await self._store.update(connect)
-        self._presence.heard(node_id)
         self._presence.connected(node_id, True)
 
     async def _talk(self, session: _Session) -> None:
-        cluster = the_cluster(self._store.state)
-        welcome = pb.Welcome(cluster=cluster.id, heartbeat_seconds=self._heartbeat_seconds)
-        await session.link.send(pb.FromMaster(welcome=welcome))
+        await self._tell_pace(session)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._send_assignments(session))
@@ -184,6 +180,15 @@ class Dispatcher:
             for error in errors.exceptions:
                 if isinstance(error, Trouble):
                     raise error from None
+
+    async def _tell_pace(self, session: _Session) -> None:
+        """Welcome the worker; again when the number of nodes has changed how often it is to beat."""
+        state = self._store.state
+        seconds = self._presence.pace(state.count(NODES)).beat
+        if seconds != session.beat_seconds:
+            welcome = pb.Welcome(cluster=the_cluster(state).id, heartbeat_seconds=seconds)
+            await session.link.send(pb.FromMaster(welcome=welcome))
+            session.beat_seconds = seconds
 
     async def _end_when_superseded(self, session: _Session) -> None:
         await session.superseded.wait()
@@ -206,8 +211,10 @@ class Dispatcher:
                 case "heartbeat":
                     used = message.heartbeat.used
                     self._presence.heard(session.node_id, Used(used.memory_bytes, used.cpu_millis))
+                    await self._tell_pace(session)
                 case "report":
-                    await self._take_report(session.node_id, message.report)
+                    with self._presence.attending(session.node_id):
+                        await self._take_report(session.node_id, message.report)
                 case "log_chunk":
                     self._take_output(session, message.log_chunk)
                 case _:

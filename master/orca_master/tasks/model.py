@@ -97,7 +97,9 @@ class Observed(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     """`owner` says for whom it runs (`service:<tenant>/<project>/<name>`) and is the first part of
-    the key, so that a change of a task names its owner even when the task is gone."""
+    the key, so that a change of a task names its owner even when the task is gone.
+
+    `generation` is higher than that of every other task of the slot when it was made."""
 
     id: str
     owner: str
@@ -115,6 +117,12 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     pending_reason: str = ""
     last_failure: str = ""
     observed: Observed = Observed()
+    generation: int = 0
+
+    @property
+    def order(self) -> tuple[int, float, str]:
+        """Of the tasks of one slot: the later was made after the earlier."""
+        return self.generation, self.created_at, self.id
 
     @property
     def is_ready(self) -> bool:

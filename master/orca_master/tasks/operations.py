@@ -55,6 +55,7 @@ def create(
     attempt: int = 0,
     not_before: float = 0.0,
     last_failure: str = "",
+    generation: int = 0,
 ) -> Task:
     """Ask for a task. It is pending until `plan_placements` finds a node for it."""
     task = Task(
@@ -70,6 +71,7 @@ def create(
         attempt=attempt,
         not_before=not_before,
         last_failure=last_failure,
+        generation=generation,
     )
     tx.put(TASKS, task)
     return task

@@ -35,7 +35,7 @@ MASTER = {
 NODE = {
     "name": EVIL, "state": EVIL, "schedulable": False, "tasks": 2,
     "runtimes": [EVIL], "capacity": {"cpu": 1.0, "memory_bytes": 1},
-    "address": EVIL, "version": EVIL, "reason": EVIL,
+    "address": EVIL, "version": EVIL, "reason": EVIL, "state_since": 1.0,
 }  # fmt: skip
 TOKEN = {
     "name": EVIL, "role": EVIL, "project": EVIL, "created_at": 0.0, "expires_at": 1.0,

@@ -43,11 +43,11 @@ def test_the_environments_text_becomes_the_settings_type() -> None:
     master = load(
         MasterConfig,
         file=None,
-        environ={"ORCA_MASTER_API_PORT": "7000", "ORCA_MASTER_HEARTBEAT_SECONDS": "2"},
+        environ={"ORCA_MASTER_API_PORT": "7000", "ORCA_MASTER_HEARTBEAT_SECONDS": "1.5"},
         prefix="ORCA_MASTER_",
         flags={},
     )
-    assert (master.api_port, master.heartbeat_seconds) == (7000, 2.0)
+    assert (master.api_port, master.heartbeat_seconds) == (7000, 1.5)
 
 
 def test_tables_of_the_file_are_read(tmp_path: Path) -> None:
@@ -85,3 +85,9 @@ def test_a_file_that_cannot_be_read_is_a_mistake(tmp_path: Path) -> None:
     broken.write_text("name = ")
     with pytest.raises(BadConfig, match=r"broken\.toml"):
         worker(broken)
+
+
+def test_a_node_may_be_silent_for_two_beats_at_least() -> None:
+    environ = {"ORCA_MASTER_HEARTBEAT_SECONDS": "2", "ORCA_MASTER_NODE_DOWN_AFTER_SECONDS": "3.5"}
+    with pytest.raises(BadConfig, match=r"node_down_after_seconds: 3\.5 is less than twice"):
+        load(MasterConfig, file=None, environ=environ, prefix="ORCA_MASTER_", flags={})

@@ -11,6 +11,7 @@ from orca_common.real import real_env
 from orca_proto import worker_pb2 as pb
 from orca_worker.agent import Agent
 from orca_worker.ports import Link
+from orca_worker.runtime.port import RuntimeRefusal
 from orca_worker.session import Facts, Session
 
 
@@ -67,3 +68,59 @@ async def test_a_stream_that_breaks_while_it_is_cancelled_is_cancelled(turns: in
     with pytest.raises(asyncio.CancelledError):
         async with asyncio.timeout(10):
             await running
+
+
+class Slowing:
+    """A master that welcomes a second time, with a longer beat; `beats` counts what came since."""
+
+    master_count = 1
+
+    def __init__(self) -> None:
+        self.welcomes = [0.01, 3600.0]
+        self.beats = 0
+        self.slow = asyncio.Event()
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Link]:
+        yield self
+
+    def know(self, masters: list[str]) -> None:
+        """Not asked here."""
+
+    async def send(self, message: pb.FromWorker) -> None:
+        if message.WhichOneof("body") == "heartbeat":
+            self.beats += 1
+
+    async def receive(self) -> pb.FromMaster | None:
+        if not self.welcomes:
+            self.slow.set()
+            await asyncio.Event().wait()
+        if len(self.welcomes) == 1:
+            while self.beats < 3:
+                await asyncio.sleep(0.001)
+        welcome = pb.Welcome(cluster="c", heartbeat_seconds=self.welcomes.pop(0))
+        return pb.FromMaster(welcome=welcome)
+
+
+class NoMeter(Agent):
+    """Its engine is gone."""
+
+    async def used(self) -> pb.Resources:
+        raise RuntimeRefusal("the engine does not answer")
+
+
+async def test_a_second_welcome_changes_the_beat_and_an_engine_that_is_gone_does_not_stop_it() -> (
+    None
+):
+    env, master = real_env(threads=1), Slowing()
+    agent = NoMeter(env, {"fake": FakeRuntime(env)}, Healthy(), cluster="c", node="n")
+    facts = Facts("n1", "0", "", "linux", "x", {}, 1, 1)
+    running = asyncio.ensure_future(Session(env, agent, master, facts).run())
+    async with asyncio.timeout(60):
+        await master.slow.wait()
+    before = master.beats
+    await asyncio.sleep(0.2)
+    assert master.beats <= before + 1
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
