@@ -79,11 +79,18 @@ def push_image(client: docker.APIClient, local: str, remote: str) -> None:
 
 
 def clean(client: docker.APIClient, *labels: str, images: tuple[str, ...] = ()) -> None:
-    """Remove every container with all these labels, and the images named."""
+    """Remove every container, volume and network with all these labels, and the images named."""
     for entry in client.containers(all=True, filters={"label": list(labels)}):
         try:
             client.remove_container(entry["Id"], v=True, force=True)
         except NotFound:
+            continue
+    for volume in client.volumes(filters={"label": list(labels)})["Volumes"] or ():
+        client.remove_volume(volume["Name"], force=True)
+    for network in client.networks(filters={"label": list(labels)}):
+        try:
+            client.remove_network(network["Id"])
+        except APIError:
             continue
     for image in images:
         try:

@@ -147,6 +147,14 @@ class DockerBench(Bench):
     def _make(self, node: str, cluster: str) -> Runtime:
         return DockerRuntime(self.env, cluster=cluster, node=node, url=self.url)
 
+    async def clean(self) -> None:
+        clusters = {runtime.cluster for runtime in self.made if isinstance(runtime, DockerRuntime)}
+        await super().clean()
+        client = engine.connect(self.url)
+        for cluster in clusters:
+            engine.clean(client, f"orca.cluster={cluster}")
+        client.close()
+
     async def limits(self, container: Container) -> tuple[int, int]:
         client = engine.connect(self.url)
         host = client.inspect_container(container.id)["HostConfig"]

@@ -26,6 +26,10 @@ class RuntimeRefusal(Exception):
         self.permanent = permanent
 
 
+class RuntimeAway(RuntimeRefusal):
+    """The engine does not answer: nothing is known of what runs, and the same may be tried again."""
+
+
 class Phase(StrEnum):
     CREATED = "created"
     RUNNING = "running"
