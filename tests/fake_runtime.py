@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from orca_common.env import Env
 from orca_proto.worker_pb2 import Resources, Task, TaskSpec
-from orca_worker.runtime.port import Container, Phase, RuntimeRefusal
+from orca_worker.runtime.port import Container, Phase, RuntimeAway, RuntimeRefusal
 
 FIRST_PORT = 40_000
 
@@ -65,6 +65,7 @@ class FakeRuntime:
         self.missing_commands = set(missing_commands)
         self.history: list[tuple[float, str, str]] = []
         self.following = 0
+        self.away = ""  # why no verb is answered
 
     @property
     def name(self) -> str:
@@ -143,6 +144,7 @@ class FakeRuntime:
         self.machine.things.pop(task_id, None)
 
     async def inspect(self, task_id: str) -> Container | None:
+        self._answers()
         thing = self.machine.things.get(task_id)
         return thing.container if thing is not None and self._is_own(thing) else None
 
@@ -152,6 +154,7 @@ class FakeRuntime:
 
     @asynccontextmanager
     async def watch(self) -> AsyncIterator[AsyncIterator[str]]:
+        self._answers()
         queue: asyncio.Queue[str | RuntimeRefusal] = asyncio.Queue()
         self.machine.watches[queue] = None
         try:
@@ -184,6 +187,7 @@ class FakeRuntime:
             self.following -= follow
 
     async def used(self) -> Resources:
+        self._answers()
         running = [
             thing.spec.limits
             for thing in self.machine.things.values()
@@ -290,5 +294,11 @@ class FakeRuntime:
     def _is_own(self, thing: Thing) -> bool:
         return self._identity.items() <= thing.container.labels.items()
 
+    def _answers(self) -> None:
+        if self.away:
+            raise RuntimeAway(self.away)
+
     def _note(self, verb: str, task: str) -> None:
+        if verb in ("prepare", "create", "start", "stop", "remove", "list", "logs"):
+            self._answers()
         self.history.append((self._env.now(), verb, task))

@@ -11,7 +11,7 @@ from orca_common.env import Env
 from orca_common.logs import get_logger
 from orca_proto import worker_pb2 as pb
 from orca_worker.ports import Prober
-from orca_worker.runtime.port import Container, Runtime, RuntimeRefusal
+from orca_worker.runtime.port import Container, Runtime, RuntimeAway, RuntimeRefusal
 from orca_worker.task import TaskRunner, status_of
 
 WATCH_RETRY_SECONDS = 1.0
@@ -43,6 +43,7 @@ class Agent:
         self._dirty: dict[str, None] = {}
         self._dirty_event = asyncio.Event()
         self._seen = (0, 0, 0)
+        self._listed: set[str] = set()
         self._group: asyncio.TaskGroup | None = None
         self._running = asyncio.Event()
 
@@ -59,7 +60,15 @@ class Agent:
 
     async def inventory(self) -> list[pb.TaskStatus]:
         """Everything that exists on the node: for Hello. Raises RuntimeRefusal."""
-        found = [(runtime, c) for runtime in self._runtimes.values() for c in await runtime.list()]
+        found = []
+        for runtime in self._runtimes.values():
+            try:
+                found += [(runtime, container) for container in await runtime.list()]
+                self._listed.add(runtime.name)
+            except RuntimeAway:
+                # Whatever runs there has a runner, but for a worker that has just begun.
+                if runtime.name not in self._listed:
+                    raise
         # Nothing is awaited from here on: a status that changed meanwhile would be told by nobody.
         statuses = {id: runner.status for id, runner in self._runners.items()}
         self._unowned.clear()
@@ -114,7 +123,10 @@ class Agent:
         """What all tasks of the node use, as far as the runtimes know."""
         total = pb.Resources()
         for runtime in self._runtimes.values():
-            used = await runtime.used()
+            try:
+                used = await runtime.used()
+            except RuntimeRefusal:  # the beat goes on without an engine
+                continue
             total.memory_bytes += used.memory_bytes
             total.cpu_millis += used.cpu_millis
         return total
@@ -199,16 +211,21 @@ class Agent:
             "orca.task": task.id,
         }
 
+    def _look_at_all(self, runtime: Runtime) -> None:
+        for runner in self._runners.values():
+            if runner.runtime is runtime:
+                runner.look()
+
     async def _watch(self, runtime: Runtime) -> None:
         """Tell runners when their container ends; look at all of them whenever events were lost."""
         while True:
             try:
                 async with runtime.watch() as ended:
-                    for runner in self._runners.values():
-                        runner.look()
+                    self._look_at_all(runtime)
                     async for task_id in ended:
                         if task_id in self._runners:
                             self._runners[task_id].look()
             except RuntimeRefusal as refusal:
                 log.warning("events lost", runtime=runtime.name, reason=refusal.reason)
+                self._look_at_all(runtime)  # those that cannot be looked at say so
             await asyncio.sleep(WATCH_RETRY_SECONDS * self._env.random.uniform(0.8, 1.2))
