@@ -6,13 +6,13 @@ program would do, see `FakeRuntime._behave`; whatever it does not know runs unti
 
 import asyncio
 import builtins
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from orca_common.env import Env
 from orca_proto.worker_pb2 import Resources, Task, TaskSpec
-from orca_worker.runtime.port import Container, Phase, RuntimeAway, RuntimeRefusal
+from orca_worker.runtime.port import Container, Phase, RuntimeAway, RuntimeRefusal, Swept
 
 FIRST_PORT = 40_000
 
@@ -197,6 +197,10 @@ class FakeRuntime:
             memory_bytes=sum(limits.memory_bytes for limits in running),
             cpu_millis=sum(limits.cpu_millis for limits in running),
         )
+
+    async def sweep(self, wanted: Collection[str]) -> Swept:
+        self._answers()
+        return Swept()
 
     async def close(self) -> None:
         self._note("close", "")

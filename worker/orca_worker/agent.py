@@ -16,6 +16,7 @@ from orca_worker.task import TaskRunner, status_of
 
 WATCH_RETRY_SECONDS = 1.0
 BROKEN_RETRY_SECONDS = 1.0
+SWEEP_SECONDS = 60.0
 
 log = get_logger("agent")
 
@@ -57,6 +58,7 @@ class Agent:
             self._running.set()
             for runtime in self._runtimes.values():
                 group.create_task(self._watch(runtime))
+                group.create_task(self._tidy(runtime))
 
     async def inventory(self) -> list[pb.TaskStatus]:
         """Everything that exists on the node: for Hello. Raises RuntimeRefusal."""
@@ -210,6 +212,22 @@ class Agent:
             "orca.revision": str(task.revision),
             "orca.task": task.id,
         }
+
+    async def _tidy(self, runtime: Runtime) -> None:
+        """Now and then: remove what no list named, and make room."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS * self._env.random.uniform(0.8, 1.2))
+            try:
+                for container in await runtime.list():
+                    known = container.task in self._runners or container.task in self._unowned
+                    if not known and self._seen > (0, 0, 0):
+                        self._remove_unknown(runtime, container.task)
+                swept = await runtime.sweep({r.image for r in self._runners.values() if r.image})
+            except RuntimeRefusal as refusal:
+                log.warning("not tidied", runtime=runtime.name, reason=refusal.reason)
+                continue
+            if swept.images:
+                log.info("made room", images=swept.images, bytes=swept.bytes)
 
     def _look_at_all(self, runtime: Runtime) -> None:
         for runner in self._runners.values():

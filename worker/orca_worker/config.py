@@ -9,6 +9,7 @@ from orca_common.config import ConfigModel
 from orca_worker.runtime.docker.credentials import Login
 
 Positive = Annotated[float, Meta(gt=0)]
+Percent = Annotated[float, Meta(ge=1, le=100)]
 PositiveInt = Annotated[int, Meta(gt=0)]
 
 
@@ -36,6 +37,9 @@ class WorkerConfig(ConfigModel, frozen=True):
     """A pull that makes no progress for so long has failed."""
     pull_most_bytes: PositiveInt = 20 << 30
     """No larger images, as the registry announces them (packed)."""
+    disk_high_percent: Percent = 85.0
+    disk_low_percent: Percent = 75.0
+    """Images that were pulled and are not needed are removed above the one, until below the other."""
     allowed_host_paths: list[str] = field(default_factory=list)
     """What services may mount of this machine: these paths and all below them."""
     allowed_devices: list[str] = field(default_factory=list)

@@ -35,6 +35,7 @@ from orca_worker.enrol import CannotJoin, Membership, join, keep_masters, saved
 from orca_worker.grpc_link import GrpcConnector
 from orca_worker.prober import HttpProber
 from orca_worker.runtime.docker.access import Access
+from orca_worker.runtime.docker.cleaning import DiskLimits
 from orca_worker.runtime.docker.credentials import Credentials
 from orca_worker.runtime.docker.pull import PullLimits
 from orca_worker.runtime.docker.runtime import DockerRuntime, probe
@@ -154,6 +155,7 @@ async def clear_node(settings: WorkerConfig) -> None:
             async with asyncio.TaskGroup() as group:
                 for container in await runtime.list():
                     group.create_task(_clear_one(runtime, container.task))
+            await runtime.sweep(())
             await runtime.close()
     finally:
         release()
@@ -256,6 +258,8 @@ def _containers(
         access=Access(
             settings.allowed_host_paths, settings.allowed_devices, data_dir=settings.data_dir
         ),
+        disk=DiskLimits(settings.disk_high_percent / 100, settings.disk_low_percent / 100),
+        record=os.path.join(settings.data_dir, "images.json"),
     )
 
 

@@ -49,6 +49,7 @@ class TaskRunner:
         self._stop_wanted = asyncio.Event()
         self._look = asyncio.Event()
         self._grace_seconds = 10.0
+        self.image = ""
         self.status = pb.TaskStatus(id=task.id)
 
     @property
@@ -72,6 +73,7 @@ class TaskRunner:
         """To the very end: returns when nothing of the task is left on the node."""
         if spec is not None and not self._stop_wanted.is_set():
             self._grace_seconds = spec.stop_grace_seconds
+            self.image = spec.image
             try:
                 await self._live(spec)
             except RuntimeRefusal as refusal:

@@ -7,7 +7,7 @@ ended container ended) are remembered to save round trips; all else is asked eac
 
 import asyncio
 import builtins
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -22,6 +22,7 @@ from orca_worker.runtime import cgroups
 from orca_worker.runtime.docker import following
 from orca_worker.runtime.docker import spec as specs
 from orca_worker.runtime.docker.access import Access
+from orca_worker.runtime.docker.cleaning import Cleaning, DiskLimits
 from orca_worker.runtime.docker.credentials import Credentials
 from orca_worker.runtime.docker.engine import Engine, probe
 from orca_worker.runtime.docker.errors import Conflict, NotFound
@@ -31,7 +32,7 @@ from orca_worker.runtime.docker.streams import Closable, EndedFeed, frames, open
 from orca_worker.runtime.kernel_log import killed_for_memory
 from orca_worker.runtime.lines import whole_lines
 from orca_worker.runtime.meter import Meter
-from orca_worker.runtime.port import Container, Phase, RuntimeRefusal
+from orca_worker.runtime.port import Container, Phase, RuntimeRefusal, Swept
 
 __all__ = ["DockerRuntime", "probe"]
 
@@ -42,7 +43,7 @@ LOG_READERS_AT_ONCE = 2
 KILLED_SECONDS = 15.0
 # How long a name may be taken by a container that cannot be seen yet.
 NAME_SECONDS = 5.0
-_PULLS, _NOTHING = PullLimits(), Access()
+_PULLS, _NOTHING, _DISK = PullLimits(), Access(), DiskLimits()
 FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.02, 0.5
 
 T = TypeVar("T")
@@ -61,9 +62,12 @@ class DockerRuntime:
         pulls: PullLimits = _PULLS,
         credentials: Credentials | None = None,
         access: Access = _NOTHING,
+        disk: DiskLimits = _DISK,
+        record: str = "",
         publish_address: str = "127.0.0.1",
     ) -> None:
-        """`publish_address` is where ports that the engine chooses are opened."""
+        """`publish_address` is where ports that the engine chooses are opened; `record` a file for
+        what was pulled."""
         self._env = env
         self.cluster = cluster
         self._identity = {"orca.cluster": cluster, "orca.node": node}
@@ -71,6 +75,7 @@ class DockerRuntime:
         self._publish_address = publish_address
         self._engine = Engine(env, url)
         self._images = Images(self._engine, limits=pulls, credentials=credentials)
+        self._cleaning = Cleaning(self._engine, limits=disk, record=record)
         self._networks = Networks(self._engine, cluster)
         self._access = access
         self._log_readers = asyncio.Semaphore(LOG_READERS_AT_ONCE)
@@ -88,7 +93,9 @@ class DockerRuntime:
 
     async def prepare(self, spec: TaskSpec) -> None:
         """Have the image here as the spec's pull policy says; "" is "if-not-present"."""
-        await self._images.prepare(spec)
+        pulled = await self._images.prepare(spec)
+        if (image_id := await self._images.id_of(spec.image)) is not None:
+            await self._cleaning.note(image_id, pulled=pulled)
 
     async def create(self, task: Task, spec: TaskSpec, labels: Mapping[str, str]) -> Container:
         """Make the container without starting it. If it exists already, return it as it is."""
@@ -260,6 +267,11 @@ class DockerRuntime:
         return self._meter.read(
             await self._env.threads.run(partial(_usages, self._hierarchy, running))
         )
+
+    async def sweep(self, wanted: Collection[str]) -> Swept:
+        """Networks that no container has, and images by the room on the engine's disk."""
+        await self._networks.drop_unused()
+        return await self._cleaning.sweep(wanted)
 
     async def close(self) -> None:
         """Let go of connections. What runs goes on running."""

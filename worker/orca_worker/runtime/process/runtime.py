@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import TypeVar
@@ -24,7 +24,7 @@ from orca_proto.worker_pb2 import Resources, Task, TaskSpec
 from orca_worker.runtime import cgroups
 from orca_worker.runtime.lines import CHUNK_BYTES, Lines, tail_offset, whole_lines
 from orca_worker.runtime.meter import Meter
-from orca_worker.runtime.port import Container, Phase, RuntimeRefusal
+from orca_worker.runtime.port import Container, Phase, RuntimeRefusal, Swept
 from orca_worker.runtime.process import shim, table
 from orca_worker.runtime.process.ends import Watch, ended_within, on_end
 from orca_worker.runtime.process.folder import (
@@ -249,6 +249,10 @@ class ProcessRuntime:
     async def used(self) -> Resources:
         """From the tasks' control groups, else from the process table (resident memory)."""
         return self._meter.read(await self._run(self._usages))
+
+    async def sweep(self, wanted: Collection[str]) -> Swept:
+        """Nothing: a process leaves nothing but its folder."""
+        return Swept()
 
     async def close(self) -> None:
         """Nothing is held; what runs goes on running."""
