@@ -2,10 +2,13 @@
 
 import json
 from typing import Any
+from unittest.mock import Mock
 
 import pydantic
 import pytest
 
+from orca_master.app.parts import Parts
+from orca_master.http.meters import HttpMeters
 from orca_master.services.payload import ServiceIn
 from orca_master.tasks.model import Container, Device, Mount, Volume
 
@@ -140,3 +143,9 @@ def test_a_plain_process_has_no_container() -> None:
 )  # fmt: skip
 def test_what_is_no_value_is_refused(fields: dict[str, Any]) -> None:
     assert next(iter(fields)) in refusal(**fields)
+
+
+def test_there_is_no_way_to_run_something_in_a_container_ce_26() -> None:
+    paths = [route.path for route in Parts.routes(Mock(meters=HttpMeters()))]
+    assert paths
+    assert [path for path in paths if "exec" in path or "attach" in path] == []
