@@ -28,6 +28,10 @@ _HOPELESS = re.compile(
 )
 
 
+# What Docker says by a status, Podman says in words.
+_TAKEN = re.compile(r"the container name .* is already in use")
+
+
 class NotFound(RuntimeRefusal):
     """The engine does not know the container or the image."""
 
@@ -56,7 +60,7 @@ def _api_refusal(error: APIError) -> RuntimeRefusal:
     reason = engine_reason(error)
     if error.status_code == 404:
         return NotFound(reason)
-    if error.status_code == 409:
+    if error.status_code == 409 or _TAKEN.search(reason):
         return Conflict(reason)
     return RuntimeRefusal(reason, permanent=bool(_HOPELESS.search(reason)))
 
@@ -66,7 +70,7 @@ def engine_reason(error: APIError) -> str:
     reason = str(error.explanation or error).strip()
     reason = re.sub(r"^failed to create (shim|task)[^:]*: ", "", reason)
     return re.sub(
-        r"^OCI runtime create failed: (runc create failed: )?"
+        r"^(OCI runtime create failed: |c?runc?: )(runc create failed: )?"
         r"(unable to start container process: )?",
         "",
         reason,

@@ -87,7 +87,7 @@ class Networks:
                 "networks that nothing uses (docker network prune), or give it more "
                 "(default-address-pools)"
             ) from error
-        # Two at once, from two workers of one engine: the lower id stays.
+        # Two at once, from two workers of one engine: the older one stays.
         ids = _ids(client, name)
         if len(ids) > 1 and ids[0] != made["Id"]:
             with suppress(APIError):
@@ -111,9 +111,10 @@ class Networks:
         return dropped
 
 
-def is_missing_network(refusal: RuntimeRefusal) -> bool:
-    """Whether a start was refused because the container's network has gone meanwhile."""
-    return isinstance(refusal, NotFound) and "network" in refusal.reason
+def is_of_network(refusal: RuntimeRefusal) -> bool:
+    """Whether a start was refused as the container's network has gone, or is just being made twice."""
+    is_missing = isinstance(refusal, NotFound) and "network" in refusal.reason
+    return is_missing or "is ambiguous" in refusal.reason
 
 
 def _create(client: docker.APIClient, name: str, labels: dict[str, str]) -> dict[str, Any]:
@@ -129,8 +130,10 @@ def _lacks_addresses(error: APIError) -> bool:
 
 
 def _ids(client: docker.APIClient, name: str) -> list[str]:
+    """The oldest first."""
     found = client.networks(names=[name])
-    return sorted(str(entry["Id"]) for entry in found if entry["Name"] == name)
+    same = [(str(entry["Created"]), str(entry["Id"])) for entry in found if entry["Name"] == name]
+    return [id for _, id in sorted(same)]
 
 
 def _labels(entry: Mapping[str, Any]) -> Mapping[str, str]:

@@ -26,7 +26,7 @@ from orca_worker.runtime.docker.cleaning import Cleaning, DiskLimits
 from orca_worker.runtime.docker.credentials import Credentials
 from orca_worker.runtime.docker.engine import Engine, probe
 from orca_worker.runtime.docker.errors import Conflict, NotFound
-from orca_worker.runtime.docker.networks import Networks, is_missing_network
+from orca_worker.runtime.docker.networks import Networks, is_of_network
 from orca_worker.runtime.docker.pull import Images, PullLimits
 from orca_worker.runtime.docker.streams import Closable, EndedFeed, frames, open_stream
 from orca_worker.runtime.kernel_log import killed_for_memory
@@ -41,6 +41,7 @@ LOG_READ_SECONDS = 30.0
 LOG_READERS_AT_ONCE = 2
 # How long the kernel may take to end what was killed.
 KILLED_SECONDS = 15.0
+NETWORK_TRIES = 20
 # How long a name may be taken by a container that cannot be seen yet.
 NAME_SECONDS = 5.0
 _PULLS, _NOTHING, _DISK = PullLimits(), Access(), DiskLimits()
@@ -293,13 +294,15 @@ class DockerRuntime:
             answer: dict[str, Any] = client.inspect_container(engine_id)
             return answer
 
-        try:
-            answer = await self._engine.call(start_and_look)
-        except NotFound as missing:
-            if not is_missing_network(missing):
-                raise
+        for last in (False,) * NETWORK_TRIES + (True,):
+            try:
+                answer = await self._engine.call(start_and_look)
+                break
+            except RuntimeRefusal as refusal:
+                if last or not is_of_network(refusal):
+                    raise
             await self._mend_network(engine_id)
-            answer = await self._engine.call(start_and_look)
+            await asyncio.sleep(FIRST_LOOK_SECONDS * 5)
         started = await self._told(answer)
         self._facts[engine_id] = started
         return started
@@ -338,7 +341,16 @@ class DockerRuntime:
         filters: dict[str, Any] = {"label": [*self._labels, *labels]}
         if status:
             filters["status"] = status
-        return await self._engine.call(lambda client: client.containers(all=True, filters=filters))
+        listed = await self._engine.call(
+            lambda client: client.containers(all=True, filters=filters)
+        )
+        # Asked for several labels, Podman also gives what has only one of them.
+        wanted = {*self._labels, *labels}
+        return [
+            entry
+            for entry in listed
+            if wanted <= {f"{key}={value}" for key, value in (entry.get("Labels") or {}).items()}
+        ]
 
     async def _look(self, task_id: str) -> dict[str, Any] | None:
         """The engine's inspect of a task's container, or None."""
@@ -423,7 +435,12 @@ def _open_logs(
 
 def _usages(hierarchy: cgroups.Hierarchy, ids: list[str]) -> dict[str, cgroups.Usage]:
     """Every way an engine places its groups is tried; those it did not take read as 0."""
-    places = ("docker/{}", "system.slice/docker-{}.scope", "machine.slice/libpod-{}.scope")
+    places = (
+        "docker/{}",
+        "system.slice/docker-{}.scope",
+        "machine.slice/libpod-{}.scope",
+        "libpod_parent/libpod-{}",
+    )
     return {
         engine_id: sum(
             (cgroups.usage(hierarchy.folders(place.format(engine_id))) for place in places),

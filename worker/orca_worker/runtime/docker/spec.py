@@ -176,7 +176,7 @@ def from_inspect(answer: Mapping[str, Any]) -> Container:
         oom_killed=bool(state.get("OOMKilled")),
         started_at=0.0 if phase is Phase.CREATED else unix_time(state.get("StartedAt") or ""),
         ended_at=unix_time(state.get("FinishedAt") or "") if ended else 0.0,
-        host_port=_published(answer),
+        host_port=0 if phase is Phase.CREATED else _published(answer),
         labels=labels,
     )
 

@@ -129,7 +129,9 @@ class EndedFeed:
 
     def __init__(self, engine: Engine, labels: list[str], *, size: int = 1024) -> None:
         self._engine = engine
-        self._filters = json.dumps({"type": ["container"], "event": ["die"], "label": labels})
+        self._filters = json.dumps(
+            {"type": ["container"], "event": ["die", "died"], "label": labels}
+        )
         self._queue: asyncio.Queue[str | RuntimeRefusal] = asyncio.Queue(size)
         self._stream = Closable()
         self._loop = asyncio.get_running_loop()
