@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 import engine
+from podman import Podman
 from totals import TOTAL, Totals, summary
 
 SEEDS = 100
@@ -117,6 +118,21 @@ def engine_image(engine_url: str) -> Iterator[str]:
     image = engine.build_image(client, engine.image_name())
     yield image
     engine.clean(client, "orca.task=none", images=(image,))
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def podman_url() -> Iterator[str]:
+    if missing := Podman.what_is_missing():
+        pytest.skip(missing)
+    with Podman() as running:
+        yield running.url
+
+
+@pytest.fixture(scope="session")
+def podman_image(podman_url: str) -> Iterator[str]:
+    client = engine.connect(podman_url)
+    yield engine.build_image(client, engine.image_name())
     client.close()
 
 

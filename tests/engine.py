@@ -4,6 +4,7 @@ Knows nothing of pytest. Names carry this process's id, so parallel test runs do
 """
 
 import io
+import json
 import os
 import shutil
 import socket
@@ -56,7 +57,7 @@ def build_image(client: docker.APIClient, tag: str) -> str:
     if busybox is None:
         raise RuntimeError("the tests' image needs a static busybox")
     repository, _, version = tag.rpartition(":")
-    client.import_image_from_data(
+    answer = client.import_image_from_data(
         _layer(Path(busybox).read_bytes()),
         repository=repository,
         tag=version,
@@ -65,6 +66,8 @@ def build_image(client: docker.APIClient, tag: str) -> str:
             'CMD ["/bin/sh", "-c", "exec httpd -f -p ${PORT:-8080} -h /www"]',
         ],
     )
+    # Podman takes the repository's name and not the tag.
+    client.tag(json.loads(answer.splitlines()[-1])["status"], repository, version)
     return tag
 
 
@@ -79,11 +82,18 @@ def push_image(client: docker.APIClient, local: str, remote: str) -> None:
 
 
 def clean(client: docker.APIClient, *labels: str, images: tuple[str, ...] = ()) -> None:
-    """Remove every container with all these labels, and the images named."""
+    """Remove every container, volume and network with all these labels, and the images named."""
     for entry in client.containers(all=True, filters={"label": list(labels)}):
         try:
             client.remove_container(entry["Id"], v=True, force=True)
         except NotFound:
+            continue
+    for volume in client.volumes(filters={"label": list(labels)})["Volumes"] or ():
+        client.remove_volume(volume["Name"], force=True)
+    for network in client.networks(filters={"label": list(labels)}):
+        try:
+            client.remove_network(network["Id"])
+        except APIError:
             continue
     for image in images:
         try:

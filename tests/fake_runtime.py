@@ -6,13 +6,13 @@ program would do, see `FakeRuntime._behave`; whatever it does not know runs unti
 
 import asyncio
 import builtins
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from orca_common.env import Env
 from orca_proto.worker_pb2 import Resources, Task, TaskSpec
-from orca_worker.runtime.port import Container, Phase, RuntimeRefusal
+from orca_worker.runtime.port import Container, Phase, RuntimeAway, RuntimeRefusal, Swept
 
 FIRST_PORT = 40_000
 
@@ -65,6 +65,7 @@ class FakeRuntime:
         self.missing_commands = set(missing_commands)
         self.history: list[tuple[float, str, str]] = []
         self.following = 0
+        self.away = ""  # why no verb is answered
 
     @property
     def name(self) -> str:
@@ -143,6 +144,7 @@ class FakeRuntime:
         self.machine.things.pop(task_id, None)
 
     async def inspect(self, task_id: str) -> Container | None:
+        self._answers()
         thing = self.machine.things.get(task_id)
         return thing.container if thing is not None and self._is_own(thing) else None
 
@@ -152,6 +154,7 @@ class FakeRuntime:
 
     @asynccontextmanager
     async def watch(self) -> AsyncIterator[AsyncIterator[str]]:
+        self._answers()
         queue: asyncio.Queue[str | RuntimeRefusal] = asyncio.Queue()
         self.machine.watches[queue] = None
         try:
@@ -184,6 +187,7 @@ class FakeRuntime:
             self.following -= follow
 
     async def used(self) -> Resources:
+        self._answers()
         running = [
             thing.spec.limits
             for thing in self.machine.things.values()
@@ -193,6 +197,10 @@ class FakeRuntime:
             memory_bytes=sum(limits.memory_bytes for limits in running),
             cpu_millis=sum(limits.cpu_millis for limits in running),
         )
+
+    async def sweep(self, wanted: Collection[str]) -> Swept:
+        self._answers()
+        return Swept()
 
     async def close(self) -> None:
         self._note("close", "")
@@ -290,5 +298,11 @@ class FakeRuntime:
     def _is_own(self, thing: Thing) -> bool:
         return self._identity.items() <= thing.container.labels.items()
 
+    def _answers(self) -> None:
+        if self.away:
+            raise RuntimeAway(self.away)
+
     def _note(self, verb: str, task: str) -> None:
+        if verb in ("prepare", "create", "start", "stop", "remove", "list", "logs"):
+            self._answers()
         self.history.append((self._env.now(), verb, task))

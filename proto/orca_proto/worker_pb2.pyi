@@ -447,6 +447,15 @@ class TaskSpec(_message.Message):
     PULL_POLICY_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
     WORKDIR_FIELD_NUMBER: _builtins.int
+    ENTRYPOINT_FIELD_NUMBER: _builtins.int
+    STOP_SIGNAL_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    MOUNTS_FIELD_NUMBER: _builtins.int
+    VOLUMES_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
+    LOG_BYTES_FIELD_NUMBER: _builtins.int
+    LOG_FILES_FIELD_NUMBER: _builtins.int
+    SECURITY_FIELD_NUMBER: _builtins.int
     runtime: _builtins.str
     """"docker" | "process" """
     image: _builtins.str
@@ -456,9 +465,17 @@ class TaskSpec(_message.Message):
     """fixed port on the node; 0: any free one"""
     stop_grace_seconds: _builtins.float
     pull_policy: _builtins.str
-    """"missing" | "always" | "never" """
+    """"auto" | "if-not-present" ("missing", "") | "always" | "never" """
     user: _builtins.str
     workdir: _builtins.str
+    stop_signal: _builtins.str
+    """such as "SIGINT"; empty: the image's, else SIGTERM"""
+    log_bytes: _builtins.int
+    """of one file of output; 0: the node's default"""
+    log_files: _builtins.int
+    """0: the node's default"""
+    security: _builtins.str
+    """"default" ("") | "restricted" """
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -470,6 +487,20 @@ class TaskSpec(_message.Message):
     @_builtins.property
     def health(self) -> Global___HealthCheck:
         """absent: running is healthy"""
+
+    @_builtins.property
+    def entrypoint(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """empty: the image's"""
+
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Device]: ...
+    @_builtins.property
+    def mounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mount]: ...
+    @_builtins.property
+    def volumes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Volume]: ...
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """names in the project's network, beside the service's"""
 
     def __init__(
         self,
@@ -486,14 +517,102 @@ class TaskSpec(_message.Message):
         pull_policy: _builtins.str = ...,
         user: _builtins.str = ...,
         workdir: _builtins.str = ...,
+        entrypoint: _abc.Iterable[_builtins.str] | None = ...,
+        stop_signal: _builtins.str = ...,
+        devices: _abc.Iterable[Global___Device] | None = ...,
+        mounts: _abc.Iterable[Global___Mount] | None = ...,
+        volumes: _abc.Iterable[Global___Volume] | None = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
+        log_bytes: _builtins.int = ...,
+        log_files: _builtins.int = ...,
+        security: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["health", b"health", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "env", b"env", "health", b"health", "host_port", b"host_port", "image", b"image", "limits", b"limits", "port", b"port", "pull_policy", b"pull_policy", "runtime", b"runtime", "stop_grace_seconds", b"stop_grace_seconds", "user", b"user", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "command", b"command", "devices", b"devices", "entrypoint", b"entrypoint", "env", b"env", "health", b"health", "host_port", b"host_port", "image", b"image", "limits", b"limits", "log_bytes", b"log_bytes", "log_files", b"log_files", "mounts", b"mounts", "port", b"port", "pull_policy", b"pull_policy", "runtime", b"runtime", "security", b"security", "stop_grace_seconds", b"stop_grace_seconds", "stop_signal", b"stop_signal", "user", b"user", "volumes", b"volumes", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskSpec: _TypeAlias = TaskSpec  # noqa: Y015
+
+@_typing.final
+class Device(_message.Message):
+    """A device of the node, under the same name in the container."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    PERMISSIONS_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    permissions: _builtins.str
+    """of r, w, m"""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        permissions: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "permissions", b"permissions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Device: _TypeAlias = Device  # noqa: Y015
+
+@_typing.final
+class Mount(_message.Message):
+    """A folder or file of the node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    READ_ONLY_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    target: _builtins.str
+    read_only: _builtins.bool
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        target: _builtins.str = ...,
+        read_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["read_only", b"read_only", "source", b"source", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Mount: _TypeAlias = Mount  # noqa: Y015
+
+@_typing.final
+class Volume(_message.Message):
+    """Kept by the engine under a name made of the project, service, volume and slot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    READ_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    target: _builtins.str
+    read_only: _builtins.bool
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        target: _builtins.str = ...,
+        read_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "read_only", b"read_only", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Volume: _TypeAlias = Volume  # noqa: Y015
 
 @_typing.final
 class Task(_message.Message):

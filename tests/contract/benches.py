@@ -22,6 +22,10 @@ class Bench:
 
     kind = ""
     image = ""
+    # What a kind declares of itself, beside what holds for all.
+    has_init = False
+    keeps_open_lines = True
+    soon_seconds = 0.5
 
     def __init__(self, env: Env) -> None:
         self.env = env
@@ -49,6 +53,10 @@ class Bench:
 
     def exits(self, code: int, after: float = 0.0) -> list[str]:
         return ["sh", "-c", f"sleep {after}; exit {code}"]
+
+    def last_line(self, text: str) -> str:
+        """The last line as a program may leave it: open, if the kind keeps that."""
+        return text if self.keeps_open_lines else text + "\n"
 
     def prints(self, text: str) -> list[str]:
         return ["printf", "%s", text]
@@ -138,6 +146,7 @@ class ProcessBench(Bench):
 
 class DockerBench(Bench):
     kind = "docker"
+    has_init = True
 
     def __init__(self, env: Env, url: str, image: str) -> None:
         super().__init__(env)
@@ -147,12 +156,32 @@ class DockerBench(Bench):
     def _make(self, node: str, cluster: str) -> Runtime:
         return DockerRuntime(self.env, cluster=cluster, node=node, url=self.url)
 
+    async def clean(self) -> None:
+        clusters = {runtime.cluster for runtime in self.made if isinstance(runtime, DockerRuntime)}
+        await super().clean()
+        client = engine.connect(self.url)
+        for cluster in clusters:
+            engine.clean(client, f"orca.cluster={cluster}")
+        client.close()
+
     async def limits(self, container: Container) -> tuple[int, int]:
         client = engine.connect(self.url)
         host = client.inspect_container(container.id)["HostConfig"]
         client.close()
         assert host["MemorySwap"] == host["Memory"]
         return host["Memory"], host["NanoCpus"] // 1_000_000
+
+
+class PodmanBench(DockerBench):
+    """The same API, spoken by something else: its log driver ends every line, and what it starts is
+    the first process itself, to which a signal without a handler is nothing."""
+
+    has_init = False
+    keeps_open_lines = False
+    soon_seconds = 8.0
+
+    def forever(self) -> list[str]:
+        return ["sh", "-c", "trap 'exit 143' TERM; while :; do sleep 0.1; done"]
 
 
 def _group_file(task_id: str, name: str) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.benches import Bench, DockerBench, FakeBench, ProcessBench
+from contract.benches import Bench, DockerBench, FakeBench, PodmanBench, ProcessBench
 from orca_common.env import Env
 from orca_common.real import real_env
 
@@ -15,7 +15,10 @@ def env() -> Env:
     return real_env(threads=12)
 
 
-@pytest.fixture(params=["fake", "process", pytest.param("docker", marks=pytest.mark.engine)])
+ENGINES = [pytest.param(name, marks=pytest.mark.engine) for name in ("docker", "podman")]
+
+
+@pytest.fixture(params=["fake", "process", *ENGINES])
 async def bench(request: pytest.FixtureRequest, env: Env, tmp_path: Path) -> AsyncIterator[Bench]:
     """The kind of runtime under test."""
     made: Bench
@@ -24,6 +27,9 @@ async def bench(request: pytest.FixtureRequest, env: Env, tmp_path: Path) -> Asy
             made = FakeBench(env)
         case "process":
             made = ProcessBench(env, tmp_path / "tasks")
+        case "podman":
+            url = request.getfixturevalue("podman_url")
+            made = PodmanBench(env, url, request.getfixturevalue("podman_image"))
         case _:
             url = request.getfixturevalue("engine_url")
             made = DockerBench(env, url, request.getfixturevalue("engine_image"))

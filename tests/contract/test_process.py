@@ -273,3 +273,52 @@ async def test_a_command_or_a_name_that_makes_no_sense_is_refused_for_good(
     task.id = "../outside"
     with pytest.raises(RuntimeRefusal, match="is not a name"):
         await runtime.create(task, processes.spec(["true"]), {})
+
+
+async def test_output_is_kept_to_its_limit_and_read_from_its_first_whole_line_ce_21(
+    processes: ProcessBench,
+) -> None:
+    runtime = processes.runtime()
+    script = "seq 1 3000000; sleep 600"
+    task = await launch(processes, runtime, ["sh", "-c", script], log_bytes=1 << 20, log_files=2)
+    file = processes.folder / task.id / "output.log"
+
+    async def is_trimmed() -> bool:
+        written = await output(runtime, task.id, tail=1)
+        return written == b"3000000\n" and file.stat().st_blocks * 512 <= 4 << 20
+
+    await until(is_trimmed)
+    assert file.stat().st_size > 20 << 20
+    lines = (await output(runtime, task.id, tail=10_000_000)).splitlines()
+    assert len(lines) > 100_000
+    assert lines == [b"%d" % n for n in range(int(lines[0]), 3_000_001)]
+    assert (await output(runtime, task.id, tail=2)) == b"2999999\n3000000\n"
+
+
+async def test_a_process_ends_by_the_signal_of_its_service(processes: ProcessBench) -> None:
+    runtime = processes.runtime()
+    script = "trap 'exit 3' INT; echo ready; while :; do sleep 0.1; done"
+    task = await launch(processes, runtime, ["sh", "-c", script], stop_signal="SIGINT")
+
+    async def is_ready() -> bool:
+        return b"ready" in await output(runtime, task.id)
+
+    await until(is_ready)
+    await runtime.stop(task.id, grace_seconds=30)
+    assert (await exited(runtime, task.id)).exit_code == 3
+
+
+async def test_without_groups_each_process_is_limited(processes: ProcessBench) -> None:
+    runtime = processes.runtime()
+    assert isinstance(runtime, ProcessRuntime)
+    runtime._groups.enforce = False
+    script = "x = bytearray(300 << 20); print(len(x))"
+    command = [sys.executable, "-c", f"print('begun', flush=True); {script}"]
+    limited = await launch(processes, runtime, command, limits=Resources(memory_bytes=200 << 20))
+    free = await launch(processes, runtime, command)
+    assert (await exited(runtime, limited.id)).exit_code == 1
+    assert b"MemoryError" in await output(runtime, limited.id)
+    assert (await exited(runtime, free.id)).exit_code == 0
+    core = await launch(processes, runtime, ["sh", "-c", "ulimit -c"])
+    await exited(runtime, core.id)
+    assert await output(runtime, core.id) == b"0\n"

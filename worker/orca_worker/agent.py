@@ -11,11 +11,12 @@ from orca_common.env import Env
 from orca_common.logs import get_logger
 from orca_proto import worker_pb2 as pb
 from orca_worker.ports import Prober
-from orca_worker.runtime.port import Container, Runtime, RuntimeRefusal
+from orca_worker.runtime.port import Container, Runtime, RuntimeAway, RuntimeRefusal
 from orca_worker.task import TaskRunner, status_of
 
 WATCH_RETRY_SECONDS = 1.0
 BROKEN_RETRY_SECONDS = 1.0
+SWEEP_SECONDS = 60.0
 
 log = get_logger("agent")
 
@@ -43,6 +44,7 @@ class Agent:
         self._dirty: dict[str, None] = {}
         self._dirty_event = asyncio.Event()
         self._seen = (0, 0, 0)
+        self._listed: set[str] = set()
         self._group: asyncio.TaskGroup | None = None
         self._running = asyncio.Event()
 
@@ -56,10 +58,19 @@ class Agent:
             self._running.set()
             for runtime in self._runtimes.values():
                 group.create_task(self._watch(runtime))
+                group.create_task(self._tidy(runtime))
 
     async def inventory(self) -> list[pb.TaskStatus]:
         """Everything that exists on the node: for Hello. Raises RuntimeRefusal."""
-        found = [(runtime, c) for runtime in self._runtimes.values() for c in await runtime.list()]
+        found = []
+        for runtime in self._runtimes.values():
+            try:
+                found += [(runtime, container) for container in await runtime.list()]
+                self._listed.add(runtime.name)
+            except RuntimeAway:
+                # Whatever runs there has a runner, but for a worker that has just begun.
+                if runtime.name not in self._listed:
+                    raise
         # Nothing is awaited from here on: a status that changed meanwhile would be told by nobody.
         statuses = {id: runner.status for id, runner in self._runners.items()}
         self._unowned.clear()
@@ -114,7 +125,10 @@ class Agent:
         """What all tasks of the node use, as far as the runtimes know."""
         total = pb.Resources()
         for runtime in self._runtimes.values():
-            used = await runtime.used()
+            try:
+                used = await runtime.used()
+            except RuntimeRefusal:  # the beat goes on without an engine
+                continue
             total.memory_bytes += used.memory_bytes
             total.cpu_millis += used.cpu_millis
         return total
@@ -199,16 +213,37 @@ class Agent:
             "orca.task": task.id,
         }
 
+    async def _tidy(self, runtime: Runtime) -> None:
+        """Now and then: remove what no list named, and make room."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS * self._env.random.uniform(0.8, 1.2))
+            try:
+                for container in await runtime.list():
+                    known = container.task in self._runners or container.task in self._unowned
+                    if not known and self._seen > (0, 0, 0):
+                        self._remove_unknown(runtime, container.task)
+                swept = await runtime.sweep({r.image for r in self._runners.values() if r.image})
+            except RuntimeRefusal as refusal:
+                log.warning("not tidied", runtime=runtime.name, reason=refusal.reason)
+                continue
+            if swept.images:
+                log.info("made room", images=swept.images, bytes=swept.bytes)
+
+    def _look_at_all(self, runtime: Runtime) -> None:
+        for runner in self._runners.values():
+            if runner.runtime is runtime:
+                runner.look()
+
     async def _watch(self, runtime: Runtime) -> None:
         """Tell runners when their container ends; look at all of them whenever events were lost."""
         while True:
             try:
                 async with runtime.watch() as ended:
-                    for runner in self._runners.values():
-                        runner.look()
+                    self._look_at_all(runtime)
                     async for task_id in ended:
                         if task_id in self._runners:
                             self._runners[task_id].look()
             except RuntimeRefusal as refusal:
                 log.warning("events lost", runtime=runtime.name, reason=refusal.reason)
+                self._look_at_all(runtime)  # those that cannot be looked at say so
             await asyncio.sleep(WATCH_RETRY_SECONDS * self._env.random.uniform(0.8, 1.2))

@@ -1,11 +1,16 @@
 """The worker's settings: `/etc/orca/worker.toml`, `ORCA_WORKER_…`, flags."""
 
 import socket
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import field
+from msgspec import Meta, field
 
 from orca_common.config import ConfigModel
+from orca_worker.runtime.docker.credentials import Login
+
+Positive = Annotated[float, Meta(gt=0)]
+Percent = Annotated[float, Meta(ge=1, le=100)]
+PositiveInt = Annotated[int, Meta(gt=0)]
 
 
 class WorkerConfig(ConfigModel, frozen=True):
@@ -23,5 +28,20 @@ class WorkerConfig(ConfigModel, frozen=True):
     address: str = "127.0.0.1"
     """Where other machines reach what runs on this node."""
     labels: dict[str, str] = field(default_factory=dict)
+    registry_config: str = ""
+    """A Docker `config.json` with the accounts of registries; empty: the worker's user's own."""
+    registries: dict[str, Login] = field(default_factory=dict)
+    """By registry (`host:port`, or docker.io): `username`, and `password` or `password_file`."""
+    pull_seconds: Positive = 1800.0
+    pull_quiet_seconds: Positive = 90.0
+    """A pull that makes no progress for so long has failed."""
+    pull_most_bytes: PositiveInt = 20 << 30
+    """No larger images, as the registry announces them (packed)."""
+    disk_high_percent: Percent = 85.0
+    disk_low_percent: Percent = 75.0
+    """Images that were pulled and are not needed are removed above the one, until below the other."""
+    allowed_host_paths: list[str] = field(default_factory=list)
+    """What services may mount of this machine: these paths and all below them."""
+    allowed_devices: list[str] = field(default_factory=list)
     log_level: str = "info"
     log_json: bool = True

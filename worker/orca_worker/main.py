@@ -36,6 +36,10 @@ from orca_worker.enrol import CannotJoin, Membership, join, keep_masters, saved
 from orca_worker.grpc_link import GrpcConnector
 from orca_worker.ports import Removed
 from orca_worker.prober import HttpProber
+from orca_worker.runtime.docker.access import Access
+from orca_worker.runtime.docker.cleaning import DiskLimits
+from orca_worker.runtime.docker.credentials import Credentials
+from orca_worker.runtime.docker.pull import PullLimits
 from orca_worker.runtime.docker.runtime import DockerRuntime, probe
 from orca_worker.runtime.port import Runtime
 from orca_worker.runtime.process.runtime import ProcessRuntime
@@ -44,6 +48,9 @@ from orca_worker.session import Facts, Session
 DEFAULT_SOCKET = "/var/run/docker.sock"
 THREADS = 24
 CLEAR_GRACE_SECONDS = 5.0
+# A file that is there once a container engine was found on this node.
+ENGINE_MARK = "engine"
+ENGINE_WAIT_SECONDS = 2.0
 
 log = get_logger("worker")
 
@@ -109,7 +116,11 @@ async def serve(settings: WorkerConfig) -> None:
     folder = Path(settings.data_dir)
     release = _lock(env, folder)
     membership = await _membership(settings, folder / "identity")
+    if settings.runtime == "auto" and env.disk.exists(str(folder / ENGINE_MARK)):
+        await engine_is_back(env, _engine_url(settings))
     runtimes = await _runtimes(env, settings, membership, folder)
+    if "docker" in runtimes:
+        (folder / ENGINE_MARK).touch()
     prober = HttpProber()
     agent = Agent(env, runtimes, prober, cluster=membership.cluster_id, node=membership.node_id)
     connector = GrpcConnector(
@@ -165,6 +176,7 @@ async def _clear(runtimes: Mapping[str, Runtime]) -> None:
         async with asyncio.TaskGroup() as group:
             for container in await runtime.list():
                 group.create_task(_clear_one(runtime, container.task))
+        await runtime.sweep(())
 
 
 async def _clear_one(runtime: Runtime, task_id: str) -> None:
@@ -213,11 +225,11 @@ async def _runtimes(
     found: dict[str, Runtime] = {}
     cluster, node = membership.cluster_id, membership.node_id
     if settings.runtime in ("auto", "docker"):
-        url = settings.docker_url or os.environ.get("DOCKER_HOST") or f"unix://{DEFAULT_SOCKET}"
+        url = _engine_url(settings)
         version = await probe(env, url)
         if version is not None:
             log.info("container engine found", url=url, version=version)
-            found["docker"] = DockerRuntime(env, cluster=cluster, node=node, url=url)
+            found["docker"] = _containers(env, settings, membership, url)
         elif settings.runtime == "docker":
             raise NoRuntime(
                 f"no container engine answers at {url}: start it, or use --runtime auto"
@@ -228,6 +240,45 @@ async def _runtimes(
         tasks = str(folder / "tasks")
         found["process"] = ProcessRuntime(env, folder=tasks, cluster=cluster, node=node)
     return found
+
+
+def _engine_url(settings: WorkerConfig) -> str:
+    return settings.docker_url or os.environ.get("DOCKER_HOST") or f"unix://{DEFAULT_SOCKET}"
+
+
+async def engine_is_back(env: Env, url: str) -> None:
+    """Wait for the engine of a node that had one: what runs there is not to be forgotten."""
+    said = False
+    while await probe(env, url) is None:
+        if not said:
+            log.warning(
+                "waiting for the container engine; start it, or say runtime = process", url=url
+            )
+            notify("READY=1", f"STATUS=waiting for the container engine at {url}")
+            said = True
+        await asyncio.sleep(ENGINE_WAIT_SECONDS)
+
+
+def _containers(
+    env: Env, settings: WorkerConfig, membership: Membership, url: str
+) -> DockerRuntime:
+    return DockerRuntime(
+        env,
+        cluster=membership.cluster_id,
+        node=membership.node_id,
+        url=url,
+        pulls=PullLimits(
+            seconds=settings.pull_seconds,
+            quiet_seconds=settings.pull_quiet_seconds,
+            most_bytes=settings.pull_most_bytes,
+        ),
+        credentials=Credentials(settings.registries, settings.registry_config),
+        access=Access(
+            settings.allowed_host_paths, settings.allowed_devices, data_dir=settings.data_dir
+        ),
+        disk=DiskLimits(settings.disk_high_percent / 100, settings.disk_low_percent / 100),
+        record=os.path.join(settings.data_dir, "images.json"),
+    )
 
 
 def _facts(settings: WorkerConfig) -> Facts:

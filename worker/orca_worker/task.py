@@ -6,6 +6,7 @@ restart) simply goes on from there.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -13,12 +14,14 @@ from orca_common.env import Env
 from orca_common.logs import get_logger
 from orca_proto import worker_pb2 as pb
 from orca_worker.ports import Prober
-from orca_worker.runtime.port import Container, Phase, Runtime, RuntimeRefusal
+from orca_worker.runtime.port import Container, Phase, Runtime, RuntimeAway, RuntimeRefusal
 
 EARLY_PROBES_SECONDS = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Waits between the first checks, until the first success; then the check's own interval."""
 
 RETRY_SECONDS = 1.0
+LOOK_AGAIN_SECONDS = 5.0
+"""After an engine did not answer, if its events do not come back earlier."""
 MOST_RETRY_SECONDS = 30.0
 
 log = get_logger("task")
@@ -46,7 +49,12 @@ class TaskRunner:
         self._stop_wanted = asyncio.Event()
         self._look = asyncio.Event()
         self._grace_seconds = 10.0
+        self.image = ""
         self.status = pb.TaskStatus(id=task.id)
+
+    @property
+    def runtime(self) -> Runtime:
+        return self._runtime
 
     def want_stop(self) -> None:
         self._stop_wanted.set()
@@ -65,6 +73,7 @@ class TaskRunner:
         """To the very end: returns when nothing of the task is left on the node."""
         if spec is not None and not self._stop_wanted.is_set():
             self._grace_seconds = spec.stop_grace_seconds
+            self.image = spec.image
             try:
                 await self._live(spec)
             except RuntimeRefusal as refusal:
@@ -74,27 +83,54 @@ class TaskRunner:
         await self._tear_down()
 
     async def _live(self, spec: pb.TaskSpec) -> None:
+        wait = RETRY_SECONDS
+        while True:
+            try:
+                container = await self._started(spec)
+                break
+            except RuntimeAway as away:
+                # Every step can be repeated: what was done of them is found again.
+                if self._stop_wanted.is_set():
+                    return
+                self._report(max(self.status.state, pb.TASK_STATE_PREPARING), reason=away.reason)
+                await self._unless_stopped(asyncio.sleep(wait * self._env.random.uniform(0.8, 1.2)))
+                wait = min(MOST_RETRY_SECONDS, wait * 2)
+        if container is not None:
+            await self._watch_over(container, spec)
+
+    async def _started(self, spec: pb.TaskSpec) -> Container | None:
+        """The container, started; None if it is to be stopped before it was made."""
         container = await self._runtime.inspect(self._task.id)
         if container is None:
             self._report(pb.TASK_STATE_PREPARING)
             await self._unless_stopped(self._runtime.prepare(spec))
             if self._stop_wanted.is_set():
-                return
+                return None
             container = await self._runtime.create(self._task, spec, self._labels)
         if container.phase is Phase.CREATED and not self._stop_wanted.is_set():
             container = await self._runtime.start(self._task.id)
-        await self._watch_over(container, spec)
+        return container
 
     async def _watch_over(self, container: Container, spec: pb.TaskSpec) -> None:
         """From started to ended, or until it is to be stopped."""
         checked = spec.HasField("health")
         self._report_running(container, healthy=not checked)
         failures = probes = 0
-        next_probe = self._env.monotonic() + EARLY_PROBES_SECONDS[0] if checked else None
+        next_probe = self._env.monotonic() + EARLY_PROBES_SECONDS[0] if checked else math.inf
+        next_look = math.inf  # again, when the engine did not answer
         while not self._stop_wanted.is_set() and container.phase is not Phase.EXITED:
-            wait = None if next_probe is None else max(0.0, next_probe - self._env.monotonic())
-            if await self._looked_at_within(wait):
-                found = await self._runtime.inspect(self._task.id)
+            now = self._env.monotonic()
+            wait = max(0.0, min(next_probe, next_look) - now)
+            if await self._looked_at_within(wait) or self._env.monotonic() >= next_look:
+                try:
+                    found = await self._runtime.inspect(self._task.id)
+                except RuntimeAway as away:
+                    next_look = self._env.monotonic() + LOOK_AGAIN_SECONDS
+                    self._explain(away.reason)
+                    continue
+                if next_look < math.inf:
+                    next_look = math.inf
+                    self._explain("")
                 if found is None:
                     reason = "it was removed from the engine by somebody else"
                     self._report(pb.TASK_STATE_EXITED, reason=reason, ended_at=self._env.now())
@@ -108,6 +144,11 @@ class TaskRunner:
                 next_probe = self._env.monotonic() + self._probe_wait(spec.health, probes)
         if container.phase is Phase.EXITED:
             self._report_exited(container)
+
+    def _explain(self, reason: str) -> None:
+        """Say why nothing newer is known; the state stays what it was."""
+        if reason != self.status.reason:
+            self._report(self.status.state, healthy=self.status.healthy, reason=reason)
 
     def _take_probe(
         self, container: Container, check: pb.HealthCheck, failure: str | None, failures: int
@@ -131,9 +172,9 @@ class TaskRunner:
         early = EARLY_PROBES_SECONDS[min(probes, len(EARLY_PROBES_SECONDS) - 1)]
         return min(early, check.interval_seconds)
 
-    async def _looked_at_within(self, seconds: float | None) -> bool:
+    async def _looked_at_within(self, seconds: float) -> bool:
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(None if seconds == math.inf else seconds):
                 await self._look.wait()
         except TimeoutError:
             return False

@@ -6,6 +6,7 @@ import msgspec
 
 from orca_master.state.table import Table
 from orca_master.tasks.constraints import Constraints
+from orca_master.tasks.model import Container
 
 OWNER_PREFIX = "service:"
 
@@ -32,10 +33,14 @@ class ServiceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     cpu_millis: int = 0
     internal: bool = False
     constraints: Constraints = Constraints()
-    pull_policy: str = "missing"
+    pull_policy: str = "auto"
     stop_grace_seconds: float = 10.0
     user: str = ""
     workdir: str = ""
+    stop_signal: str = ""
+    log_bytes: int = 0
+    log_files: int = 0
+    container: Container = Container()
 
     @property
     def runtime(self) -> str:

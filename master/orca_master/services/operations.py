@@ -203,4 +203,8 @@ def task_spec(spec: ServiceSpec) -> TaskSpec:
         pull_policy=spec.pull_policy,
         user=spec.user,
         workdir=spec.workdir,
+        stop_signal=spec.stop_signal,
+        log_bytes=spec.log_bytes,
+        log_files=spec.log_files,
+        container=spec.container,
     )

@@ -15,6 +15,7 @@ from pydantic import (
 
 from orca_master.http.names import Name
 from orca_master.http.route import QueryModel, StrictModel
+from orca_master.services.container import SIGNALS, ContainerIn, LogIn
 from orca_master.services.model import Policy, Reconnect, ServiceSpec
 from orca_master.services.where import LeavingIn, PlacementIn, ResourcesIn, memory_bytes
 
@@ -89,7 +90,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 _ANYWHERE = PlacementIn()
 
 
-class ServiceIn(StrictModel):
+class ServiceIn(ContainerIn):
     """A service. It needs an image, or a command to run as a plain process."""
 
     model_config = ConfigDict(
@@ -147,10 +148,13 @@ class ServiceIn(StrictModel):
     drain: LeavingIn = LeavingIn()
     pull_policy: Annotated[
         str,
-        Field(pattern="^(missing|always|never)$", description="`missing`, `always` or `never`."),
-    ] = "missing"
+        Field(
+            pattern="^(auto|if-not-present|always|never|missing)$",
+            description="`auto`: `always` for the tag latest, else `if-not-present`; or `never`.",
+        ),
+    ] = "auto"
     stop_grace_seconds: Annotated[
-        float, Field(ge=0, le=3600, description="Between SIGTERM and SIGKILL.")
+        float, Field(ge=0, le=3600, description="Between the stop signal and SIGKILL.")
     ] = 10.0
     reconnect: Annotated[
         str,
@@ -161,10 +165,14 @@ class ServiceIn(StrictModel):
             " replacement).",
         ),
     ] = "best"
-    user: Annotated[
+    stop_signal: Annotated[
         str,
-        Field(max_length=64, pattern=r"^[A-Za-z0-9_.:-]*$", description="In the container."),
+        Field(
+            pattern=f"^(SIG({'|'.join(SIGNALS)}))?$",
+            description="Such as SIGINT; else the image's own, else SIGTERM.",
+        ),
     ] = ""
+    log: Annotated[LogIn, Field(description="How much output is kept.")] = LogIn()
     workdir: Annotated[
         str, Field(max_length=1024, pattern=r"^(/[^\x00]*)?$", description="In the container.")
     ] = ""
@@ -182,14 +190,20 @@ class ServiceIn(StrictModel):
 
     @model_validator(mode="after")
     def _check_whole(self) -> "ServiceIn":
+        mistakes = self.mistakes()
         if self.image is None and self.command is None:
-            raise ValueError("needs an image, or a command to run as a plain process")
+            mistakes.append("needs an image, or a command to run as a plain process")
         if self.port is None and (self.health or self.host_port):
-            raise ValueError("health and host_port need a port")
+            mistakes.append("health and host_port need a port")
         if self.image is None and self.user:
-            raise ValueError("user needs an image: a plain process runs as the worker's user")
+            mistakes.append("user needs an image: a plain process runs as the worker's user")
         if self.host_port is not None and self.image is None and self.host_port != self.port:
-            raise ValueError("a plain process listens on host_port itself: give the same port")
+            mistakes.append("a plain process listens on host_port itself: give the same port")
+        if self.image is None and (fields := self.needing_an_image()):
+            needs = "needs" if len(fields) == 1 else "need"
+            mistakes.append(f"{', '.join(fields)} {needs} an image: only containers have that")
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
         return self
 
     def spec(self) -> ServiceSpec:
@@ -210,6 +224,10 @@ class ServiceIn(StrictModel):
             stop_grace_seconds=self.stop_grace_seconds,
             user=self.user,
             workdir=self.workdir,
+            stop_signal=self.stop_signal,
+            log_bytes=self.log.size_bytes,
+            log_files=self.log.max_files or 0,
+            container=self.container(),
         )
 
     def policy(self) -> Policy:

@@ -56,6 +56,40 @@ class Health(msgspec.Struct, frozen=True, omit_defaults=True):
     failure_threshold: int = 3
 
 
+class Device(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A device of the node; `permissions` of r, w, m."""
+
+    path: str
+    permissions: str = "rw"
+
+
+class Mount(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A folder or file of the node, if its worker allows it."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+class Volume(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Kept by the node for one slot of one service; it outlives the tasks."""
+
+    name: str
+    target: str
+    read_only: bool = False
+
+
+class Container(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What only a container engine can do. Empty: the image's own, or the node's default."""
+
+    entrypoint: tuple[str, ...] = ()
+    devices: tuple[Device, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    aliases: tuple[str, ...] = ()
+    security: str = "default"
+
+
 class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """What to run. Zero limits are no limits."""
 
@@ -69,9 +103,13 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     host_port: int = 0
     health: Health | None = None
     stop_grace_seconds: float = 10.0
-    pull_policy: str = "missing"
+    pull_policy: str = "auto"
     user: str = ""
     workdir: str = ""
+    stop_signal: str = ""
+    log_bytes: int = 0
+    log_files: int = 0
+    container: Container = Container()
 
 
 class StoredSpec(msgspec.Struct, frozen=True):

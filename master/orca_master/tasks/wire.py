@@ -50,6 +50,7 @@ def _task(task: Task) -> pb.Task:
 
 
 def _spec(spec: TaskSpec) -> pb.TaskSpec:
+    container = spec.container
     message = pb.TaskSpec(
         runtime=spec.runtime,
         image=spec.image,
@@ -62,6 +63,21 @@ def _spec(spec: TaskSpec) -> pb.TaskSpec:
         pull_policy=spec.pull_policy,
         user=spec.user,
         workdir=spec.workdir,
+        stop_signal=spec.stop_signal,
+        log_bytes=spec.log_bytes,
+        log_files=spec.log_files,
+        entrypoint=container.entrypoint,
+        devices=[pb.Device(path=d.path, permissions=d.permissions) for d in container.devices],
+        mounts=[
+            pb.Mount(source=m.source, target=m.target, read_only=m.read_only)
+            for m in container.mounts
+        ],
+        volumes=[
+            pb.Volume(name=v.name, target=v.target, read_only=v.read_only)
+            for v in container.volumes
+        ],
+        aliases=container.aliases,
+        security=container.security,
     )
     if spec.health is not None:
         message.health.CopyFrom(

@@ -4,10 +4,28 @@ from typing import Any
 
 import pytest
 
-from orca_proto.worker_pb2 import Resources, Task, TaskSpec
+from orca_proto.worker_pb2 import Device, Mount, Resources, Task, TaskSpec, Volume
 from orca_worker.runtime.docker import spec as docker_spec
 from orca_worker.runtime.docker.errors import pull_refusal, registry_of
-from orca_worker.runtime.port import Phase
+from orca_worker.runtime.docker.policy import Pull, pull_of
+from orca_worker.runtime.port import Phase, RuntimeRefusal
+
+TASK = Task(id="0123456789abcdef", project="p", service="web", slot=2)
+
+
+def made(
+    spec: TaskSpec, *, labels: dict[str, str] | None = None, init: bool = False
+) -> dict[str, Any]:
+    """The engine's create body."""
+    return docker_spec.create_config(
+        TASK,
+        spec,
+        labels or {},
+        sources=[mount.source for mount in spec.mounts],
+        network="orca-p",
+        init=init,
+        publish_address="127.0.0.1",
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,7 +60,8 @@ def test_an_image_names_its_registry(image: str, registry: str) -> None:
         (
             "pull access denied for r.io/a, repository does not exist or may require login",
             "registry r.io refuses access to image r.io/a:1: pull access denied for r.io/a, "
-            "repository does not exist or may require login",
+            "repository does not exist or may require login "
+            '(give its worker registry_config, or registries."r.io")',
         ),
         ("no space left on device", "image r.io/a:1 cannot be pulled: no space left on device"),
     ],
@@ -59,7 +78,7 @@ def test_limits_and_ports_reach_the_engine_in_its_units() -> None:
         host_port=80,
         env={"A": "1"},
     )
-    config = docker_spec.create_config(spec, {"k": "v"}, init=False, publish_address="127.0.0.1")
+    config = made(spec, labels={"k": "v"})
     host = config["HostConfig"]
     assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (1 << 20, 1 << 20, 250_000_000)
     assert host["PortBindings"] == {"8080/tcp": [{"HostIp": "0.0.0.0", "HostPort": "80"}]}
@@ -70,9 +89,7 @@ def test_limits_and_ports_reach_the_engine_in_its_units() -> None:
 
 
 def test_no_limit_and_no_port_are_not_mentioned() -> None:
-    config = docker_spec.create_config(
-        TaskSpec(image="app"), {}, init=True, publish_address="127.0.0.1"
-    )
+    config = made(TaskSpec(image="app"), init=True)
     assert not {"Memory", "NanoCpus", "PortBindings"} & config["HostConfig"].keys()
     assert config["HostConfig"]["Init"] is True
     assert config["Env"] == []
@@ -80,7 +97,7 @@ def test_no_limit_and_no_port_are_not_mentioned() -> None:
 
 def test_a_port_of_the_users_own_choice_is_kept() -> None:
     spec = TaskSpec(image="app", port=8080, env={"PORT": "9"})
-    config = docker_spec.create_config(spec, {}, init=True, publish_address="127.0.0.1")
+    config = made(spec)
     assert config["Env"] == ["PORT=9"]
 
 
@@ -132,3 +149,92 @@ def test_a_container_that_could_not_start_is_still_only_created() -> None:
 )
 def test_every_word_of_the_engine_is_a_phase(word: str, phase: Phase) -> None:
     assert docker_spec.phase_of(word) is phase
+
+
+def test_what_is_said_of_the_container_reaches_the_engine() -> None:
+    spec = TaskSpec(
+        image="app",
+        entrypoint=["/init"],
+        stop_signal="SIGINT",
+        devices=[Device(path="/dev/null", permissions="r")],
+        mounts=[Mount(source="/srv/a", target="/a", read_only=True)],
+        volumes=[Volume(name="data", target="/data")],
+        aliases=["db"],
+        log_bytes=2 << 20,
+        log_files=5,
+    )
+    labels = {"orca.cluster": "c", "orca.project": "p", "orca.service": "web", "orca.task": "t"}
+    config = made(spec, labels=labels)
+    host = config["HostConfig"]
+    assert (config["Entrypoint"], config["StopSignal"]) == (["/init"], "SIGINT")
+    assert host["LogConfig"]["Config"] == {"max-size": "2048k", "max-file": "5"}
+    assert host["Devices"] == [
+        {"PathOnHost": "/dev/null", "PathInContainer": "/dev/null", "CgroupPermissions": "r"}
+    ]
+    bind, volume = host["Mounts"]
+    assert (bind["Source"], bind["Target"], bind["ReadOnly"]) == ("/srv/a", "/a", True)
+    assert bind["BindOptions"] == {"Propagation": "rprivate"}
+    assert volume["Source"].endswith("_p_web_data_2")
+    assert volume["VolumeOptions"]["Labels"].keys() == {
+        "orca.cluster",
+        "orca.project",
+        "orca.service",
+    }
+    endpoints = config["NetworkingConfig"]["EndpointsConfig"]
+    assert endpoints == {"orca-p": {"Aliases": ["db", "web"]}}
+
+
+def test_a_restricted_container_has_nothing_to_gain() -> None:
+    config = made(TaskSpec(image="app", security="restricted"))
+    host = config["HostConfig"]
+    assert config["User"] == "65534:65534"
+    assert (host["CapDrop"], "CapAdd" in host) == (["ALL"], False)
+    assert (host["ReadonlyRootfs"], sorted(host["Tmpfs"])) == (True, ["/run", "/tmp"])
+    own = TaskSpec(
+        image="app",
+        security="restricted",
+        user="1000",
+        volumes=[Volume(name="scratch", target="/tmp")],
+    )
+    assert made(own)["User"] == "1000"
+    assert "/tmp" not in made(own)["HostConfig"]["Tmpfs"]
+
+
+def test_a_volume_is_its_slots_whatever_runs_there() -> None:
+    labels = {"orca.cluster": "c"}
+    again = Task(id="another", project="p", service="web", slot=2, revision=9)
+    name = docker_spec.volume_name(TASK, "data", labels)
+    assert name == docker_spec.volume_name(again, "data", labels)
+    others = [
+        docker_spec.volume_name(TASK, "data", {"orca.cluster": "d"}),
+        docker_spec.volume_name(Task(project="q", service="web", slot=2), "data", labels),
+        docker_spec.volume_name(Task(project="p", service="web", slot=1), "data", labels),
+        docker_spec.volume_name(TASK, "other", labels),
+    ]
+    assert len({name, *others}) == 5
+
+
+@pytest.mark.parametrize(
+    ("image", "policy", "pull"),
+    [
+        ("app", "auto", Pull.FRESH),
+        ("r.io:5000/app", "auto", Pull.FRESH),
+        ("app:latest", "auto", Pull.FRESH),
+        ("app:1", "auto", Pull.IF_NOT_PRESENT),
+        ("app:1", "always", Pull.ALWAYS),
+        ("app", "if-not-present", Pull.IF_NOT_PRESENT),
+        ("app", "missing", Pull.IF_NOT_PRESENT),
+        ("app", "", Pull.IF_NOT_PRESENT),
+        ("app", "never", Pull.NEVER),
+        ("app@sha256:" + "0" * 64, "always", Pull.IF_NOT_PRESENT),
+        ("app@sha256:" + "0" * 64, "auto", Pull.IF_NOT_PRESENT),
+        ("app:1@sha256:" + "0" * 64, "always", Pull.IF_NOT_PRESENT),
+    ],
+)
+def test_a_policy_means_what_it_says(image: str, policy: str, pull: Pull) -> None:
+    assert pull_of(image, policy) is pull
+
+
+def test_a_policy_that_is_none_is_refused() -> None:
+    with pytest.raises(RuntimeRefusal, match="none of auto, if-not-present, always, never"):
+        pull_of("app", "sometimes")

@@ -5,7 +5,7 @@ runtime keeps no truth of its own: what exists is asked of the engine (or the fo
 exact labels, so that a restarted worker finds everything again.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,6 +24,10 @@ class RuntimeRefusal(Exception):
         super().__init__(reason)
         self.reason = reason
         self.permanent = permanent
+
+
+class RuntimeAway(RuntimeRefusal):
+    """The engine does not answer: nothing is known of what runs, and the same may be tried again."""
 
 
 class Phase(StrEnum):
@@ -49,6 +53,14 @@ class Container:
     ended_at: float
     host_port: int
     labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What was removed for room."""
+
+    images: int = 0
+    bytes: int = 0
 
 
 class Runtime(Protocol):
@@ -113,6 +125,10 @@ class Runtime(Protocol):
 
     async def used(self) -> Resources:
         """What all of this node's running tasks use together, as far as it is cheaply known."""
+        ...
+
+    async def sweep(self, wanted: Collection[str]) -> Swept:
+        """Remove what nothing needs; of images none that is in `wanted`, or that any container has."""
         ...
 
     async def close(self) -> None:

@@ -37,6 +37,11 @@ class Engine:
         self._making = threading.Lock()
         self._made: docker.APIClient | None = None
 
+    @property
+    def is_local(self) -> bool:
+        """Whether its paths and groups are those of this machine."""
+        return self.url.startswith("unix://")
+
     async def call(self, work: Callable[[docker.APIClient], T]) -> T:
         """Run one short engine call in a thread. Raises RuntimeRefusal."""
         async with self._calls:

@@ -11,7 +11,7 @@ import requests
 import urllib3
 from docker.errors import APIError, DockerException
 
-from orca_worker.runtime.port import RuntimeRefusal
+from orca_worker.runtime.port import RuntimeAway, RuntimeRefusal
 
 _UNREACHABLE = re.compile(
     r"dial tcp|no such host|connection refused|i/o timeout|Client\.Timeout|deadline exceeded|"
@@ -26,6 +26,10 @@ _HOPELESS = re.compile(
     r"range of cpus|repository name must be lowercase|no command specified",
     re.IGNORECASE,
 )
+
+
+# What Docker says by a status, Podman says in words.
+_TAKEN = re.compile(r"the container name .* is already in use")
 
 
 class NotFound(RuntimeRefusal):
@@ -44,19 +48,19 @@ def in_words(url: str) -> Iterator[None]:
     except APIError as error:
         raise _api_refusal(error) from error
     except requests.Timeout as error:
-        raise RuntimeRefusal(f"the container engine at {url} did not answer in time") from error
+        raise RuntimeAway(f"the container engine at {url} did not answer in time") from error
     except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise RuntimeRefusal(f"the container engine at {url} cannot be reached: {error}") from error
+        raise RuntimeAway(f"the container engine at {url} cannot be reached: {error}") from error
     except OSError as error:
         why = error.strerror or str(error)
-        raise RuntimeRefusal(f"the container engine at {url} cannot be reached: {why}") from error
+        raise RuntimeAway(f"the container engine at {url} cannot be reached: {why}") from error
 
 
 def _api_refusal(error: APIError) -> RuntimeRefusal:
     reason = engine_reason(error)
     if error.status_code == 404:
         return NotFound(reason)
-    if error.status_code == 409:
+    if error.status_code == 409 or _TAKEN.search(reason):
         return Conflict(reason)
     return RuntimeRefusal(reason, permanent=bool(_HOPELESS.search(reason)))
 
@@ -66,7 +70,7 @@ def engine_reason(error: APIError) -> str:
     reason = str(error.explanation or error).strip()
     reason = re.sub(r"^failed to create (shim|task)[^:]*: ", "", reason)
     return re.sub(
-        r"^OCI runtime create failed: (runc create failed: )?"
+        r"^(OCI runtime create failed: |c?runc?: )(runc create failed: )?"
         r"(unable to start container process: )?",
         "",
         reason,
@@ -88,7 +92,8 @@ def pull_refusal(image: str, reason: str) -> RuntimeRefusal:
         return RuntimeRefusal(f"registry {registry_of(image)} cannot be reached: {words}")
     if _DENIED.search(words):
         return RuntimeRefusal(
-            f"registry {registry_of(image)} refuses access to image {image}: {words}"
+            f"registry {registry_of(image)} refuses access to image {image}: {words} "
+            f'(give its worker registry_config, or registries."{registry_of(image)}")'
         )
     if _MISSING.search(words):
         return RuntimeRefusal(f"image {image} not found: {words.rsplit(': ', 1)[-1]}")

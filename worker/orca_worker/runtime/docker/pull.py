@@ -1,67 +1,107 @@
 """Images: is it here, may it be pulled, pull it once however many ask.
 
-A pull has a deadline of its own and its own small bound, so that a slow registry keeps neither the
+A pull has deadlines of its own and its own small bound, so that a slow registry keeps neither the
 engine's other callers nor the thread pool busy.
 """
 
 import asyncio
 import socket
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import docker
-from docker import auth
 from docker.errors import APIError
 from docker.utils import parse_repository_tag
 
+from orca_common.logs import get_logger
 from orca_proto.worker_pb2 import TaskSpec
+from orca_worker.runtime.docker.credentials import Credentials
 from orca_worker.runtime.docker.engine import Engine
 from orca_worker.runtime.docker.errors import NotFound, engine_reason, pull_refusal, registry_of
+from orca_worker.runtime.docker.policy import Pull, pull_of
 from orca_worker.runtime.docker.streams import Closable, json_lines, open_stream
 from orca_worker.runtime.port import RuntimeRefusal
 
 PULLS_AT_ONCE = 3
-# A registry that says nothing for this long has its name looked up, within the seconds after.
-SILENT_SECONDS = 5.0
 LOOKUP_SECONDS = 4.0
+# For how long a registry that did not answer is not asked for a newer image.
+DOWN_SECONDS = 60.0
+
+log = get_logger("images")
+
+
+@dataclass(frozen=True, slots=True)
+class PullLimits:
+    """`quiet_seconds`: without any progress. `answer_seconds`: that a registry has to say whether
+    there is a newer image than the one that is here. `silent_seconds`: after which the name of one
+    that said nothing is looked up. `most_bytes`: as the registry announces them, packed."""
+
+    seconds: float = 1800.0
+    quiet_seconds: float = 90.0
+    answer_seconds: float = 5.0
+    silent_seconds: float = 5.0
+    most_bytes: int = 20 << 30
 
 
 class Images:
     """The images of one engine."""
 
     def __init__(
-        self, engine: Engine, *, pull_seconds: float, silent_seconds: float = SILENT_SECONDS
+        self, engine: Engine, *, limits: PullLimits, credentials: Credentials | None = None
     ) -> None:
         self._engine = engine
-        self._silent_seconds = silent_seconds
-        self._pull_seconds = pull_seconds
+        self._limits = limits
+        self._credentials = credentials or Credentials()
         self._slots = asyncio.Semaphore(PULLS_AT_ONCE)
         self._under_way: dict[str, asyncio.Future[RuntimeRefusal | bool]] = {}
+        self._down_until: dict[str, float] = {}
 
-    async def prepare(self, spec: TaskSpec) -> None:
-        """Make the image available as the policy says. Raises RuntimeRefusal."""
-        image, policy = spec.image, spec.pull_policy or "missing"
-        if policy not in ("missing", "always", "never"):
-            raise RuntimeRefusal(
-                f'pull policy "{policy}" is none of missing, always, never', permanent=True
-            )
+    async def prepare(self, spec: TaskSpec) -> bool:
+        """Make the image available as the policy says; whether it was pulled for that.
+
+        Raises RuntimeRefusal.
+        """
+        image = spec.image
         if not image:
             raise RuntimeRefusal("a container needs an image", permanent=True)
-        if policy != "always" and await self._is_here(image):
-            return
-        if policy == "never":
+        pull = pull_of(image, spec.pull_policy)
+        is_here = pull is not Pull.ALWAYS and await self.id_of(image) is not None
+        if is_here and pull is not Pull.FRESH:
+            return False
+        if pull is Pull.NEVER:
             raise RuntimeRefusal(
                 f'image {image} is not on this node, and its pull policy "never" forbids to pull it'
             )
-        await self._pull_once(image)
+        if is_here:
+            return await self._refresh(image)
+        await self._pull_once(image, self._limits.quiet_seconds)
+        return True
 
-    async def _is_here(self, image: str) -> bool:
+    async def id_of(self, image: str) -> str | None:
+        """The engine's id of an image that is here, else None. Raises RuntimeRefusal."""
         try:
-            await self._engine.call(lambda client: client.inspect_image(image))  # type: ignore[no-untyped-call]
+            answer: dict[str, Any] = await self._engine.call(
+                lambda client: client.inspect_image(image)  # type: ignore[no-untyped-call]
+            )
         except NotFound:
+            return None
+        return str(answer["Id"])
+
+    async def _refresh(self, image: str) -> bool:
+        """The newer image if the registry has one; whatever goes wrong, the one here will do."""
+        registry, now = registry_of(image), self._engine.env.monotonic()
+        if self._down_until.get(registry, now) > now:
+            return False
+        try:
+            await self._pull_once(image, self._limits.answer_seconds)
+        except RuntimeRefusal as refusal:
+            self._down_until[registry] = self._engine.env.monotonic() + DOWN_SECONDS
+            log.warning("no newer image; taking the one here", image=image, reason=refusal.reason)
             return False
         return True
 
-    async def _pull_once(self, image: str) -> None:
+    async def _pull_once(self, image: str, answer_seconds: float) -> None:
         """Pull, or wait for the pull that is under way and share how it ends."""
         while (running := self._under_way.get(image)) is not None:
             outcome = await asyncio.shield(running)
@@ -74,7 +114,7 @@ class Images:
         # What the others learn should this caller be cancelled: nothing, one of them goes on.
         outcome = False
         try:
-            refusal = await self._pull(image)
+            refusal = await self._pull(image, answer_seconds)
             outcome = refusal or True
         finally:
             del self._under_way[image]
@@ -82,28 +122,39 @@ class Images:
         if refusal is not None:
             raise refusal
 
-    async def _pull(self, image: str) -> RuntimeRefusal | None:
-        pull = _Pull(self._engine, image, self._pull_seconds)
+    async def _pull(self, image: str, answer_seconds: float) -> RuntimeRefusal | None:
+        pull = _Pull(self._engine, image, self._limits, self._credentials)
+        seconds = self._limits.seconds
         try:
-            async with (
-                asyncio.timeout(self._pull_seconds),
-                self._slots,
-                asyncio.TaskGroup() as group,
-            ):
+            async with asyncio.timeout(seconds), self._slots, asyncio.TaskGroup() as group:
                 reading = group.create_task(self._engine.env.threads.run(pull.run))
                 naming = group.create_task(self._unknown_name(pull))
-                await asyncio.wait({reading, naming}, return_when=asyncio.FIRST_COMPLETED)
-                if reading.done() or (refusal := await naming) is None:
-                    refusal = await reading
-                reading.cancel()
-                naming.cancel()
+                watching = group.create_task(self._stalled(pull, answer_seconds))
+                waiting: set[asyncio.Task[RuntimeRefusal | None]] = {reading, naming, watching}
+                refusal = None
+                while not reading.done() and refusal is None:
+                    done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                    refusal = next((r for task in done if (r := task.result())), None)
+                for task in waiting:
+                    task.cancel()
         except TimeoutError:
-            return RuntimeRefusal(
-                f"image {image} could not be pulled within {self._pull_seconds:g} s"
-            )
+            return RuntimeRefusal(f"image {image} could not be pulled within {seconds:g} s")
         finally:
             pull.stream.close()
         return refusal
+
+    async def _stalled(self, pull: "_Pull", answer_seconds: float) -> RuntimeRefusal:
+        """Returns once nothing has moved for too long; the first answer has a limit of its own."""
+        seen, pause = -1, answer_seconds
+        while seen != pull.moves:
+            seen = pull.moves
+            await asyncio.sleep(pause)
+            pause = self._limits.quiet_seconds if pull.moves else pause
+        said = "stands still" if seen else "says nothing"
+        return RuntimeRefusal(
+            f"image {pull.image} made no progress for {pause:g} s: "
+            f"registry {registry_of(pull.image)} {said}"
+        )
 
     async def _unknown_name(self, pull: "_Pull") -> RuntimeRefusal | None:
         """Why waiting for a silent registry is no use: its name does not resolve here either.
@@ -111,9 +162,9 @@ class Images:
         The engine's own look-up may take most of a minute. Only asked of an engine on this machine,
         and not for the default registry, which an engine may be told to reach through a mirror.
         """
-        await asyncio.sleep(self._silent_seconds)
+        await asyncio.sleep(self._limits.silent_seconds)
         host = registry_of(pull.image)
-        if pull.has_answered or host == "docker.io" or not self._engine.url.startswith("unix:"):
+        if pull.has_answered or host == "docker.io" or not self._engine.is_local:
             return None
         name = host.rpartition(":")[0] or host
         try:
@@ -126,14 +177,23 @@ class Images:
 
 
 class _Pull:
-    """One pull, run in a thread; closing `stream` makes the engine stop it."""
+    """One pull, run in a thread; closing `stream` makes the engine stop it.
 
-    def __init__(self, engine: Engine, image: str, seconds: float) -> None:
+    `moves` counts what it has told that was news.
+    """
+
+    def __init__(
+        self, engine: Engine, image: str, limits: PullLimits, credentials: Credentials
+    ) -> None:
         self.image = image
         self.stream = Closable()
         self.has_answered = False
+        self.moves = 0
         self._engine = engine
-        self._seconds = seconds
+        self._limits = limits
+        self._credentials = credentials
+        self._told: dict[str, object] = {}
+        self._sizes: dict[str, int] = {}
 
     def run(self) -> RuntimeRefusal | None:
         """Pull to the end and say what went wrong."""
@@ -146,16 +206,17 @@ class _Pull:
 
     def _read(self, client: docker.APIClient) -> RuntimeRefusal | None:
         repository, tag = parse_repository_tag(self.image)
-        registry, _ = auth.resolve_repository_name(repository)
-        header = auth.get_config_header(client, registry)
+        header = self._credentials.header(registry_of(self.image))
+        limits = self._limits
         try:
             response = open_stream(
                 client,
                 "POST",
                 "/images/create",
                 params={"fromImage": repository, "tag": tag or "latest"},
-                headers={"X-Registry-Auth": header.decode()} if header else None,
-                read_seconds=self._seconds,
+                headers={"X-Registry-Auth": header} if header else None,
+                # Whoever waits has given up before.
+                read_seconds=min(limits.seconds, 2 * limits.quiet_seconds),
             )
         except APIError as error:
             return pull_refusal(self.image, engine_reason(error))
@@ -166,4 +227,22 @@ class _Pull:
             # The status was sent before the work began: a failure is one more line of progress.
             if reason := progress.get("error"):
                 return pull_refusal(self.image, str(reason))
+            if (size := self._take(progress)) > limits.most_bytes:
+                return RuntimeRefusal(
+                    f"image {self.image} has {size} bytes or more, and this node takes "
+                    f"{limits.most_bytes} (pull_most_bytes of its worker's configuration)",
+                    permanent=True,
+                )
         return None
+
+    def _take(self, progress: dict[str, Any]) -> int:
+        """Note what moved; the size of all layers as far as it is announced."""
+        layer = str(progress.get("id", ""))
+        detail = progress.get("progressDetail") or {}
+        told = (progress.get("status"), detail.get("current"), progress.get("stream"))
+        if self._told.get(layer) != told:
+            self._told[layer] = told
+            self.moves += 1
+        if progress.get("status") == "Downloading":
+            self._sizes[layer] = int(detail.get("total") or detail.get("current") or 0)
+        return sum(self._sizes.values())

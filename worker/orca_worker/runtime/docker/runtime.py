@@ -7,7 +7,7 @@ ended container ended) are remembered to save round trips; all else is asked eac
 
 import asyncio
 import builtins
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -21,24 +21,30 @@ from orca_proto.worker_pb2 import Resources, Task, TaskSpec
 from orca_worker.runtime import cgroups
 from orca_worker.runtime.docker import following
 from orca_worker.runtime.docker import spec as specs
+from orca_worker.runtime.docker.access import Access
+from orca_worker.runtime.docker.cleaning import Cleaning, DiskLimits
+from orca_worker.runtime.docker.credentials import Credentials
 from orca_worker.runtime.docker.engine import Engine, probe
 from orca_worker.runtime.docker.errors import Conflict, NotFound
-from orca_worker.runtime.docker.pull import Images
+from orca_worker.runtime.docker.networks import Networks, is_of_network
+from orca_worker.runtime.docker.pull import Images, PullLimits
 from orca_worker.runtime.docker.streams import Closable, EndedFeed, frames, open_stream
+from orca_worker.runtime.kernel_log import killed_for_memory
 from orca_worker.runtime.lines import whole_lines
 from orca_worker.runtime.meter import Meter
-from orca_worker.runtime.port import Container, Phase, RuntimeRefusal
+from orca_worker.runtime.port import Container, Phase, RuntimeRefusal, Swept
 
 __all__ = ["DockerRuntime", "probe"]
 
-PULL_SECONDS = 300.0
 WATCH_OPEN_SECONDS = 10.0
 LOG_READ_SECONDS = 30.0
 LOG_READERS_AT_ONCE = 2
 # How long the kernel may take to end what was killed.
 KILLED_SECONDS = 15.0
+NETWORK_TRIES = 20
 # How long a name may be taken by a container that cannot be seen yet.
 NAME_SECONDS = 5.0
+_PULLS, _NOTHING, _DISK = PullLimits(), Access(), DiskLimits()
 FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.02, 0.5
 
 T = TypeVar("T")
@@ -54,16 +60,25 @@ class DockerRuntime:
         cluster: str,
         node: str,
         url: str | None = None,
-        pull_seconds: float = PULL_SECONDS,
+        pulls: PullLimits = _PULLS,
+        credentials: Credentials | None = None,
+        access: Access = _NOTHING,
+        disk: DiskLimits = _DISK,
+        record: str = "",
         publish_address: str = "127.0.0.1",
     ) -> None:
-        """`publish_address` is where ports that the engine chooses are opened."""
+        """`publish_address` is where ports that the engine chooses are opened; `record` a file for
+        what was pulled."""
         self._env = env
+        self.cluster = cluster
         self._identity = {"orca.cluster": cluster, "orca.node": node}
         self._labels = [f"{key}={value}" for key, value in self._identity.items()]
         self._publish_address = publish_address
         self._engine = Engine(env, url)
-        self._images = Images(self._engine, pull_seconds=pull_seconds)
+        self._images = Images(self._engine, limits=pulls, credentials=credentials)
+        self._cleaning = Cleaning(self._engine, limits=disk, record=record)
+        self._networks = Networks(self._engine, cluster)
+        self._access = access
         self._log_readers = asyncio.Semaphore(LOG_READERS_AT_ONCE)
         self._meter = Meter(env)
         self._hierarchy = cgroups.find_hierarchy()
@@ -78,16 +93,35 @@ class DockerRuntime:
         return "docker"
 
     async def prepare(self, spec: TaskSpec) -> None:
-        """Have the image here as the spec's pull policy says; "" is "missing"."""
-        await self._images.prepare(spec)
+        """Have the image here as the spec's pull policy says; "" is "if-not-present"."""
+        pulled = await self._images.prepare(spec)
+        if (image_id := await self._images.id_of(spec.image)) is not None:
+            await self._cleaning.note(image_id, pulled=pulled)
 
     async def create(self, task: Task, spec: TaskSpec, labels: Mapping[str, str]) -> Container:
         """Make the container without starting it. If it exists already, return it as it is."""
         if task.id in self._ids and (known := await self.inspect(task.id)) is not None:
             return known
+        sources: builtins.list[str] = []
+        if spec.mounts or spec.devices:
+            sources = await self._env.threads.run(partial(self._access.sources, spec))
+        async with self._networks.held(task.project or "default") as network:
+            config = specs.create_config(
+                task,
+                spec,
+                labels,
+                sources=sources,
+                network=network,
+                init=self._engine.has_init,
+                publish_address=self._publish_address,
+            )
+            return await self._create_as(task, spec.image, config)
+
+    async def _create_as(self, task: Task, image: str, config: dict[str, Any]) -> Container:
+        """Under the first name that nobody else has."""
         for name in specs.container_names(task):
             try:
-                answer = await self._engine.call(partial(self._create, name, spec, labels))
+                answer = await self._engine.call(partial(_create, name, config))
             except Conflict:
                 holder = await self._holder(name)
                 if self._is_of(task.id, holder):
@@ -95,10 +129,10 @@ class DockerRuntime:
                     return holder
                 continue  # someone else's
             except NotFound as missing:
-                raise RuntimeRefusal(f"image {spec.image} not found: {missing.reason}") from missing
+                raise RuntimeRefusal(f"image {image} not found: {missing.reason}") from missing
             self._ids[task.id] = answer["Id"]
             self._unstarted.add(task.id)
-            return specs.created(answer["Id"], task.id, labels)
+            return specs.created(answer["Id"], task.id, config["Labels"])
         raise RuntimeRefusal(f"the engine has containers with every name of task {task.id} already")
 
     async def start(self, task_id: str) -> Container:
@@ -140,7 +174,7 @@ class DockerRuntime:
     async def inspect(self, task_id: str) -> Container | None:
         """The container of one task, or None."""
         answer = await self._look(task_id)
-        return None if answer is None else specs.from_inspect(answer)
+        return None if answer is None else await self._told(answer)
 
     async def list(self) -> list[Container]:
         """Everything of this node in this cluster: one call, and one inspect per news."""
@@ -235,6 +269,11 @@ class DockerRuntime:
             await self._env.threads.run(partial(_usages, self._hierarchy, running))
         )
 
+    async def sweep(self, wanted: Collection[str]) -> Swept:
+        """Networks that no container has, and images by the room on the engine's disk."""
+        await self._networks.drop_unused()
+        return await self._cleaning.sweep(wanted)
+
     async def close(self) -> None:
         """Let go of connections. What runs goes on running."""
         self._engine.close()
@@ -255,18 +294,35 @@ class DockerRuntime:
             answer: dict[str, Any] = client.inspect_container(engine_id)
             return answer
 
-        started = specs.from_inspect(await self._engine.call(start_and_look))
+        for last in (False,) * NETWORK_TRIES + (True,):
+            try:
+                answer = await self._engine.call(start_and_look)
+                break
+            except RuntimeRefusal as refusal:
+                if last or not is_of_network(refusal):
+                    raise
+            await self._mend_network(engine_id)
+            await asyncio.sleep(FIRST_LOOK_SECONDS * 5)
+        started = await self._told(answer)
         self._facts[engine_id] = started
         return started
 
-    def _create(
-        self, name: str, spec: TaskSpec, labels: Mapping[str, str], client: docker.APIClient
-    ) -> dict[str, Any]:
-        config = specs.create_config(
-            spec, labels, init=self._engine.has_init, publish_address=self._publish_address
-        )
-        answer: dict[str, Any] = client.create_container_from_config(config, name)  # type: ignore[no-untyped-call]
-        return answer
+    async def _mend_network(self, engine_id: str) -> None:
+        """Make the network again that somebody removed between a container's creation and start."""
+        answer = await self._inspect_id(engine_id)
+        labels = specs.orca_labels(answer["Config"].get("Labels") if answer else None)
+        project = labels.get("orca.project") or "default"
+        self._networks.forget(project)
+        async with self._networks.held(project):
+            pass
+
+    async def _told(self, answer: dict[str, Any]) -> Container:
+        """An inspect as a Container. What the engine missed of a kill for memory, the kernel knows."""
+        found = specs.from_inspect(answer)
+        if not specs.may_have_lacked_memory(found, answer) or not self._engine.is_local:
+            return found
+        lacked = await self._env.threads.run(partial(killed_for_memory, found.id))
+        return replace(found, oom_killed=lacked)
 
     async def _holder(self, name: str) -> Container:
         """Who has this name. An engine that makes a container reserves the name, then shows it."""
@@ -285,7 +341,16 @@ class DockerRuntime:
         filters: dict[str, Any] = {"label": [*self._labels, *labels]}
         if status:
             filters["status"] = status
-        return await self._engine.call(lambda client: client.containers(all=True, filters=filters))
+        listed = await self._engine.call(
+            lambda client: client.containers(all=True, filters=filters)
+        )
+        # Asked for several labels, Podman also gives what has only one of them.
+        wanted = {*self._labels, *labels}
+        return [
+            entry
+            for entry in listed
+            if wanted <= {f"{key}={value}" for key, value in (entry.get("Labels") or {}).items()}
+        ]
 
     async def _look(self, task_id: str) -> dict[str, Any] | None:
         """The engine's inspect of a task's container, or None."""
@@ -315,7 +380,7 @@ class DockerRuntime:
                 return replace(fact, host_port=specs.listed_port(entry))
             return fact
         answer = await self._inspect_id(entry["Id"])
-        return None if answer is None else specs.from_inspect(answer)
+        return None if answer is None else await self._told(answer)
 
     async def _signal(self, engine_id: str, signal: str) -> None:
         with suppress(NotFound, Conflict):  # it has ended meanwhile
@@ -350,6 +415,11 @@ class DockerRuntime:
         feed.check()
 
 
+def _create(name: str, config: dict[str, Any], client: docker.APIClient) -> dict[str, Any]:
+    answer: dict[str, Any] = client.create_container_from_config(config, name)  # type: ignore[no-untyped-call]
+    return answer
+
+
 def _remove(engine_id: str, client: docker.APIClient) -> None:
     client.remove_container(engine_id, v=True, force=True)
 
@@ -365,7 +435,12 @@ def _open_logs(
 
 def _usages(hierarchy: cgroups.Hierarchy, ids: list[str]) -> dict[str, cgroups.Usage]:
     """Every way an engine places its groups is tried; those it did not take read as 0."""
-    places = ("docker/{}", "system.slice/docker-{}.scope", "machine.slice/libpod-{}.scope")
+    places = (
+        "docker/{}",
+        "system.slice/docker-{}.scope",
+        "machine.slice/libpod-{}.scope",
+        "libpod_parent/libpod-{}",
+    )
     return {
         engine_id: sum(
             (cgroups.usage(hierarchy.folders(place.format(engine_id))) for place in places),

@@ -1,16 +1,24 @@
 """What Orca says and what the engine says, translated: TaskSpec in, Container out. Pure."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from orca_proto.worker_pb2 import Task, TaskSpec
+from orca_proto.worker_pb2 import Mount, Task, TaskSpec, Volume
+from orca_worker.runtime.docker.networks import cluster_mark
 from orca_worker.runtime.port import Container, Phase
 
 PIDS_LIMIT = 4096
-DROPPED_CAPABILITIES = ["NET_RAW", "MKNOD", "AUDIT_WRITE"]
-LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
+# What is left to the default profile: enough for programs that begin as root and become another user.
+KEPT_CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE",
+                     "SETGID", "SETUID", "SYS_CHROOT"]  # fmt: skip
+LOG_BYTES, LOG_FILES = 10 << 20, 3
+KILLED_EXIT_CODE = 137
+NOBODY = "65534:65534"
+# The places that programs expect to be writable, in memory, where the rest is read-only.
+RESTRICTED = "restricted"
+SCRATCH = {"/tmp": "rw,nosuid,nodev,noexec,size=64m", "/run": "rw,nosuid,nodev,noexec,size=16m"}
 
 # The engine's word for a process that is there, whatever it does at the moment.
 _RUNNING_STATES = {"running", "paused", "restarting", "stopping"}
@@ -25,39 +33,52 @@ def container_names(task: Task) -> tuple[str, str]:
 
 
 def create_config(
-    spec: TaskSpec, labels: Mapping[str, str], *, init: bool, publish_address: str
+    task: Task,
+    spec: TaskSpec,
+    labels: Mapping[str, str],
+    *,
+    sources: Sequence[str],
+    network: str,
+    init: bool,
+    publish_address: str,
 ) -> dict[str, Any]:
-    """The body of the engine's create call."""
+    """The body of the engine's create call. `sources` are those of the mounts, resolved."""
     env = dict(spec.env)
     port = spec.port or spec.host_port
     if port:
         env.setdefault("PORT", str(port))
-    host: dict[str, Any] = {
-        "PidsLimit": PIDS_LIMIT,
-        "SecurityOpt": ["no-new-privileges"],
-        "CapDrop": DROPPED_CAPABILITIES,
-        "LogConfig": LOG_CONFIG,
-        "RestartPolicy": {"Name": "no"},
-    }
-    if init:
-        host["Init"] = True
-    if spec.limits.memory_bytes:
-        host["Memory"] = spec.limits.memory_bytes
-        # Equal to Memory means no swap: a limit that swaps is a slow program, not a limit.
-        host["MemorySwap"] = spec.limits.memory_bytes
-    if spec.limits.cpu_millis:
-        host["NanoCpus"] = spec.limits.cpu_millis * 1_000_000
+    host = _host_config(spec, init=init)
+    host["NetworkMode"] = network
+    host["Mounts"] = [
+        *(_bind(mount, source) for mount, source in zip(spec.mounts, sources, strict=True)),
+        *(_volume(task, volume, labels) for volume in spec.volumes),
+    ]
+    host["Devices"] = [
+        {
+            "PathOnHost": device.path,
+            "PathInContainer": device.path,
+            "CgroupPermissions": device.permissions or "rw",
+        }
+        for device in spec.devices
+    ]
     config: dict[str, Any] = {
         "Image": spec.image,
         "Env": [f"{key}={value}" for key, value in env.items()],
         "Labels": dict(labels),
         "Tty": False,
         "HostConfig": host,
+        "NetworkingConfig": {
+            "EndpointsConfig": {network: {"Aliases": sorted({task.service, *spec.aliases})}}
+        },
     }
+    if spec.entrypoint:
+        config["Entrypoint"] = list(spec.entrypoint)
     if spec.command:
         config["Cmd"] = list(spec.command)
-    if spec.user:
-        config["User"] = spec.user
+    if spec.stop_signal:
+        config["StopSignal"] = spec.stop_signal
+    if spec.user or spec.security == RESTRICTED:
+        config["User"] = spec.user or NOBODY
     if spec.workdir:
         config["WorkingDir"] = spec.workdir
     if port:
@@ -66,6 +87,61 @@ def create_config(
         config["ExposedPorts"] = {f"{port}/tcp": {}}
         host["PortBindings"] = {f"{port}/tcp": [binding]}
     return config
+
+
+def volume_name(task: Task, volume: str, labels: Mapping[str, str]) -> str:
+    """A volume is its slot's: it does not depend on the number of replicas, revision or task."""
+    mark = cluster_mark(labels.get("orca.cluster", ""))
+    return f"orca-{mark}_{task.project}_{task.service}_{volume}_{task.slot}"
+
+
+def _bind(mount: Mount, source: str) -> dict[str, Any]:
+    return {
+        "Type": "bind",
+        "Source": source,
+        "Target": mount.target,
+        "ReadOnly": mount.read_only,
+        "BindOptions": {"Propagation": "rprivate"},
+    }
+
+
+def _volume(task: Task, volume: Volume, labels: Mapping[str, str]) -> dict[str, Any]:
+    owned = ("orca.cluster", "orca.project", "orca.service")
+    return {
+        "Type": "volume",
+        "Source": volume_name(task, volume.name, labels),
+        "Target": volume.target,
+        "ReadOnly": volume.read_only,
+        "VolumeOptions": {"Labels": {key: labels[key] for key in owned if key in labels}},
+    }
+
+
+def _host_config(spec: TaskSpec, *, init: bool) -> dict[str, Any]:
+    """Limits, output and what is taken away, as the profile says."""
+    size = spec.log_bytes or LOG_BYTES
+    log = {"max-size": f"{size >> 10}k", "max-file": str(spec.log_files or LOG_FILES)}
+    host: dict[str, Any] = {
+        "PidsLimit": PIDS_LIMIT,
+        "SecurityOpt": ["no-new-privileges"],
+        "CapDrop": ["ALL"],
+        "LogConfig": {"Type": "json-file", "Config": log},
+        "RestartPolicy": {"Name": "no"},
+    }
+    if spec.security == RESTRICTED:
+        host["ReadonlyRootfs"] = True
+        given = {mount.target for mount in spec.mounts} | {each.target for each in spec.volumes}
+        host["Tmpfs"] = {path: how for path, how in SCRATCH.items() if path not in given}
+    else:
+        host["CapAdd"] = KEPT_CAPABILITIES
+    if init:
+        host["Init"] = True
+    if spec.limits.memory_bytes:
+        host["Memory"] = spec.limits.memory_bytes
+        # Equal to Memory means no swap: a limit that swaps is a slow program, not a limit.
+        host["MemorySwap"] = spec.limits.memory_bytes
+    if spec.limits.cpu_millis:
+        host["NanoCpus"] = spec.limits.cpu_millis * 1_000_000
+    return host
 
 
 def created(engine_id: str, task_id: str, labels: Mapping[str, str]) -> Container:
@@ -100,9 +176,16 @@ def from_inspect(answer: Mapping[str, Any]) -> Container:
         oom_killed=bool(state.get("OOMKilled")),
         started_at=0.0 if phase is Phase.CREATED else unix_time(state.get("StartedAt") or ""),
         ended_at=unix_time(state.get("FinishedAt") or "") if ended else 0.0,
-        host_port=_published(answer),
+        host_port=0 if phase is Phase.CREATED else _published(answer),
         labels=labels,
     )
+
+
+def may_have_lacked_memory(found: Container, answer: Mapping[str, Any]) -> bool:
+    """Whether it ended as such a kill does, had a limit, and the engine has not said so itself."""
+    limited = bool((answer.get("HostConfig") or {}).get("Memory"))
+    killed = found.phase is Phase.EXITED and found.exit_code == KILLED_EXIT_CODE
+    return limited and killed and not found.oom_killed
 
 
 def listed_port(entry: Mapping[str, Any]) -> int:

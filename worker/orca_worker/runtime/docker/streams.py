@@ -129,7 +129,10 @@ class EndedFeed:
 
     def __init__(self, engine: Engine, labels: list[str], *, size: int = 1024) -> None:
         self._engine = engine
-        self._filters = json.dumps({"type": ["container"], "event": ["die"], "label": labels})
+        self._labels = set(labels)
+        self._filters = json.dumps(
+            {"type": ["container"], "event": ["die", "died"], "label": labels}
+        )
         self._queue: asyncio.Queue[str | RuntimeRefusal] = asyncio.Queue(size)
         self._stream = Closable()
         self._loop = asyncio.get_running_loop()
@@ -182,7 +185,8 @@ class EndedFeed:
         self._loop.call_soon_threadsafe(self.opened.set)
         for event in json_lines(response):
             attributes = event.get("Actor", {}).get("Attributes", {})
-            if task := attributes.get("orca.task"):
+            said = {f"{key}={value}" for key, value in attributes.items()}
+            if (task := attributes.get("orca.task")) and self._labels <= said:
                 self._on_loop(task)
 
     def _on_loop(self, item: str | RuntimeRefusal) -> None:

@@ -29,7 +29,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Record(msgspec.Struct, frozen=True):
-    """`task.json`. `port` is the task's port on this node (0: none)."""
+    """`task.json`. `port` is the task's port on this node (0: none). Of the output, the last
+    `output_bytes` are kept (0: all). `limits`: "data" bytes of memory for each process."""
 
     task: str
     labels: dict[str, str]
@@ -42,6 +43,9 @@ class Record(msgspec.Struct, frozen=True):
     memory_bytes: int
     cpu_millis: int
     cgroups: list[str]
+    stop_signal: str = ""
+    output_bytes: int = 0
+    limits: dict[str, int] = {}
 
 
 class State(msgspec.Struct, frozen=True):
@@ -199,6 +203,19 @@ def port_is_free(port: int) -> bool:
 def reader(fd: int) -> Callable[[int, int], bytes]:
     """`read_at(count, offset)` of an open file."""
     return lambda count, offset: os.pread(fd, count, offset)
+
+
+def first_kept(fd: int) -> int:
+    """Where the first whole line begins that is still on disk."""
+    try:
+        first = os.lseek(fd, 0, os.SEEK_DATA)
+    except OSError:  # nothing, or a file system that cannot tell
+        return 0
+    while first and (piece := os.pread(fd, 4096, first)):
+        if (end := piece.find(b"\n")) >= 0:
+            return first + end + 1
+        first += len(piece)
+    return first
 
 
 def _container(record: Record, state: State | None, path: str) -> Container:

@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import TypeVar
@@ -24,7 +24,7 @@ from orca_proto.worker_pb2 import Resources, Task, TaskSpec
 from orca_worker.runtime import cgroups
 from orca_worker.runtime.lines import CHUNK_BYTES, Lines, tail_offset, whole_lines
 from orca_worker.runtime.meter import Meter
-from orca_worker.runtime.port import Container, Phase, RuntimeRefusal
+from orca_worker.runtime.port import Container, Phase, RuntimeRefusal, Swept
 from orca_worker.runtime.process import shim, table
 from orca_worker.runtime.process.ends import Watch, ended_within, on_end
 from orca_worker.runtime.process.folder import (
@@ -34,6 +34,7 @@ from orca_worker.runtime.process.folder import (
     Record,
     State,
     Tasks,
+    first_kept,
     port_is_free,
     reader,
     shim_lives,
@@ -49,6 +50,8 @@ FOLLOW_SECONDS = 0.1
 NOTE_SECONDS = 1.0
 # The runtime's share of the worker's threads.
 CALLS_AT_ONCE = 4
+# Of output, unless the service says otherwise: files are counted as engines do.
+LOG_BYTES, LOG_FILES = 10 << 20, 3
 
 T = TypeVar("T")
 
@@ -96,6 +99,8 @@ class ProcessRuntime:
             memory_bytes=spec.limits.memory_bytes,
             cpu_millis=spec.limits.cpu_millis,
             cgroups=[],
+            stop_signal=spec.stop_signal,
+            output_bytes=(spec.log_bytes or LOG_BYTES) * (spec.log_files or LOG_FILES),
         )
         hint = int(self._env.random.uniform(0, HIGHEST_PORT - LOWEST_PORT))
         await self._run(partial(self._tasks.create, record, port_hint=hint))
@@ -118,12 +123,12 @@ class ProcessRuntime:
             return found.container
 
     async def stop(self, task_id: str, *, grace_seconds: float) -> None:
-        """SIGTERM to the process group, the grace, SIGKILL; returns when it has ended."""
+        """The stop signal (SIGTERM) to the process group, the grace, SIGKILL; returns at its end."""
         found = await self._run(partial(self._tasks.observe, task_id, self._env.now()))
         if found is None or found.state is None or found.container.phase is not Phase.RUNNING:
             return
         state = found.state
-        await self._run(partial(_signal_group, state, signal.SIGTERM))
+        await self._run(partial(_signal_group, state, _stop_signal(found.record)))
         if await ended_within(state, grace_seconds):
             return
         await self._run(partial(self._kill_all, found.record, state))
@@ -217,7 +222,7 @@ class ProcessRuntime:
             return -1
 
     def _first(self, task_id: str, fd: int, size: int, tail: int, since: float) -> int:
-        first = self._times.first_since(task_id, fd, since) if since else 0
+        first = max(first_kept(fd), self._times.first_since(task_id, fd, since) if since else 0)
         return tail_offset(reader(fd), size, tail, first=first)
 
     async def _follow(self, fd: int, at: int, state: State) -> AsyncGenerator[bytes, None]:
@@ -244,6 +249,10 @@ class ProcessRuntime:
     async def used(self) -> Resources:
         """From the tasks' control groups, else from the process table (resident memory)."""
         return self._meter.read(await self._run(self._usages))
+
+    async def sweep(self, wanted: Collection[str]) -> Swept:
+        """Nothing: a process leaves nothing but its folder."""
+        return Swept()
 
     async def close(self) -> None:
         """Nothing is held; what runs goes on running."""
@@ -292,8 +301,10 @@ class ProcessRuntime:
         groups = self._groups.make(
             task_id, memory_bytes=record.memory_bytes, cpu_millis=record.cpu_millis
         )
-        if groups != record.cgroups:
-            self._tasks.write_record(msgspec.structs.replace(record, cgroups=groups))
+        limits = {} if groups or not record.memory_bytes else {"data": record.memory_bytes}
+        if (groups, limits) != (record.cgroups, record.limits):
+            record = msgspec.structs.replace(record, cgroups=groups, limits=limits)
+            self._tasks.write_record(record)
         word, _, reason = _spawn_shim(self._tasks.path(task_id)).partition(" ")
         if word == "refused":
             raise RuntimeRefusal(reason, permanent=True)
@@ -353,6 +364,10 @@ async def _until_longer(fd: int, size: int, ended: asyncio.Event) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(FOLLOW_SECONDS):
                 await ended.wait()
+
+
+def _stop_signal(record: Record) -> signal.Signals:
+    return signal.Signals[record.stop_signal] if record.stop_signal else signal.SIGTERM
 
 
 def _signal_group(state: State, number: signal.Signals) -> None:

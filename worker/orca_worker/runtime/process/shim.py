@@ -16,6 +16,11 @@ import sys
 import time
 from typing import Any, NoReturn
 
+TRIM_SECONDS, LONGEST_TRIM_SECONDS = 0.2, 5.0
+TRIM_SLACK = 1 << 20
+# File systems end at a few times this.
+LARGEST_FILE = 1 << 40
+
 
 def main(folder: str) -> int:
     os.closerange(3, 1 << 20)
@@ -31,6 +36,7 @@ def main(folder: str) -> int:
         return say("busy")
     with open("task.json", encoding="utf-8") as file:
         task = json.load(file)
+    os.close(os.open("output.log", os.O_CREAT | os.O_WRONLY, 0o640))
     go_read, go_write = os.pipe()
     result_read, result_write = os.pipe()
     pid = os.fork()
@@ -60,7 +66,7 @@ def main(folder: str) -> int:
         return say("refused " + refused)
     say("started")
     # Looked at before it is reaped: as long as the dead leader has its number, so has its group.
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    wait_and_trim(pid, task.get("output_bytes", 0))
     kill_group(pid, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     state["exit_code"] = code if code >= 0 else 128 - code
@@ -68,6 +74,54 @@ def main(folder: str) -> int:
     state["oom_killed"] = was_out_of_memory(task["cgroups"])
     write_state(state)
     return 0
+
+
+def wait_and_trim(pid: int, most: int) -> None:
+    """Wait for the command's end, and keep no more of its output than `most` bytes meanwhile."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    output = os.open("output.log", os.O_RDWR | os.O_CLOEXEC)
+    seen, pause = 0, TRIM_SECONDS
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        signal.sigtimedwait({signal.SIGCHLD}, pause)
+        size = os.fstat(output).st_size
+        # Who writes is looked at often, who is silent seldom.
+        pause = TRIM_SECONDS if size != seen else min(2 * pause, LONGEST_TRIM_SECONDS)
+        seen = size
+        trim(output, size, most)
+    trim(output, os.fstat(output).st_size, most)
+    os.close(output)
+
+
+def trim(output: int, size: int, most: int) -> None:
+    """Give the disk back what is older than the last `most` bytes; offsets stay what they are."""
+    if not most or os.fstat(output).st_blocks * 512 <= most + TRIM_SLACK:
+        return
+    if size > LARGEST_FILE or not punch(output, size - most):
+        os.ftruncate(output, 0)  # all of it, where a file can have no holes
+
+
+def punch(output: int, end: int) -> bool:
+    """Make a hole from the beginning up to the last whole page before `end`."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    end -= end % 4096
+    arguments = (
+        ctypes.c_int(output),
+        ctypes.c_int(3),
+        ctypes.c_longlong(0),
+        ctypes.c_longlong(end),
+    )
+    return end <= 0 or libc.fallocate(*arguments) == 0
+
+
+def limit(limits: dict[str, int]) -> None:
+    """What holds for each process where a control group does not hold for all."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if limits.get("data"):
+        resource.setrlimit(resource.RLIMIT_DATA, (limits["data"], limits["data"]))
 
 
 def become(task: dict[str, Any], go_read: int, result_write: int) -> NoReturn:
@@ -86,6 +140,8 @@ def become(task: dict[str, Any], go_read: int, result_write: int) -> NoReturn:
             doing = "joining " + folder
             with open(folder + "/cgroup.procs", "w", encoding="ascii") as file:
                 file.write("0")
+        doing = "setting limits"
+        limit(task.get("limits") or {})
         if task["user"]:
             doing = "becoming user " + task["user"]
             become_user(task["user"])
