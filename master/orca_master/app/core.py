@@ -38,7 +38,7 @@ class MasterCore:
         self.presence = Presence(env, Pace(heartbeat_seconds, node_down_after_seconds))
         self.dispatcher = Dispatcher(env, self.store, self.presence)
         self.liveness = Liveness(env, self.store, self.presence)
-        self._services = ServicesController(env, self.store)
+        self._services = ServicesController(env, self.store, self.presence)
         self._controllers: list[Controller] = [
             self._services,
             self.liveness,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orca_common.env import Env
 from orca_master.cluster.pace import Pace
-from orca_master.cluster.standing import Contact, Standing, standing
+from orca_master.cluster.standing import Contact, Standing, Word, standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,11 @@ class Presence:
         """Where one of so many nodes stands, if its row says ready."""
         contact = self.contact(node_id)
         return standing(contact, now=self._env.monotonic(), pace=self.pace(nodes))
+
+    def doubtful(self, *, nodes: int) -> set[str]:
+        """Of so many nodes those that were heard of once, and are not just now."""
+        known = self._heard
+        return {id for id in known if self.standing(id, nodes=nodes).word is not Word.READY}
 
     def pace(self, nodes: int) -> Pace:
         return self._pace.among(nodes)

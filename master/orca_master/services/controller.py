@@ -7,6 +7,7 @@ from typing import TypeVar
 from orca_common.env import Env
 from orca_common.logs import get_logger
 from orca_master.cluster.model import NODES
+from orca_master.cluster.presence import Presence
 from orca_master.control.aside import Aside
 from orca_master.errors import Trouble
 from orca_master.services.model import OWNER_PREFIX, SERVICES, owner_of
@@ -28,9 +29,10 @@ log = get_logger("services")
 class ServicesController:
     """Holds no truth: killing and restarting it is always safe. Runs on the leader only."""
 
-    def __init__(self, env: Env, store: Store) -> None:
+    def __init__(self, env: Env, store: Store, presence: Presence) -> None:
         self._env = env
         self._store = store
+        self._presence = presence
         self.aside = Aside(env, "service")
         self._look_at: dict[str, float] = {}
 
@@ -70,7 +72,9 @@ class ServicesController:
                 self._look_at[owner] = again_at
 
     async def _place(self) -> None:
-        plan = plan_placements(self._store.state, now=self._env.now())
+        state = self._store.state
+        doubtful = self._presence.doubtful(nodes=state.count(NODES))
+        plan = plan_placements(state, now=self._env.now(), doubtful=doubtful)
         for batch in _batches(plan, PLACED_PER_TRANSACTION):
             await self._store.tend(partial(take_placements, placements=batch))
 

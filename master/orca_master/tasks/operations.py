@@ -96,9 +96,12 @@ def by_id(view: View, task_id: str) -> Task | None:
     return found[0] if found else None
 
 
-def rooms(view: View, *, now: float) -> list[Room]:
-    """Every node with what its tasks take of it and what failed there lately, in name order."""
-    by_node = {node.id: Room(node) for node in view.scan(NODES)}
+def rooms(view: View, *, now: float, doubtful: Collection[str] = ()) -> list[Room]:
+    """Every node with what its tasks take of it and what failed there lately, in name order.
+
+    `doubtful`: ids of nodes that are not heard of just now.
+    """
+    by_node = {node.id: Room(node, is_doubtful=node.id in doubtful) for node in view.scan(NODES)}
     for room in by_node.values():
         for task in view.find(TASKS, "node", room.node.id):
             if not task.observed.state.is_over:
@@ -113,7 +116,7 @@ def _ended_at(task: Task) -> float:
     return task.created_at + max(0.0, task.observed.ended_at - task.observed.started_at)
 
 
-def plan_placements(view: View, *, now: float) -> list[Placement]:
+def plan_placements(view: View, *, now: float, doubtful: Collection[str] = ()) -> list[Placement]:
     """A node for every pending task that is due, or why there is none; what is said already is left out.
 
     To be taken by `take_placements`: looking at all nodes is too much work for a transaction.
@@ -123,7 +126,7 @@ def plan_placements(view: View, *, now: float) -> list[Placement]:
         return []
     tasks.sort(key=lambda task: (task.created_at, task.owner, task.slot, task.id))
     demands = [Demand(t.id, t.owner, spec_of(view, t), t.constraints, t.revision) for t in tasks]
-    placements = place(demands, rooms(view, now=now))
+    placements = place(demands, rooms(view, now=now, doubtful=doubtful))
     return [
         placement
         for task, placement in zip(tasks, placements, strict=True)

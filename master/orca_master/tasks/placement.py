@@ -4,7 +4,8 @@ Filters say where a task can run; every refusal is counted by its reason, so tha
 nowhere can say why. A memory limit is reserved unless something else is asked for; a processor limit
 is not, because processors can be shared (docs/adr/0006-limits-and-reservations.md).
 
-Among the fitting nodes one with the value of the `spread` label wins that has the fewest replicas of
+Nodes that are not heard of just now come last: what is placed there may have to move in a moment.
+Among the other fitting nodes one with the value of the `spread` label wins that has the fewest replicas of
 the same owner; of those the one with the lowest cost, then the one with the largest free share (the
 smallest, where replicas are packed), then the name. The cost is counted in replicas:
 
@@ -51,6 +52,7 @@ class Room:
     """A node and what is left of it while a plan is being made. Capacity 0 is unknown: no limit.
 
     `cpu_millis` counts limits, which weigh in the choice; `reserved_cpu_millis` what is set aside.
+    `is_doubtful`: nothing was heard of it just now.
     """
 
     node: Node
@@ -61,6 +63,7 @@ class Room:
     owners: Counter[str] = field(default_factory=Counter)
     revisions: set[tuple[str, int]] = field(default_factory=set)
     failures: Counter[str] = field(default_factory=Counter)
+    is_doubtful: bool = False
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -107,7 +110,7 @@ class Cost:
         return self.replicas + self.failures - self.affinity
 
 
-Preference = tuple[int, float, float, str]
+Preference = tuple[bool, int, float, float, str]
 """The lowest is the best."""
 
 
@@ -196,7 +199,7 @@ class _Alike:
     def preference(self, room: Room) -> Preference:
         cost = self.cost(room)
         share = -cost.share if self._first.constraints.pack else cost.share
-        return cost.spread, cost.total, share, room.node.name
+        return room.is_doubtful, cost.spread, cost.total, share, room.node.name
 
 
 def refusal(demand: Demand, room: Room) -> str | None:

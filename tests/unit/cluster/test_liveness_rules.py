@@ -1,14 +1,27 @@
 """What a silence means, when it is too many, and how often workers are to speak."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orca_common.real import SystemClock, real_env
 from orca_master.cluster.brake import is_mass_loss, lost_at_once
 from orca_master.cluster.pace import Pace
+from orca_master.cluster.presence import Presence
 from orca_master.cluster.standing import Contact, Word, standing
 
 PACE = Pace(1.0, 3.0)
+
+
+class Clock(SystemClock):
+    """Set by hand."""
+
+    at = 100.0
+
+    def monotonic(self) -> float:
+        return self.at
 
 
 @pytest.mark.parametrize(
@@ -31,6 +44,21 @@ def test_what_a_silence_means(
     found = standing(contact, now=100.0, pace=PACE)
     assert (found.word, found.is_over) == (word, is_over)
     assert (found.reason == "") is (word is Word.READY)
+
+
+def test_who_was_heard_of_and_is_not_just_now_is_doubtful() -> None:
+    clock = Clock()
+    presence = Presence(replace(real_env(), clock=clock), PACE)
+    presence.listen_anew()
+    for id in ("well", "silent", "cut"):
+        presence.heard(id)
+        presence.connected(id, True)
+    assert presence.doubtful(nodes=3) == set()
+    presence.connected("cut", False)
+    assert presence.doubtful(nodes=3) == {"cut"}
+    clock.at += 2.0
+    presence.heard("well")
+    assert presence.doubtful(nodes=3) == {"silent", "cut"}
 
 
 def test_a_suspect_is_one_since_half_the_time_was_over() -> None:

@@ -151,6 +151,12 @@ def test_a_node_where_it_failed_lately_comes_last() -> None:
     assert placed(Constraints(), rooms, 4) == "b b a b"
 
 
+def test_a_node_that_is_not_heard_of_just_now_comes_last() -> None:
+    rooms = [Room(a_node("a"), is_doubtful=True), Room(a_node("b"))]
+    assert placed(Constraints(), rooms, 3) == "b b b"
+    assert placed(Constraints(node="a"), rooms, 1) == "a", "where there is no other it waits there"
+
+
 def test_every_node_is_explained_the_best_first() -> None:
     rooms = [*zones(a="x", b="y"), Room(a_node("c", state=NodeState.DOWN))]
     rooms[0].owners["owner"] = 2
