@@ -84,6 +84,8 @@ bench: setup ## Measure against peers and floors in the same run (needs a contai
 	-$(BIN)/python bench/api.py
 	-$(BIN)/python bench/slow.py
 	-$(BIN)/python bench/nodes.py
+	-$(BIN)/python bench/machines.py
+	-$(BIN)/python bench/machines.py --with-leader --swarm-kills 0
 	-$(BIN)/python bench/cli.py
 
 define chaos_group

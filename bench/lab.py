@@ -67,18 +67,21 @@ def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
 
 
 class PrivateEngine:
-    """A running dockerd. `client` is a low-level SDK client of it."""
+    """A running dockerd in a network namespace, a new one unless it `exists`. `client` is a low-level
+    SDK client of it."""
 
-    def __init__(self, folder: Path, namespace: str) -> None:
+    def __init__(self, folder: Path, namespace: str, *, exists: bool = False) -> None:
         self._folder = folder
         self._namespace = namespace
+        self._has_own_namespace = not exists
         self._daemon: subprocess.Popen[bytes] | None = None
         self.url = f"unix://{folder}/docker.sock"
         self.client: docker.APIClient
 
     def start(self) -> None:
         in_namespace = ["nsenter", f"--net=/run/netns/{self._namespace}"]
-        subprocess.run(["ip", "netns", "add", self._namespace], check=True)
+        if self._has_own_namespace:
+            subprocess.run(["ip", "netns", "add", self._namespace], check=True)
         # Not `ip netns exec`: that would hide the control groups from the engine.
         subprocess.run([*in_namespace, "ip", "link", "set", "lo", "up"], check=True)
         command = [
@@ -92,7 +95,19 @@ class PrivateEngine:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         until(self._answers, START_SECONDS, "start the private engine")
-        build_image(self.client, IMAGE)
+        if not self.client.images(IMAGE):
+            build_image(self.client, IMAGE)
+
+    def die(self) -> None:
+        """SIGKILL for the engine and all that runs in it, as when the machine loses its power."""
+        assert self._daemon is not None
+        doomed = [*self.daemons(), *self._left_behind()]
+        for process in doomed:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._daemon.wait()
+        for name in ("pid", "docker.sock"):
+            (self._folder / name).unlink(missing_ok=True)
 
     def stop(self) -> None:
         if self._daemon is not None:
@@ -114,7 +129,8 @@ class PrivateEngine:
         ]
         for path in sorted(mounted, reverse=True):
             subprocess.run(["umount", "-l", path], check=False)
-        subprocess.run(["ip", "netns", "del", self._namespace], check=False)
+        if self._has_own_namespace:
+            subprocess.run(["ip", "netns", "del", self._namespace], check=False)
 
     def daemons(self) -> list[psutil.Process]:
         """dockerd and its containerd, without what runs on behalf of containers."""

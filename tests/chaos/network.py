@@ -39,7 +39,7 @@ class Network:
 
     def prefix(self, name: str) -> tuple[str, ...]:
         """What a command runs under to be on that machine."""
-        return ("nsenter", f"--net=/run/netns/{self._namespace(name)}")
+        return ("nsenter", f"--net=/run/netns/{self.namespace(name)}")
 
     # Faults. `deaf` hears nothing of `mute`; both ways is a cut.
 
@@ -100,7 +100,7 @@ class Network:
         _run("ip", "address", "add", f"{self._subnet}.1/24", "dev", self._run)
         _run("ip", "link", "set", self._run, "up")
         for name in self.names:
-            namespace = self._namespace(name)
+            namespace = self.namespace(name)
             _run("ip", "netns", "add", namespace)
             self._plug("eth0", self._port(name), namespace)
             _run("ip", "-n", namespace, "link", "set", "lo", "up")
@@ -119,10 +119,10 @@ class Network:
 
     def _remove(self) -> None:
         _run("ip", "link", "delete", self._run, check=False)  # else it lingers after its namespace
-        for namespace in (*map(self._namespace, self.names), self._hub):
+        for namespace in (*map(self.namespace, self.names), self._hub):
             _run("ip", "netns", "delete", namespace, check=False)
 
-    def _namespace(self, name: str) -> str:
+    def namespace(self, name: str) -> str:
         return f"{self._run}-{name}"
 
     def _port(self, name: str) -> str:
