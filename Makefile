@@ -86,6 +86,7 @@ bench: setup ## Measure against peers and floors in the same run (needs a contai
 	-$(BIN)/python bench/nodes.py
 	-$(BIN)/python bench/machines.py
 	-$(BIN)/python bench/machines.py --with-leader --swarm-kills 0
+	-$(BIN)/python bench/workers.py
 	-$(BIN)/python bench/cli.py
 
 define chaos_group

@@ -9,6 +9,9 @@ from orca_common.env import Env
 from orca_master.cluster.pace import Pace
 from orca_master.cluster.standing import Contact, Standing, Word, standing
 
+ARRIVAL_SECONDS = 60.0
+"""No longer than this are those waited for who come after one another to a new leader."""
+
 
 @dataclass(frozen=True, slots=True)
 class Used:
@@ -28,7 +31,7 @@ class Presence:
     def __init__(self, env: Env, pace: Pace) -> None:
         self._env = env
         self._pace = pace
-        self._since = env.monotonic()
+        self._since = self._arrived = env.monotonic()
         self._heard: dict[str, float] = {}
         self._ended: dict[str, float] = {}
         self._used: dict[str, Used] = {}
@@ -37,10 +40,13 @@ class Presence:
 
     def listen_anew(self) -> None:
         """Nobody was silent before now: this master begins to lead, or was away."""
-        self._since = self._env.monotonic()
+        self._since = self._arrived = self._env.monotonic()
 
     def heard(self, node_id: str, used: Used | None = None) -> None:
-        self._heard[node_id] = self._env.monotonic()
+        now = self._env.monotonic()
+        if not self._has_arrived(node_id):
+            self._arrived = now
+        self._heard[node_id] = now
         if used is not None:
             self._used[node_id] = used
 
@@ -71,12 +77,22 @@ class Presence:
         return self._used.get(node_id, Used())
 
     def contact(self, node_id: str) -> Contact:
-        """Nobody has been silent, or without a stream, for longer than this master has listened."""
+        """Nobody has been silent, or without a stream, for longer than this master has listened. While
+        others still arrive for the first time, who has not come yet is only waiting for his turn."""
         now = self._env.monotonic()
-        heard = now if node_id in self._attended else self._heard.get(node_id, self._since)
+        if node_id in self._attended:
+            heard = now
+        elif self._has_arrived(node_id):
+            heard = self._heard[node_id]
+        else:
+            heard = min(self._arrived, self._since + ARRIVAL_SECONDS)
         ended = max(self._since, self._ended.get(node_id, self._since))
         is_connected = node_id in self._connected
-        return Contact(max(self._since, heard), None if is_connected else ended)
+        return Contact(heard, None if is_connected else ended)
+
+    def _has_arrived(self, node_id: str) -> bool:
+        """Whether it was heard of since this master has listened."""
+        return self._heard.get(node_id, float("-inf")) >= self._since
 
     def standing(self, node_id: str, *, nodes: int) -> Standing:
         """Where one of so many nodes stands, if its row says ready."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from orca_common.real import SystemClock, real_env
 from orca_master.cluster.brake import is_mass_loss, lost_at_once
 from orca_master.cluster.pace import Pace
-from orca_master.cluster.presence import Presence
+from orca_master.cluster.presence import ARRIVAL_SECONDS, Presence
 from orca_master.cluster.standing import Contact, Word, standing
 
 PACE = Pace(1.0, 3.0)
@@ -59,6 +59,30 @@ def test_who_was_heard_of_and_is_not_just_now_is_doubtful() -> None:
     clock.at += 2.0
     presence.heard("well")
     assert presence.doubtful(nodes=3) == {"silent", "cut"}
+
+
+def test_while_others_arrive_who_has_not_come_yet_waits_for_his_turn() -> None:
+    """500 workers whose leader died do not all shake hands within one TTL."""
+    clock = Clock()
+    presence = Presence(replace(real_env(), clock=clock), PACE)
+    presence.listen_anew()
+    for number in range(40):
+        clock.at += 2.0
+        presence.heard(str(number))
+        is_over = presence.standing("last", nodes=99).is_over
+        assert is_over is (clock.at - 100.0 > ARRIVAL_SECONDS + PACE.ttl)
+    assert presence.standing("0", nodes=99).is_over, "who came and fell silent is judged as ever"
+
+
+def test_nobody_waits_for_those_who_came_before() -> None:
+    clock = Clock()
+    presence = Presence(replace(real_env(), clock=clock), PACE)
+    presence.heard("well")
+    presence.listen_anew()
+    for _ in range(4):
+        clock.at += 1.0
+        presence.heard("well")
+    assert presence.standing("gone", nodes=2).is_over
 
 
 def test_a_suspect_is_one_since_half_the_time_was_over() -> None:
