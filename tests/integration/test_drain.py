@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from integration.conftest import RealCluster, running
+from orca.client import OrcaError
 
 SERVICES = [
     {"name": name, "command": ["sleep", "7654324"], "replicas": replicas}
@@ -98,6 +99,45 @@ async def test_it_lasts_over_kills_of_master_and_worker(three_nodes: RealCluster
         await client.scale("a", 15)
     found = await cluster.until("a", running_replicas=15)
     assert "worker-1" in {i["node"] for i in found["tasks"]}
+
+
+async def test_it_goes_on_when_the_leader_is_killed_in_the_middle(tmp_path: Path) -> None:
+    async with running(tmp_path / "orca", "process", 2, masters=3) as cluster:
+        async with cluster.client() as client:
+            assert (await client.deploy(SERVICES))["errors"] == []
+        before = (await node(cluster, "worker-1"))["tasks"]
+        least = dict(WANTED)
+
+        async def watch() -> None:
+            async with cluster.client() as client:
+                while True:
+                    with contextlib.suppress(OrcaError):
+                        for service in await client.status():
+                            name, ready = service["name"], service["running_replicas"]
+                            least[name] = min(least[name], ready)
+                    await asyncio.sleep(0.02)
+
+        watching = asyncio.ensure_future(watch())
+        try:
+            leader = await cluster.leader()
+            async with cluster.client() as client:
+                await client.drain("worker-1")
+                async with asyncio.timeout(60):
+                    while (await node(cluster, "worker-1"))["tasks"] == before:
+                        await asyncio.sleep(0.01)
+            await cluster.kill(leader)
+            async with asyncio.timeout(120):
+                while True:
+                    with contextlib.suppress(OrcaError):
+                        if not (await node(cluster, "worker-1"))["tasks"]:
+                            break
+                    await asyncio.sleep(0.05)
+        finally:
+            watching.cancel()
+        assert least == WANTED
+        for name, count in WANTED.items():
+            found = await cluster.until(name, running_replicas=count)
+            assert {task["node"] for task in found["tasks"]} == {"worker-2"}
 
 
 async def test_what_is_pinned_is_stopped_at_the_deadline(three_nodes: RealCluster) -> None:
