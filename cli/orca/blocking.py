@@ -62,6 +62,7 @@ class SyncClient:
     cluster_info = _Waits(Client.cluster_info)
     drain = _Waits(Client.drain)
     undrain = _Waits(Client.undrain)
+    evict = _Waits(Client.evict)
     label_node = _Waits(Client.label_node)
     remove_node = _Waits(Client.remove_node)
     join_token = _Waits(Client.join_token)

@@ -58,6 +58,10 @@ class Bench:
         """The last line as a program may leave it: open, if the kind keeps that."""
         return text if self.keeps_open_lines else text + "\n"
 
+    def comparable(self, output: bytes) -> bytes:
+        """Much output at once, as far as the kind keeps it: here as it was written."""
+        return output.removesuffix(b"\n")
+
     def prints(self, text: str) -> list[str]:
         return ["printf", "%s", text]
 
@@ -173,12 +177,16 @@ class DockerBench(Bench):
 
 
 class PodmanBench(DockerBench):
-    """The same API, spoken by something else: its log driver ends every line, and what it starts is
-    the first process itself, to which a signal without a handler is nothing."""
+    """The same API, spoken by something else: its log driver ends every line, also in the middle where
+    it read the output in two pieces, and what it starts is the first process itself, to which a signal
+    without a handler is nothing."""
 
     has_init = False
     keeps_open_lines = False
     soon_seconds = 8.0
+
+    def comparable(self, output: bytes) -> bytes:
+        return output.replace(b"\n", b"")
 
     def forever(self) -> list[str]:
         return ["sh", "-c", "trap 'exit 143' TERM; while :; do sleep 0.1; done"]
