@@ -33,7 +33,7 @@ def nodes(ctx: click.Context, output: str) -> None:
         click.echo("no nodes yet: make a token with `orca nodes token` and start `orca-worker`")
         return
     show.table(
-        ["NODE", "STATE", "RUNTIMES", "CPU", "MEMORY", "ADDRESS", "VERSION", "REASON"],
+        ["NODE", "STATE", "RUNTIMES", "CPU", "MEMORY", "ADDRESS", "VERSION", "LABELS", "REASON"],
         [_row(node) for node in info["nodes"]],
     )
 
@@ -47,6 +47,7 @@ def _row(node: dict[str, Any]) -> list[object]:
         show.size(node["capacity"]["memory_bytes"]),
         node["address"],
         node["version"],
+        ", ".join(f"{key}={value}" for key, value in sorted(node["labels"].items())),
         _why(node),
     ]
 

@@ -35,13 +35,19 @@ MASTER = {
 NODE = {
     "name": EVIL, "state": EVIL, "schedulable": False, "tasks": 2,
     "runtimes": [EVIL], "capacity": {"cpu": 1.0, "memory_bytes": 1},
-    "address": EVIL, "version": EVIL, "reason": EVIL, "state_since": 1.0,
+    "address": EVIL, "version": EVIL, "reason": EVIL, "state_since": 1.0, "labels": {EVIL: EVIL},
+    "drain": {"left": [{"service": EVIL, "replica": 1, "reason": EVIL}]},
 }  # fmt: skip
 TOKEN = {
     "name": EVIL, "role": EVIL, "project": EVIL, "created_at": 0.0, "expires_at": 1.0,
     "expired": True, "token": EVIL,
 }  # fmt: skip
 EVENT = {"at": 0.0, "actor": EVIL, "action": EVIL, "resource": EVIL, "details": {EVIL: EVIL}}
+VERDICT = {
+    "node": EVIL, "fits": False, "cost": 1.0, "replicas": 1, "spread": 0, "failures": 0,
+    "affinity": 0.0, "share": 0.1, "reason": EVIL,
+}  # fmt: skip
+PLACED = {"replica": 1, "revision": 1, "node": None, "reason": EVIL}
 ANSWERS: dict[str, Any] = {
     "GET /api/v1/status": {"services": [SERVICE, SERVICE | {"name": "web"}]},
     "POST /api/v1/deploy": {"deployed": [EVIL], "accepted": [EVIL], "errors": [EVIL]},
@@ -51,6 +57,11 @@ ANSWERS: dict[str, Any] = {
     "GET /api/v1/cluster/info": {
         "cluster_name": EVIL, "leader": {"name": EVIL}, "nodes": [NODE], "masters": [MASTER],
     },
+    "GET /api/v1/services/web/placement": {"replicas": [PLACED], "nodes": [VERDICT]},
+    "POST /api/v1/cluster/nodes/n/drain": {"status": EVIL, "node": NODE},
+    "PUT /api/v1/cluster/nodes/n/labels": NODE,
+    "DELETE /api/v1/cluster/nodes/n": {"ok": EVIL},
+    "POST /api/v1/cluster/evictions/resume": {"evicted": [EVIL]},
     "POST /api/v1/cluster/join-tokens": {"token": EVIL},
     "GET /api/v1/cluster/masters": {
         "masters": [MASTER, MASTER | {"role": EVIL, "connected": False}],
@@ -69,12 +80,13 @@ STRUCTURED = [
     ["status"], ["deploy", "FILE"], ["scale", "web", "2"], ["stop", "--all"], ["nodes"],
     ["masters", "list"], ["masters", "status"], ["tokens", "list"],
     ["tokens", "create", "t", "--role", "viewer"], ["audit"], ["version"], ["rm", "web"],
-    ["context", "list"],
+    ["context", "list"], ["status", "web", "--explain"],
 ]  # fmt: skip
 PLAIN = [
     ["status", "web"], ["logs", "web"], ["logs", "web", "--raw"], ["nodes", "token"],
     ["masters", "token"], ["masters", "remove", "m"], ["masters", "transfer"],
-    ["tokens", "revoke", "t"],
+    ["tokens", "revoke", "t"], ["nodes", "drain", "n"], ["nodes", "label", "n", "a=b"],
+    ["nodes", "rm", "n"], ["nodes", "evict", "--confirm"],
 ]  # fmt: skip
 
 
