@@ -12,7 +12,7 @@ from orca_master.http.once import DONE
 from orca_master.identity.model import TOKENS
 from orca_master.services.model import SERVICES
 from orca_master.state.table import Schema, View
-from orca_master.tasks.model import SPECS, TASKS
+from orca_master.tasks.model import HOMES, SPECS, TASKS
 
 VERSION = 1
 """Raise it with what is added to tables, and say there since when it is (`Table.since`)."""
@@ -34,6 +34,7 @@ SCHEMA = Schema(
     DONE,
     SERVICES,
     TASKS,
+    HOMES,
     SPECS,
     version=VERSION,
     cluster_version=_cluster_version,

@@ -16,7 +16,7 @@ from orca_master.services.model import SERVICES, Policy, Service, ServiceSpec, k
 from orca_master.services.reconcile import Target, reconcile
 from orca_master.state.transaction import Transaction, View
 from orca_master.tasks import operations as tasks
-from orca_master.tasks.model import TASKS, Health, Task, TaskSpec, Wanted
+from orca_master.tasks.model import HOMES, TASKS, Health, Task, TaskSpec, Wanted
 
 CHANGES_AT_ONCE = 50
 """Tasks of one service that one transaction makes or stops; the change brings the next look."""
@@ -147,6 +147,7 @@ def reconcile_owner(
         return None
     if service.purge and not mine:
         tx.delete(SERVICES, service.tenant, service.project, service.name)
+        tasks.forget_homes(tx, tx.find(HOMES, "owner", owner))
         return None
     target = Target(
         service.revision,

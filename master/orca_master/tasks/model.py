@@ -167,6 +167,20 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.observed.state is TaskState.RUNNING and self.observed.healthy
 
 
+class Home(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The node that has the volumes of one slot: what comes after runs there too."""
+
+    owner: str
+    slot: int
+    node: str
+
+
+HOMES = Table(
+    "homes",
+    Home,
+    key=lambda h: (h.owner, str(h.slot)),
+    indexes={"node": lambda h: h.node, "owner": lambda h: h.owner},
+)
 TASKS = Table(
     "tasks",
     Task,

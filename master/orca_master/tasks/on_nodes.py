@@ -2,8 +2,8 @@
 
 from orca_master.cluster.port import Left
 from orca_master.state.transaction import Transaction, View
-from orca_master.tasks.model import TASKS, Task, Wanted
-from orca_master.tasks.operations import forget
+from orca_master.tasks.model import HOMES, TASKS, Task, Wanted
+from orca_master.tasks.operations import forget, forget_homes
 
 
 class TasksOnNodes:
@@ -16,6 +16,7 @@ class TasksOnNodes:
     def forget(self, tx: Transaction, node_id: str) -> None:
         for task in tx.find(TASKS, "node", node_id):
             forget(tx, task)
+        forget_homes(tx, tx.find(HOMES, "node", node_id))
 
 
 def _why_it_stays(view: View, task: Task) -> str:

@@ -10,8 +10,10 @@ from orca_master.cluster.model import NODES, NodeState
 from orca_master.state.transaction import Transaction, View
 from orca_master.tasks.constraints import Constraints
 from orca_master.tasks.model import (
+    HOMES,
     SPECS,
     TASKS,
+    Home,
     Observed,
     StoredSpec,
     Task,
@@ -125,7 +127,10 @@ def plan_placements(view: View, *, now: float, doubtful: Collection[str] = ()) -
     if not tasks:
         return []
     tasks.sort(key=lambda task: (task.created_at, task.owner, task.slot, task.id))
-    demands = [Demand(t.id, t.owner, spec_of(view, t), t.constraints, t.revision) for t in tasks]
+    demands = [
+        Demand(t.id, t.owner, spec_of(view, t), t.constraints, t.revision, home_of(view, t))
+        for t in tasks
+    ]
     placements = place(demands, rooms(view, now=now, doubtful=doubtful))
     return [
         placement
@@ -151,6 +156,19 @@ def take_placements(tx: Transaction, placements: Iterable[Placement]) -> None:
             observed = replace(task.observed, state=TaskState.ASSIGNED)
             placed = replace(task, node=node.id, pending_reason="", observed=observed)
             tx.put(TASKS, placed)
+            if spec_of(tx, task).container.volumes:
+                tx.put(HOMES, Home(task.owner, task.slot, node.id))
+
+
+def home_of(view: View, task: Task) -> str:
+    """The id of the node that has the volumes of the task's slot, or empty."""
+    home = view.get(HOMES, task.owner, str(task.slot))
+    return home.node if home is not None and spec_of(view, task).container.volumes else ""
+
+
+def forget_homes(tx: Transaction, homes: Iterable[Home]) -> None:
+    for home in list(homes):
+        tx.delete(HOMES, home.owner, str(home.slot))
 
 
 def observe(tx: Transaction, node_id: str, reports: Sequence[tuple[str, Observed]]) -> None:

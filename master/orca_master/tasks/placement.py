@@ -28,13 +28,14 @@ from orca_master.tasks.model import TaskSpec
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """A task to place."""
+    """A task to place. `home`: id of the node that has its volumes, if there is one."""
 
     task: str
     owner: str
     spec: TaskSpec
     constraints: Constraints
     revision: int = 0
+    home: str = ""
 
     @property
     def memory_bytes(self) -> int:
@@ -127,9 +128,13 @@ def place(demands: Iterable[Demand], rooms: Sequence[Room]) -> list[Placement]:
     """Place each demand in order; each takes its room before the next is looked at."""
     return [
         placement
-        for _, alike in groupby(demands, key=lambda d: (d.owner, d.revision, d.spec, d.constraints))
+        for _, alike in groupby(demands, key=_what_matters)
         for placement in _Alike(list(alike), rooms).place()
     ]
+
+
+def _what_matters(demand: Demand) -> tuple[object, ...]:
+    return demand.owner, demand.revision, demand.spec, demand.constraints, demand.home
 
 
 def verdicts(demand: Demand, rooms: Sequence[Room]) -> list[Verdict]:
@@ -215,6 +220,9 @@ def explain(demand: Demand, rooms: Sequence[Room], refusals: Mapping[str, int]) 
     """One sentence: why the demand fits on no node."""
     if not rooms:
         return "the cluster has no nodes yet: join one with `orca-worker --join`"
+    home = next((room for room in rooms if demand.home == room.node.id), None)
+    if home is not None:
+        return f"its volumes are on node {home.node.name}: {refusal(demand, home)}"
     pin = demand.constraints.node
     if pin:
         pinned = [room for room in rooms if pin in (room.node.id, room.node.name)]
@@ -240,6 +248,10 @@ def _state(demand: Demand, room: Room) -> str | None:
 def _pin(demand: Demand, room: Room) -> str | None:
     pin = demand.constraints.node
     return None if not pin or pin in (room.node.id, room.node.name) else f"is not {pin}"
+
+
+def _home(demand: Demand, room: Room) -> str | None:
+    return None if demand.home in ("", room.node.id) else "does not have its volumes"
 
 
 def _labels(demand: Demand, room: Room) -> str | None:
@@ -297,6 +309,7 @@ def _host_port(demand: Demand, room: Room) -> str | None:
 _FILTERS: tuple[Callable[[Demand, Room], str | None], ...] = (
     _state,
     _pin,
+    _home,
     _labels,
     _rules,
     _runtime,

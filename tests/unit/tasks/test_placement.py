@@ -157,6 +157,17 @@ def test_a_node_that_is_not_heard_of_just_now_comes_last() -> None:
     assert placed(Constraints(node="a"), rooms, 1) == "a", "where there is no other it waits there"
 
 
+def test_a_replica_stays_where_its_volumes_are() -> None:
+    rooms = [Room(a_node("a")), Room(a_node("b", state=NodeState.DOWN))]
+    at_a, at_b = (Demand("t", "o", a_spec(), Constraints(), home=f"id-{x}") for x in "ab")
+    gone = Demand("t", "o", a_spec(), Constraints(), home="removed")
+    assert where([at_a, at_a], rooms) == ["id-a", "id-a"]
+    assert where([at_b], rooms) == ["its volumes are on node b: is down"]
+    assert where([gone], rooms) == [
+        "no node fits (1 node: does not have its volumes; 1 node: is down)"
+    ]
+
+
 def test_every_node_is_explained_the_best_first() -> None:
     rooms = [*zones(a="x", b="y"), Room(a_node("c", state=NodeState.DOWN))]
     rooms[0].owners["owner"] = 2
