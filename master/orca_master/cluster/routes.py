@@ -179,6 +179,7 @@ class ClusterRoutes:
         signer, new_id = self.signer(), self.env.new_id()
 
         def enrol(tx: Transaction) -> Node:
+            known = tx.find(NODES, "name", body.name)
             node = operations.enrol(
                 tx,
                 public_key=body.token,
@@ -189,8 +190,9 @@ class ClusterRoutes:
                 now=self.env.now(),
                 new_id=new_id,
             )
-            if node.id == new_id:
-                self._note(tx, f"token {body.token[:8]}", "node.join", f"nodes/{node.name}")
+            if node not in known:
+                action = "node.join" if node.id == new_id else "node.rejoin"
+                self._note(tx, f"token {body.token[:8]}", action, f"nodes/{node.name}")
             return node
 
         node = await self.store.update(enrol)
