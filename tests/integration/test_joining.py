@@ -21,6 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from inprocess import free_port
 from integration.conftest import RealCluster
+from integration.test_drain import orca
 from orca_master.app.joining import enrol as enrol_master
 from orca_proto import worker_pb2 as pb
 from orca_proto import worker_pb2_grpc as rpc
@@ -284,13 +285,18 @@ async def test_a_node_whose_certificate_has_expired_joins_again_as_the_same_cl_1
     certificate, key = _self_made("off", "orca://c/worker/off", ended=True)
     (folder / "node.pem").write_bytes(certificate + key)
     assert "has expired" in await _worker_says(folder.parent, "off", "has expired")
-    token = await fresh_token(process_cluster)
+    code, said = await orca(process_cluster, "nodes", "token", "--label", "disk")
+    assert (code, "write KEY=VALUE" in said) == (2, True)
+    code, said = await orca(process_cluster, "nodes", "token", "--label", "disk=ssd")
+    token = said.strip()
     await _worker_says(folder.parent, "off", "connected", "--join", token, api=process_cluster.api)
     again = saved(folder)
     assert again is not None
     assert again.node_id == member.node_id
     assert await _greeting(process_cluster, again) == "welcome"
     async with process_cluster.client() as client:
+        nodes = (await client.cluster_info())["nodes"]
+        assert [n["labels"] for n in nodes if n["name"] == "off"] == [{"disk": "ssd"}]
         actions = [event["action"] for event in (await client.audit(limit=5))["events"]]
     assert actions.count("node.rejoin") == 1
     with pytest.raises(CannotJoin, match="used up"):  # the first token lets it in no more

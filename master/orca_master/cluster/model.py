@@ -45,13 +45,15 @@ class Master(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class JoinGrant(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the master keeps of a join token: its public key, for whom, how long and how often it works."""
+    """What the master keeps of a join token: its public key, for whom, how long and how often it works,
+    and the labels that it gives to a node."""
 
     public_key: str
     expires_at: float
     uses_left: int
     created_at: float
     role: str = "worker"
+    labels: dict[str, str] = {}
 
 
 class NodeState(StrEnum):

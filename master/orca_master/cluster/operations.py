@@ -1,6 +1,8 @@
 """What can be done with the cluster's nodes."""
 
 import base64
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from msgspec.structs import replace
 
@@ -66,6 +68,7 @@ def grant_join(
     uses: int,
     now: float,
     role: NodeRole = NodeRole.WORKER,
+    labels: Mapping[str, str] = MappingProxyType({}),
 ) -> JoinGrant:
     for grant in list(tx.scan(JOIN_GRANTS)):
         if grant.expires_at <= now:
@@ -76,6 +79,7 @@ def grant_join(
         uses_left=uses,
         created_at=now,
         role=str(role),
+        labels=dict(labels),
     )
     tx.put(JOIN_GRANTS, grant)
     return grant
@@ -168,7 +172,12 @@ def enrol(
             " or remove the old one with `orca nodes rm`"
         )
     node = named or Node(id=new_id, name=name, joined_at=now, state_since=now, enrolled=key)
-    node = replace(node, token=public_key, token_expires_at=grant.expires_at)
+    node = replace(
+        node,
+        token=public_key,
+        token_expires_at=grant.expires_at,
+        labels=node.labels | grant.labels,
+    )
     tx.put(NODES, node)
     return node
 
