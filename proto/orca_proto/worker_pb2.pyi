@@ -308,6 +308,7 @@ class Hello(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     OS_FIELD_NUMBER: _builtins.int
     ARCHITECTURE_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     name: _builtins.str
     version: _builtins.str
@@ -316,6 +317,8 @@ class Hello(_message.Message):
     """where other nodes reach what runs here"""
     os: _builtins.str
     architecture: _builtins.str
+    instance: _builtins.str
+    """made anew at each start of the worker"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -341,10 +344,11 @@ class Hello(_message.Message):
         tasks: _abc.Iterable[Global___TaskStatus] | None = ...,
         os: _builtins.str = ...,
         architecture: _builtins.str = ...,
+        instance: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "architecture", b"architecture", "capacity", b"capacity", "labels", b"labels", "name", b"name", "os", b"os", "protocol", b"protocol", "runtimes", b"runtimes", "tasks", b"tasks", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "architecture", b"architecture", "capacity", b"capacity", "instance", b"instance", "labels", b"labels", "name", b"name", "os", b"os", "protocol", b"protocol", "runtimes", b"runtimes", "tasks", b"tasks", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -741,6 +745,9 @@ class Assignments(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
     SPECS_FIELD_NUMBER: _builtins.int
+    CONFIRMED_EMPTY_FIELD_NUMBER: _builtins.int
+    confirmed_empty: _builtins.bool
+    """no tasks, and a majority has confirmed that this master leads"""
     @_builtins.property
     def revision(self) -> Global___Revision: ...
     @_builtins.property
@@ -755,10 +762,11 @@ class Assignments(_message.Message):
         revision: Global___Revision | None = ...,
         tasks: _abc.Iterable[Global___Task] | None = ...,
         specs: _abc.Mapping[_builtins.str, Global___TaskSpec] | None = ...,
+        confirmed_empty: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "specs", b"specs", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed_empty", b"confirmed_empty", "revision", b"revision", "specs", b"specs", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -68,13 +68,31 @@ async def test_an_expired_token_is_refused(process_cluster: RealCluster, tmp_pat
         await enrol(process_cluster, token, "late", tmp_path / "a")
 
 
-async def test_a_name_in_use_is_refused_and_the_token_is_kept(
+async def test_a_name_in_use_is_refused_and_the_token_is_kept_cl_10(
     process_cluster: RealCluster, tmp_path: Path
 ) -> None:
     token = await fresh_token(process_cluster)
     with pytest.raises(CannotJoin, match="a node named worker-1 exists already"):
         await enrol(process_cluster, token, "worker-1", tmp_path / "a")
+    async with process_cluster.client() as client:
+        event = (await client.audit(limit=1))["events"][0]
+        assert (event["action"], event["resource"]) == ("node.join-refused", "nodes/worker-1")
+        first = next(n for n in (await client.cluster_info())["nodes"] if n["name"] == "worker-1")
+        assert (first["state"], first["connected"]) == ("ready", True)
     await enrol(process_cluster, token, "other", tmp_path / "a")
+
+
+async def test_a_removed_node_is_refused_after_a_restart_cl_13(
+    process_cluster: RealCluster, tmp_path: Path
+) -> None:
+    token = await fresh_token(process_cluster)
+    member = await enrol(process_cluster, token, "leaving", tmp_path / "a")
+    async with process_cluster.client() as client:
+        await client.remove_node("leaving", force=True)
+    assert await _greeting(process_cluster, member) == "removed"
+    await process_cluster.kill("master-1")
+    await process_cluster.up()
+    assert await _greeting(process_cluster, member) == "removed"
 
 
 @asynccontextmanager
@@ -253,7 +271,7 @@ async def _greeting(
             return str((await call.code()).name)
 
 
-async def test_another_protocol_is_refused_with_the_versions(
+async def test_another_protocol_is_refused_with_the_versions_cl_35(
     process_cluster: RealCluster, tmp_path: Path
 ) -> None:
     membership = await enrol(

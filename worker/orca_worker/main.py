@@ -130,7 +130,7 @@ async def serve(settings: WorkerConfig) -> None:
         certificate,
         keep=lambda masters: keep_masters(folder / "identity", masters),
     )
-    session = Session(env, agent, connector, _facts(settings))
+    session = Session(env, agent, connector, _facts(env, settings))
     log.info("started", node=membership.node_id, runtimes=list(runtimes))
     try:
         async with asyncio.TaskGroup() as group:
@@ -290,7 +290,7 @@ def _containers(
     )
 
 
-def _facts(settings: WorkerConfig) -> Facts:
+def _facts(env: Env, settings: WorkerConfig) -> Facts:
     return Facts(
         name=settings.name,
         version=orca_version(),
@@ -300,4 +300,5 @@ def _facts(settings: WorkerConfig) -> Facts:
         labels=settings.labels,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         cpu_millis=(os.cpu_count() or 1) * 1000,
+        instance=env.new_id(),
     )
