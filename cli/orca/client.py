@@ -181,9 +181,16 @@ class Client:
         evicted: list[str] = (await self._json("POST", path, once=False))["evicted"]
         return evicted
 
-    async def join_token(self, *, ttl: float = 3600.0, uses: int = 1, role: str = "worker") -> str:
-        """A token with which a worker, or a master, can join."""
-        body = {"role": role, "ttl": float(ttl), "uses": uses}
+    async def join_token(
+        self,
+        *,
+        ttl: float = 3600.0,
+        uses: int = 1,
+        role: str = "worker",
+        labels: Mapping[str, str] | None = None,
+    ) -> str:
+        """A token with which a worker, or a master, can join; a worker's node gets these labels."""
+        body = {"role": role, "ttl": float(ttl), "uses": uses, "labels": dict(labels or {})}
         answer = await self._json("POST", "/api/v1/cluster/join-tokens", body=body, once=False)
         return str(answer["token"])
 

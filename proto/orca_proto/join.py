@@ -68,9 +68,10 @@ def parse(text: str) -> JoinToken:
         raw = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
     except (ValueError, binascii.Error) as error:
         raise NotAToken(NO_TOKEN) from error
-    if not text.startswith(PREFIX) or len(raw) != 64:
+    token = JoinToken(raw[:32], raw[32:])
+    if len(raw) != 64 or token.text() != text:  # no character is without meaning
         raise NotAToken(NO_TOKEN)
-    return JoinToken(raw[:32], raw[32:])
+    return token
 
 
 def verify(

@@ -91,6 +91,7 @@ class FromWorker(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
     LOG_CHUNK_FIELD_NUMBER: _builtins.int
+    RENEW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -99,6 +100,8 @@ class FromWorker(_message.Message):
     def report(self) -> Global___Report: ...
     @_builtins.property
     def log_chunk(self) -> Global___LogChunk: ...
+    @_builtins.property
+    def renew(self) -> Global___RenewRequest: ...
     def __init__(
         self,
         *,
@@ -106,12 +109,13 @@ class FromWorker(_message.Message):
         heartbeat: Global___Heartbeat | None = ...,
         report: Global___Report | None = ...,
         log_chunk: Global___LogChunk | None = ...,
+        renew: Global___RenewRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "log_chunk", b"log_chunk", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "log_chunk", b"log_chunk", "renew", b"renew", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "log_chunk", b"log_chunk", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "log_chunk", b"log_chunk", "renew", b"renew", "report", b"report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "heartbeat", "report", "log_chunk"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "heartbeat", "report", "log_chunk", "renew"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -128,6 +132,7 @@ class FromMaster(_message.Message):
     MASTERS_FIELD_NUMBER: _builtins.int
     LOG_MORE_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
+    RENEWED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -142,6 +147,8 @@ class FromMaster(_message.Message):
     def log_more(self) -> Global___LogMore: ...
     @_builtins.property
     def removed(self) -> Global___Removed: ...
+    @_builtins.property
+    def renewed(self) -> Global___Renewed: ...
     def __init__(
         self,
         *,
@@ -152,12 +159,13 @@ class FromMaster(_message.Message):
         masters: Global___Masters | None = ...,
         log_more: Global___LogMore | None = ...,
         removed: Global___Removed | None = ...,
+        renewed: Global___Renewed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "log_request", "log_cancel", "masters", "log_more", "removed"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "log_request", "log_cancel", "masters", "log_more", "removed", "renewed"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -183,6 +191,58 @@ class Removed(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Removed: _TypeAlias = Removed  # noqa: Y015
+
+@_typing.final
+class RenewRequest(_message.Message):
+    """The worker has made a new key; it is answered with Renewed. The node is whom the stream's certificate
+    names, whatever the request says.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    request: _builtins.bytes
+    """PKCS #10, DER"""
+    def __init__(
+        self,
+        *,
+        request: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewRequest: _TypeAlias = RenewRequest  # noqa: Y015
+
+@_typing.final
+class Renewed(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    AUTHORITIES_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    certificate: _builtins.bytes
+    """PEM"""
+    authorities: _builtins.bytes
+    """PEM: whose certificates to trust from now on"""
+    error: _builtins.str
+    """why there is none"""
+    def __init__(
+        self,
+        *,
+        certificate: _builtins.bytes = ...,
+        authorities: _builtins.bytes = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorities", b"authorities", "certificate", b"certificate", "error", b"error"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Renewed: _TypeAlias = Renewed  # noqa: Y015
 
 @_typing.final
 class Revision(_message.Message):
@@ -248,6 +308,7 @@ class Hello(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     OS_FIELD_NUMBER: _builtins.int
     ARCHITECTURE_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     name: _builtins.str
     version: _builtins.str
@@ -256,6 +317,8 @@ class Hello(_message.Message):
     """where other nodes reach what runs here"""
     os: _builtins.str
     architecture: _builtins.str
+    instance: _builtins.str
+    """made anew at each start of the worker"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -281,10 +344,11 @@ class Hello(_message.Message):
         tasks: _abc.Iterable[Global___TaskStatus] | None = ...,
         os: _builtins.str = ...,
         architecture: _builtins.str = ...,
+        instance: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "architecture", b"architecture", "capacity", b"capacity", "labels", b"labels", "name", b"name", "os", b"os", "protocol", b"protocol", "runtimes", b"runtimes", "tasks", b"tasks", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "architecture", b"architecture", "capacity", b"capacity", "instance", b"instance", "labels", b"labels", "name", b"name", "os", b"os", "protocol", b"protocol", "runtimes", b"runtimes", "tasks", b"tasks", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -681,6 +745,9 @@ class Assignments(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
     SPECS_FIELD_NUMBER: _builtins.int
+    CONFIRMED_EMPTY_FIELD_NUMBER: _builtins.int
+    confirmed_empty: _builtins.bool
+    """no tasks, and a majority has confirmed that this master leads"""
     @_builtins.property
     def revision(self) -> Global___Revision: ...
     @_builtins.property
@@ -695,10 +762,11 @@ class Assignments(_message.Message):
         revision: Global___Revision | None = ...,
         tasks: _abc.Iterable[Global___Task] | None = ...,
         specs: _abc.Mapping[_builtins.str, Global___TaskSpec] | None = ...,
+        confirmed_empty: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "specs", b"specs", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed_empty", b"confirmed_empty", "revision", b"revision", "specs", b"specs", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -119,8 +119,10 @@ async def test_a_node_with_work_is_not_removed_by_mistake(cluster: InProcess) ->
     answer = await cluster.call("DELETE", path, params={"force": "true"})
     assert answer.json == {"ok": f"removed node {cluster.worker.name}"}
     assert (await cluster.call("GET", "/api/v1/cluster/info")).json["nodes"] == []
-    found = await cluster.until("web", running_replicas=0)
-    assert "no nodes yet" in found["reason"]
+    async with cluster.waiting():
+        while "no nodes yet" not in ((await cluster.status("web"))["reason"] or ""):
+            pass
+    assert (await cluster.status("web"))["running_replicas"] == 0
     assert (await cluster.call("DELETE", path)).status == 404
 
 

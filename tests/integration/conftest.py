@@ -42,6 +42,8 @@ class RealCluster:
         self.masters = masters
         self.port = free_ports(3 * (masters + 1))
         self.said: list[str] = []
+        self.flags: list[str] = []
+        """More of what each master is started with."""
 
     async def up(self) -> None:
         cluster = await local.up(
@@ -51,7 +53,7 @@ class RealCluster:
             port=self.port,
             runtime=self.runtime,
             say=self.said.append,
-            master_flags=["--node-down-after-seconds", str(self.down_after)],
+            master_flags=["--node-down-after-seconds", str(self.down_after), *self.flags],
         )
         self.apis, self.token = cluster.api, cluster.token()
         self.api = cluster.api[0]

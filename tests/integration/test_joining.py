@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import datetime
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,12 +21,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from inprocess import free_port
 from integration.conftest import RealCluster
+from integration.test_drain import orca
 from orca_master.app.joining import enrol as enrol_master
 from orca_proto import worker_pb2 as pb
 from orca_proto import worker_pb2_grpc as rpc
 from orca_proto.identity import MASTER_NAME
 from orca_proto.join import parse
-from orca_worker.enrol import CannotJoin, Membership, join
+from orca_worker.enrol import CannotJoin, Membership, join, saved
 
 DAY = datetime.timedelta(days=1)
 
@@ -66,13 +68,31 @@ async def test_an_expired_token_is_refused(process_cluster: RealCluster, tmp_pat
         await enrol(process_cluster, token, "late", tmp_path / "a")
 
 
-async def test_a_name_in_use_is_refused_and_the_token_is_kept(
+async def test_a_name_in_use_is_refused_and_the_token_is_kept_cl_10(
     process_cluster: RealCluster, tmp_path: Path
 ) -> None:
     token = await fresh_token(process_cluster)
     with pytest.raises(CannotJoin, match="a node named worker-1 exists already"):
         await enrol(process_cluster, token, "worker-1", tmp_path / "a")
+    async with process_cluster.client() as client:
+        event = (await client.audit(limit=1))["events"][0]
+        assert (event["action"], event["resource"]) == ("node.join-refused", "nodes/worker-1")
+        first = next(n for n in (await client.cluster_info())["nodes"] if n["name"] == "worker-1")
+        assert (first["state"], first["connected"]) == ("ready", True)
     await enrol(process_cluster, token, "other", tmp_path / "a")
+
+
+async def test_a_removed_node_is_refused_after_a_restart_cl_13(
+    process_cluster: RealCluster, tmp_path: Path
+) -> None:
+    token = await fresh_token(process_cluster)
+    member = await enrol(process_cluster, token, "leaving", tmp_path / "a")
+    async with process_cluster.client() as client:
+        await client.remove_node("leaving", force=True)
+    assert await _greeting(process_cluster, member) == "removed"
+    await process_cluster.kill("master-1")
+    await process_cluster.up()
+    assert await _greeting(process_cluster, member) == "removed"
 
 
 @asynccontextmanager
@@ -197,10 +217,10 @@ async def test_a_token_of_the_api_opens_no_stream_az_26(
     assert refused == "UNAVAILABLE", "the handshake itself fails"
 
 
-def _self_made(name: str, uri: str) -> tuple[bytes, bytes]:
+def _self_made(name: str, uri: str, *, ended: bool = False) -> tuple[bytes, bytes]:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
+    now = datetime.datetime.now(datetime.UTC) - (2 * DAY if ended else 0 * DAY)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -251,7 +271,7 @@ async def _greeting(
             return str((await call.code()).name)
 
 
-async def test_another_protocol_is_refused_with_the_versions(
+async def test_another_protocol_is_refused_with_the_versions_cl_35(
     process_cluster: RealCluster, tmp_path: Path
 ) -> None:
     membership = await enrol(
@@ -261,8 +281,6 @@ async def test_another_protocol_is_refused_with_the_versions(
 
 
 async def test_a_second_master_on_the_same_folder_is_refused(process_cluster: RealCluster) -> None:
-    import sys
-
     folder = process_cluster.folder / "master-1"
     second = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "orca_master", "--data-dir", str(folder), "--api-port", "1",
@@ -273,3 +291,50 @@ async def test_a_second_master_on_the_same_folder_is_refused(process_cluster: Re
     last = said.decode().strip().splitlines()[-1]
     assert last.startswith("error:")
     assert "another process" in last
+
+
+async def test_a_node_whose_certificate_has_expired_joins_again_as_the_same_cl_14(
+    process_cluster: RealCluster, tmp_path: Path
+) -> None:
+    member = await enrol(process_cluster, await fresh_token(process_cluster), "off", tmp_path / "o")
+    folder = tmp_path / "worker" / "identity"
+    folder.parent.mkdir()
+    (tmp_path / "o").rename(folder)
+    certificate, key = _self_made("off", "orca://c/worker/off", ended=True)
+    (folder / "node.pem").write_bytes(certificate + key)
+    assert "has expired" in await _worker_says(folder.parent, "off", "has expired")
+    code, said = await orca(process_cluster, "nodes", "token", "--label", "disk")
+    assert (code, "write KEY=VALUE" in said) == (2, True)
+    code, said = await orca(process_cluster, "nodes", "token", "--label", "disk=ssd")
+    token = said.strip()
+    await _worker_says(folder.parent, "off", "connected", "--join", token, api=process_cluster.api)
+    again = saved(folder)
+    assert again is not None
+    assert again.node_id == member.node_id
+    assert await _greeting(process_cluster, again) == "welcome"
+    async with process_cluster.client() as client:
+        nodes = (await client.cluster_info())["nodes"]
+        assert [n["labels"] for n in nodes if n["name"] == "off"] == [{"disk": "ssd"}]
+        actions = [event["action"] for event in (await client.audit(limit=5))["events"]]
+    assert actions.count("node.rejoin") == 1
+    with pytest.raises(CannotJoin, match="used up"):  # the first token lets it in no more
+        await enrol(process_cluster, token, "another", tmp_path / "b")
+
+
+async def _worker_says(folder: Path, name: str, word: str, *flags: str, api: str = "") -> str:
+    """What a worker that is started on this folder has said until this word came; it is then ended."""
+    command = [sys.executable, "-m", "orca_worker", "--name", name, "--data-dir", str(folder)]
+    command += ["--runtime", "process", *(("--master", api) if api else ()), *flags]
+    worker = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    assert worker.stderr is not None
+    said = ""
+    try:
+        async with asyncio.timeout(60):
+            while word not in said:
+                line = await worker.stderr.readline()
+                assert line, said
+                said += line.decode()
+    finally:
+        worker.terminate()
+        await worker.wait()
+    return said

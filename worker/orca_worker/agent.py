@@ -88,6 +88,9 @@ class Agent:
         if stamp < self._seen:
             log.warning("older list refused", seen=self._seen, got=stamp)
             return
+        if not assignments.tasks and not assignments.confirmed_empty and self._has_tasks:
+            log.warning("an empty list is not obeyed: it was not confirmed", got=stamp)
+            return
         self._seen = stamp
         await self._running.wait()
         self._specs.update(assignments.specs)
@@ -103,6 +106,10 @@ class Agent:
         self._unowned.clear()
         used = {task.spec_hash for task in assignments.tasks}
         self._specs = {hash: spec for hash, spec in self._specs.items() if hash in used}
+
+    @property
+    def _has_tasks(self) -> bool:
+        return bool(self._runners or self._unowned)
 
     def forget_session(self) -> None:
         """A new stream starts: the next master may know nothing of earlier lists' specs."""

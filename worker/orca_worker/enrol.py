@@ -26,6 +26,7 @@ from orca_worker import http
 TIMEOUT_SECONDS = 30.0
 BETWEEN_TRIES_SECONDS = 0.3
 TRY_AGAIN = {502, 503, 504}
+KEY_BEGINS = b"-----BEGIN PRIVATE KEY"
 
 log = get_logger("joining")
 
@@ -56,13 +57,17 @@ def saved(folder: Path) -> Membership | None:
         return None
     try:
         node = json.loads((folder / "node.json").read_text())
+        both = (folder / "node.pem").read_bytes()
+        at = both.index(KEY_BEGINS)
+        certificate, key = both[:at], both[at:]
+        x509.load_pem_x509_certificate(certificate)
         return Membership(
             node_id=node["node_id"],
             cluster_id=node["cluster_id"],
             masters=list(node["masters"]),
             ca=(folder / "ca.pem").read_bytes(),
-            certificate=(folder / "node.pem").read_bytes(),
-            key=(folder / "node.key").read_bytes(),
+            certificate=certificate,
+            key=key,
         )
     except (OSError, ValueError, KeyError) as error:
         raise CannotJoin(
@@ -77,6 +82,12 @@ def keep_masters(folder: Path, masters: list[str]) -> None:
         _write(folder / "node.json", json.dumps(node | {"masters": masters}).encode())
     except (OSError, ValueError) as error:
         log.warning("the masters' addresses are not kept", reason=str(error))
+
+
+def keep_certificate(folder: Path, certificate: bytes, key: bytes, authorities: bytes) -> None:
+    """Replace what the node shows, and whom it trusts: the latter first, as it only grows. OSError."""
+    _write(folder / "ca.pem", authorities)
+    _write(folder / "node.pem", certificate + key)
 
 
 async def join(api: str, token: JoinToken, name: str, folder: Path) -> Membership:
@@ -187,8 +198,7 @@ def _save(membership: Membership, folder: Path) -> None:
         "cluster_id": membership.cluster_id,
         "masters": membership.masters,
     }
-    _write(folder / "ca.pem", membership.ca)
-    _write(folder / "node.pem", membership.certificate)
+    keep_certificate(folder, membership.certificate, membership.key, membership.ca)
     _write(folder / "node.json", json.dumps(node).encode())
 
 
@@ -201,3 +211,8 @@ def _write(path: Path, data: bytes) -> None:
     finally:
         os.close(fd)
     temporary.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -7,6 +7,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # children of a gRPC pro
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
 
 import grpc
 
@@ -16,6 +17,7 @@ from orca_proto.identity import MASTER_NAME
 from orca_worker.ports import Link, Refused
 
 MAX_MESSAGE_BYTES = 64 << 20
+RENEWAL_SECONDS = 15.0
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -30,6 +32,21 @@ _OPTIONS = [
 ]
 
 
+class Shown(Protocol):
+    """What the node shows and whom it trusts, PEM; looked at for each connection."""
+
+    @property
+    def authorities(self) -> bytes: ...
+    @property
+    def certificate(self) -> bytes: ...
+    @property
+    def key(self) -> bytes: ...
+
+    def expired(self) -> str | None:
+        """What to do about it, if it is."""
+        ...
+
+
 class GrpcConnector:
     """`masters` are `host:port`. The server must hold a master's certificate of our CA.
 
@@ -37,18 +54,13 @@ class GrpcConnector:
     """
 
     def __init__(
-        self,
-        masters: Sequence[str],
-        *,
-        ca: bytes,
-        certificate: bytes,
-        key: bytes,
-        keep: Callable[[list[str]], None],
+        self, masters: Sequence[str], shown: Shown, *, keep: Callable[[list[str]], None]
     ) -> None:
         self._masters = list(masters)
         self._keep = keep
         self._next = 0
-        self._credentials = grpc.ssl_channel_credentials(ca, key, certificate)
+        self._shown = shown
+        self._open: _GrpcLink | None = None
 
     def know(self, masters: list[str]) -> None:
         """See `Connector.know`."""
@@ -60,6 +72,13 @@ class GrpcConnector:
     def master_count(self) -> int:
         return len(self._masters)
 
+    async def certified(self, request: bytes) -> tuple[bytes, bytes]:
+        """See `certificate.Asker`."""
+        if self._open is None:
+            raise ConnectionError("not connected to a master")
+        async with asyncio.timeout(RENEWAL_SECONDS):
+            return await self._open.certified(request)
+
     def connect(self) -> AbstractAsyncContextManager[Link]:
         return self._connect()
 
@@ -67,24 +86,51 @@ class GrpcConnector:
     async def _connect(self) -> AsyncIterator[Link]:
         master = self._masters[self._next % len(self._masters)]
         self._next += 1
-        channel = grpc.aio.secure_channel(master, self._credentials, options=_OPTIONS)
+        shown = self._shown
+        credentials = grpc.ssl_channel_credentials(shown.authorities, shown.key, shown.certificate)
+        channel = grpc.aio.secure_channel(master, credentials, options=_OPTIONS)
         try:
             call = rpc.WorkersStub(channel).Session()
+            self._open = link = _GrpcLink(call, master, shown)
             try:
-                yield _GrpcLink(call, master)
+                yield link
             finally:
+                self._open = None
+                link.closed()
                 call.cancel()
         finally:
             await channel.close()
 
 
 class _GrpcLink:
+    """Renewals go beside what the session says, once a master has answered it."""
+
     def __init__(
-        self, call: "grpc.aio.StreamStreamCall[pb.FromWorker, pb.FromMaster]", master: str
+        self,
+        call: "grpc.aio.StreamStreamCall[pb.FromWorker, pb.FromMaster]",
+        master: str,
+        shown: Shown,
     ) -> None:
         self._call = call
         self._master = master
+        self._shown = shown
         self._writing = asyncio.Lock()
+        self._answered = False
+        self._renewed: asyncio.Future[pb.Renewed] | None = None
+
+    async def certified(self, request: bytes) -> tuple[bytes, bytes]:
+        if not self._answered:
+            raise ConnectionError("not connected to a master")
+        self._renewed = renewed = asyncio.get_running_loop().create_future()
+        await self.send(pb.FromWorker(renew=pb.RenewRequest(request=request)))
+        answer = await renewed
+        if answer.error:
+            raise Refused(answer.error)
+        return answer.certificate, answer.authorities
+
+    def closed(self) -> None:
+        if self._renewed is not None and not self._renewed.done():
+            self._renewed.set_exception(ConnectionError("the connection ended"))
 
     async def send(self, message: pb.FromWorker) -> None:
         try:
@@ -94,14 +140,23 @@ class _GrpcLink:
             raise await self._translated() from error
 
     async def receive(self) -> pb.FromMaster | None:
-        try:
-            message = await self._call.read()
-        except (grpc.aio.AioRpcError, grpc.aio.BaseError) as error:
-            raise await self._translated() from error
-        return None if message is grpc.aio.EOF else message
+        while True:
+            try:
+                message = await self._call.read()
+            except (grpc.aio.AioRpcError, grpc.aio.BaseError) as error:
+                raise await self._translated() from error
+            if not isinstance(message, pb.FromMaster):
+                return None  # the end
+            self._answered = True
+            if message.WhichOneof("body") != "renewed":
+                return message
+            if self._renewed is not None and not self._renewed.done():
+                self._renewed.set_result(message.renewed)
 
     async def _translated(self) -> Exception:
         details = await self._call.details() or "no reason given"
         if await self._call.code() is grpc.StatusCode.PERMISSION_DENIED:
             return Refused(f"{details} (master {self._master})")
+        if not self._answered and (expired := self._shown.expired()):
+            return Refused(expired)
         return ConnectionError(f"{details} (master {self._master})")

@@ -31,6 +31,7 @@ from orca_common.real import real_env
 from orca_common.version import orca_version
 from orca_proto.join import NotAToken, parse
 from orca_worker.agent import Agent
+from orca_worker.certificate import NodeCertificate
 from orca_worker.config import WorkerConfig
 from orca_worker.enrol import CannotJoin, Membership, join, keep_masters, saved
 from orca_worker.grpc_link import GrpcConnector
@@ -115,7 +116,7 @@ async def serve(settings: WorkerConfig) -> None:
     env = real_env(threads=THREADS)
     folder = Path(settings.data_dir)
     release = _lock(env, folder)
-    membership = await _membership(settings, folder / "identity")
+    membership = await _membership(env, settings, folder / "identity")
     if settings.runtime == "auto" and env.disk.exists(str(folder / ENGINE_MARK)):
         await engine_is_back(env, _engine_url(settings))
     runtimes = await _runtimes(env, settings, membership, folder)
@@ -123,19 +124,19 @@ async def serve(settings: WorkerConfig) -> None:
         (folder / ENGINE_MARK).touch()
     prober = HttpProber()
     agent = Agent(env, runtimes, prober, cluster=membership.cluster_id, node=membership.node_id)
+    certificate = NodeCertificate(env, folder / "identity", membership)
     connector = GrpcConnector(
         membership.masters,
-        ca=membership.ca,
-        certificate=membership.certificate,
-        key=membership.key,
+        certificate,
         keep=lambda masters: keep_masters(folder / "identity", masters),
     )
-    session = Session(env, agent, connector, _facts(settings))
+    session = Session(env, agent, connector, _facts(env, settings))
     log.info("started", node=membership.node_id, runtimes=list(runtimes))
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(agent.run())
             group.create_task(session.run())
+            group.create_task(certificate.stay(connector))
             group.create_task(show_life(lambda: 0.0))
             # Ready without a master, too: what runs here needs its worker also while none is up.
             notify("READY=1", "STATUS=looking for a master")
@@ -192,10 +193,14 @@ def _lock(env: Env, folder: Path) -> Callable[[], None]:
         raise CannotJoin(f"another worker is running on {folder}") from error
 
 
-async def _membership(settings: WorkerConfig, folder: Path) -> Membership:
+async def _membership(env: Env, settings: WorkerConfig, folder: Path) -> Membership:
+    """As it joined before, or joins now; again, as the same node, when its certificate has expired."""
     membership = saved(folder)
     if membership is not None:
-        return membership
+        expired = NodeCertificate(env, folder, membership).expired()
+        if not expired or not _gives_token(settings):
+            return membership
+        log.warning("joining again", reason=expired)
     token = parse(_token_text(settings))
     problems = []
     for api in settings.masters:
@@ -204,6 +209,10 @@ async def _membership(settings: WorkerConfig, folder: Path) -> Membership:
         except CannotJoin as error:
             problems.append(str(error))
     raise CannotJoin("; ".join(problems))
+
+
+def _gives_token(settings: WorkerConfig) -> bool:
+    return bool(settings.join_token or settings.join_token_file or credential(JOIN_TOKEN))
 
 
 def _token_text(settings: WorkerConfig) -> str:
@@ -281,7 +290,7 @@ def _containers(
     )
 
 
-def _facts(settings: WorkerConfig) -> Facts:
+def _facts(env: Env, settings: WorkerConfig) -> Facts:
     return Facts(
         name=settings.name,
         version=orca_version(),
@@ -291,4 +300,5 @@ def _facts(settings: WorkerConfig) -> Facts:
         labels=settings.labels,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         cpu_millis=(os.cpu_count() or 1) * 1000,
+        instance=env.new_id(),
     )

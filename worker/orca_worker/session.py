@@ -29,7 +29,7 @@ log = get_logger("session")
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the node says of itself."""
+    """What the node says of itself. `instance`: made anew at each start of the worker."""
 
     name: str
     version: str
@@ -39,6 +39,7 @@ class Facts:
     labels: dict[str, str]
     memory_bytes: int
     cpu_millis: int
+    instance: str = ""
 
 
 class Session:
@@ -115,6 +116,7 @@ class Session:
             address=facts.address,
             os=facts.os,
             architecture=facts.architecture,
+            instance=facts.instance,
             labels=facts.labels,
             runtimes=self._agent.runtime_names,
             capacity=pb.Resources(memory_bytes=facts.memory_bytes, cpu_millis=facts.cpu_millis),

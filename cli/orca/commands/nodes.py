@@ -176,6 +176,16 @@ def evict(confirm: bool) -> None:
 @click.option(
     "--uses", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many may join."
 )
-def token(ttl: float, uses: int) -> None:
-    """Print a token with which a worker can join: orca-worker --master URL --join TOKEN."""
-    show.say(with_client(lambda client: client.join_token(ttl=ttl, uses=uses)))
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Of who joins with it.")
+def token(ttl: float, uses: int, labels: tuple[str, ...]) -> None:
+    """Print a token with which a worker can join: orca-worker --master URL --join TOKEN.
+
+    With --label disk=ssd its node has that label from its first moment on.
+    """
+    given: dict[str, str] = {}
+    for text in labels:
+        key, is_set, value = text.partition("=")
+        if not is_set:
+            raise click.UsageError(f"--label {text}: write KEY=VALUE")
+        given[key] = value
+    show.say(with_client(lambda client: client.join_token(ttl=ttl, uses=uses, labels=given)))

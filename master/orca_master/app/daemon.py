@@ -79,7 +79,9 @@ class Doors:
         self._internal = HttpServer(
             core.env, routes, parts.keys.authenticated, rates=rates, peer_of=self._peer_of
         )
-        self._gateway = WorkerGateway(core.dispatcher, cluster_id=parts.folder.cluster_id)
+        self._gateway = WorkerGateway(
+            core.dispatcher, cluster_id=parts.folder.cluster_id, certified=parts.keys.certified
+        )
         self._port: PeerPort | None = None
 
     async def stand(self) -> None:

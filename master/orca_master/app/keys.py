@@ -4,8 +4,8 @@ from orca_master.app.core import MasterCore
 from orca_master.app.folder import Folder
 from orca_master.cluster import pki
 from orca_master.cluster.masters.operations import found_master
-from orca_master.cluster.model import AUTHORITY, CLUSTER, Authority, Master
-from orca_master.errors import NotReady, Unauthenticated
+from orca_master.cluster.model import AUTHORITY, CLUSTER, NODES, Authority, Master
+from orca_master.errors import Forbidden, NotReady, Unauthenticated
 from orca_master.identity.callers import Callers
 from orca_master.identity.model import Principal, Role
 from orca_master.identity.operations import create_token
@@ -47,6 +47,8 @@ class Keys:
 
         Raises Invalid, Forbidden, NotReady, WrongKey.
         """
+        if self._core.store.state.get(NODES, node_id) is None:
+            raise Forbidden("this node was removed from the cluster")
         return pki.issue_worker(self._core.env, self.signer(), pki.read_request(request), node_id)
 
     def authenticated(self, authorization: str | None) -> Principal:

@@ -20,6 +20,7 @@ from orca_master.cluster.masters.routes import MasterRoutes
 from orca_master.cluster.masters.sharing import Others, SharingRoutes
 from orca_master.cluster.model import Master
 from orca_master.cluster.nodes import NodeRoutes, NodesShown
+from orca_master.cluster.refusals import Refusals
 from orca_master.cluster.routes import ClusterRoutes
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.documentation import documentation
@@ -90,6 +91,7 @@ class Parts:
         membership, signer, kek = self.membership, self.keys.signer, self.folder.kek
         services = ServiceRoutes(core.env, store, core.dispatcher)
         nodes = NodesShown(core.env, core.presence, TasksOnNodes())
+        refusals = Refusals(core.env, store)
         log = LogCollector(store, self.backing.log, membership)
         lost = LivenessCollector(core.liveness)
         collectors: list[Collector] = [log, lost, self.meters, services.meters.counter]
@@ -99,10 +101,10 @@ class Parts:
             *AuditRoutes(store, self.history).table(),
             *TokenRoutes(core.env, store).table(),
             *ClusterRoutes(
-                core.env, store, nodes, core.liveness, membership, signer, version
+                core.env, store, nodes, core.liveness, membership, signer, version, refusals
             ).table(),
             *NodeRoutes(core.env, store, nodes).table(),
-            *MasterRoutes(core.env, store, membership, signer, kek).table(),
+            *MasterRoutes(core.env, store, membership, signer, kek, refusals).table(),
             *SharingRoutes(store, self.history, self.blobs).table(),
         ]
         return [*routes, *documentation(routes, dialect=CLUSTER, version=version)]

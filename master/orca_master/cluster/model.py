@@ -45,13 +45,15 @@ class Master(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class JoinGrant(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the master keeps of a join token: its public key, for whom, how long and how often it works."""
+    """What the master keeps of a join token: its public key, for whom, how long and how often it works,
+    and the labels that it gives to a node."""
 
     public_key: str
     expires_at: float
     uses_left: int
     created_at: float
     role: str = "worker"
+    labels: dict[str, str] = {}
 
 
 class NodeState(StrEnum):
@@ -78,9 +80,11 @@ class NodeFacts(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     """A worker's machine. `schedulable` is wanted by people; `state` is judged by the master;
-    `enrolled` is SHA-256, in hex, of the public key with which it asked to join; `labels` are set by
-    people, over those of its worker's settings. From `drain_deadline` on (0: never) what still runs on
-    a node that is drained is stopped."""
+    `enrolled` is SHA-256, in hex, of the public key with which it asked to join, `token` the public key
+    of the token that let it in, last, and which it may show again until `token_expires_at`; `labels`
+    are set by people, over those of its worker's settings. From `drain_deadline` on (0: never) what
+    still runs on a node that is drained is stopped.
+    """
 
     id: str
     name: str
@@ -94,6 +98,8 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     labels: dict[str, str] = {}
     drained_at: float = 0.0
     drain_deadline: float = 0.0
+    token: str = ""
+    token_expires_at: float = 0.0
 
     @property
     def all_labels(self) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """What can be done with the cluster's nodes."""
 
 import base64
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from msgspec.structs import replace
 
@@ -66,6 +68,7 @@ def grant_join(
     uses: int,
     now: float,
     role: NodeRole = NodeRole.WORKER,
+    labels: Mapping[str, str] = MappingProxyType({}),
 ) -> JoinGrant:
     for grant in list(tx.scan(JOIN_GRANTS)):
         if grant.expires_at <= now:
@@ -76,6 +79,7 @@ def grant_join(
         uses_left=uses,
         created_at=now,
         role=str(role),
+        labels=dict(labels),
     )
     tx.put(JOIN_GRANTS, grant)
     return grant
@@ -90,7 +94,7 @@ def use_grant(
     request: bytes,
     now: float,
     role: NodeRole,
-) -> None:
+) -> JoinGrant:
     """Use a join token up, once: who holds it signed this request (DER) for this name and role.
 
     `signature` is base64. Raises Forbidden with the reason.
@@ -108,16 +112,20 @@ def use_grant(
         )
     if grant.expires_at <= now:
         raise Forbidden(f"the join token has expired: make a new one with `{command}`")
-    try:
-        signed = join.verify(public_key, base64.b64decode(signature), name, request, role)
-    except ValueError:
-        signed = False
-    if not signed:
+    if not _is_signed(public_key, signature, name, request, role):
         raise Forbidden("the request is not signed with the join token")
     if grant.uses_left <= 1:
         tx.delete(JOIN_GRANTS, public_key)
     else:
         tx.put(JOIN_GRANTS, replace(grant, uses_left=grant.uses_left - 1))
+    return grant
+
+
+def _is_signed(public_key: str, signature: str, name: str, request: bytes, role: NodeRole) -> bool:
+    try:
+        return join.verify(public_key, base64.b64decode(signature), name, request, role)
+    except ValueError:
+        return False
 
 
 def enrol(
@@ -134,13 +142,22 @@ def enrol(
     """Let the holder of a join token in, as a new node with this name, and use the token up.
 
     `request` is the DER certificate request, `key` tells its public key, `signature` is base64. Who
-    asks again with the same key, because the answer was lost, is the same node. Raises Forbidden
+    asks again with the same key and token, because the answer was lost, is the same node; so is who
+    comes with the same key and another token, because its certificate has expired. Raises Forbidden
     with the reason, or Conflict when the name is taken.
     """
-    named = tx.find(NODES, "name", name)
-    if named and named[0].enrolled == key:
-        return named[0]
-    use_grant(
+    named = next(iter(tx.find(NODES, "name", name)), None)
+    is_known = named is not None and named.enrolled == key
+    if (
+        named is not None
+        and is_known
+        and named.token == public_key
+        and now < named.token_expires_at
+    ):
+        signed = _is_signed(public_key, signature, name, request, NodeRole.WORKER)
+        if signed:
+            return named
+    grant = use_grant(
         tx,
         public_key=public_key,
         signature=signature,
@@ -149,12 +166,18 @@ def enrol(
         now=now,
         role=NodeRole.WORKER,
     )
-    if named:
+    if named is not None and not is_known:
         raise Conflict(
             f"a node named {name} exists already: choose another name,"
             " or remove the old one with `orca nodes rm`"
         )
-    node = Node(id=new_id, name=name, joined_at=now, state_since=now, enrolled=key)
+    node = named or Node(id=new_id, name=name, joined_at=now, state_since=now, enrolled=key)
+    node = replace(
+        node,
+        token=public_key,
+        token_expires_at=grant.expires_at,
+        labels=node.labels | grant.labels,
+    )
     tx.put(NODES, node)
     return node
 

@@ -22,10 +22,12 @@ from orca_master.cluster.liveness import Liveness
 from orca_master.cluster.masters.port import Membership
 from orca_master.cluster.masters.routes import describe
 from orca_master.cluster.model import NODES, JoinGrant, Node
-from orca_master.cluster.nodes import NodesShown
-from orca_master.errors import Forbidden
+from orca_master.cluster.nodes import LabelKey, LabelValue, NodesShown
+from orca_master.cluster.refusals import Refusals
+from orca_master.errors import Forbidden, Invalid, Problem
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.names import Name
+from orca_master.http.rates import Rate
 from orca_master.http.route import Call, NoQuery, Open, Reply, Route, Served, StrictModel
 from orca_master.identity.model import Permission
 from orca_master.state.store import Store
@@ -35,11 +37,12 @@ from orca_proto.join import JoinToken
 
 
 class GrantIn(StrictModel):
-    """`ttl` in seconds."""
+    """`ttl` in seconds; `labels` are given to the nodes that join with it, not to masters."""
 
     role: Literal["worker", "master"] = "worker"
     ttl: Annotated[float, Field(ge=1, le=7 * 86400)] = 3600.0
     uses: Annotated[int, Field(ge=1, le=1000)] = 1
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=100, default_factory=dict)]
 
 
 class EnrolIn(StrictModel):
@@ -69,6 +72,7 @@ class ClusterRoutes:
     membership: Membership
     signer: Callable[[], pki.Signer]
     version: str
+    refusals: Refusals
 
     def table(self) -> list[Route]:
         route = partial(Route, dialect=CLUSTER, tag="cluster")
@@ -95,7 +99,7 @@ class ClusterRoutes:
                 statuses=(201,),
                 body=GrantIn,
                 answer=GrantOut,
-                example={"role": "worker", "ttl": 3600.0, "uses": 1},
+                example={"role": "worker", "ttl": 3600.0, "uses": 1, "labels": {"disk": "ssd"}},
             ),
             route(
                 "GET /api/v1/cluster/ca",
@@ -114,6 +118,7 @@ class ClusterRoutes:
                 body=EnrolIn,
                 answer=EnrolledOut,
                 example=EXAMPLE,
+                rate=Rate.JOIN,
             ),
         ]
 
@@ -150,6 +155,8 @@ class ClusterRoutes:
         assert call.caller is not None
         if role is NodeRole.MASTER and not call.caller.may(Permission.MASTERS_WRITE):
             raise Forbidden(f"this token lacks the permission {Permission.MASTERS_WRITE}")
+        if role is NodeRole.MASTER and call.body.labels:
+            raise Invalid([Problem("labels", "are for workers: a master runs no tasks")])
         token = JoinToken(self.signer().fingerprint, self.env.random.token_bytes(32))
 
         def grant_join(tx: Transaction) -> JoinGrant:
@@ -162,6 +169,7 @@ class ClusterRoutes:
                 uses=call.body.uses,
                 now=now,
                 role=role,
+                labels=call.body.labels,
             )
 
         grant = await self.store.update(grant_join)
@@ -175,10 +183,15 @@ class ClusterRoutes:
 
     async def enrol(self, call: Call[NoQuery, EnrolIn]) -> Reply:
         body = call.body
+        async with self.refusals.noted(NodeRole.WORKER, body.name, body.token):
+            return await self._enrol(body)
+
+    async def _enrol(self, body: EnrolIn) -> Reply:
         der, request = pki.request_of(body.request)
         signer, new_id = self.signer(), self.env.new_id()
 
         def enrol(tx: Transaction) -> Node:
+            known = tx.find(NODES, "name", body.name)
             node = operations.enrol(
                 tx,
                 public_key=body.token,
@@ -189,8 +202,9 @@ class ClusterRoutes:
                 now=self.env.now(),
                 new_id=new_id,
             )
-            if node.id == new_id:
-                self._note(tx, f"token {body.token[:8]}", "node.join", f"nodes/{node.name}")
+            if node not in known:
+                action = "node.join" if node.id == new_id else "node.rejoin"
+                self._note(tx, f"token {body.token[:8]}", action, f"nodes/{node.name}")
             return node
 
         node = await self.store.update(enrol)

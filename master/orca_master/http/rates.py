@@ -25,6 +25,7 @@ class Rate(StrEnum):
     OPS = "ops"
     BATCH = "batch"
     AUTH = "auth"
+    JOIN = "join"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,10 @@ LIMITS: Mapping[Rate, Limit] = {
     Rate.OPS: Limit(100),
     Rate.BATCH: Limit(10),
     Rate.AUTH: Limit(5),
+    Rate.JOIN: Limit(600),
 }
-"""What the documents ask for. `AUTH` is counted by address, the others by caller."""
+"""What the documents ask for, and our own for joining. `AUTH` and `JOIN` are counted by address, the
+others by caller."""
 
 
 @dataclass(slots=True)

@@ -244,7 +244,8 @@ class HttpServer:
         if route.rate is None:
             return {}
         if asked.caller is None:
-            who = client_of(asked.request).rpartition(":")[0]
+            told = asked.request.headers.get(CLIENT_HEADER) if self._peer_of else None
+            who = (told or client_of(asked.request)).rpartition(":")[0]
         else:
             who = f"{asked.caller.tenant}/{asked.caller.name}"
         return self._rates.count(route.rate, who)

@@ -19,13 +19,14 @@ from orca_master.cluster.operations import (
     node_connected,
     the_cluster,
 )
-from orca_master.cluster.presence import Presence, Used
+from orca_master.cluster.presence import Presence
 from orca_master.errors import Forbidden, NotReady, Trouble
 from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction
 from orca_master.tasks import wire
 from orca_master.tasks.model import TASKS, Task, Wanted
 from orca_master.tasks.operations import observe, observe_all, spec_of
+from orca_master.tasks.suspicion import Suspicion
 from orca_proto import worker_pb2 as pb
 
 PROTOCOL = 1
@@ -78,6 +79,7 @@ class Dispatcher:
         self._store = store
         self._presence = presence
         self._sessions: dict[str, _Session] = {}
+        self._suspicion = Suspicion(env, store)
 
     async def serve(self, node_id: str, link: Link) -> None:
         """Serve one stream to its end. A newer stream of the same node ends the older one.
@@ -89,13 +91,15 @@ class Dispatcher:
             log.info("a removed worker is told so", node=hello.name, id=node_id)
             await link.send(pb.FromMaster(removed=pb.Removed(reason=REMOVED)))
             return
+        facts = wire.facts(hello)
+        await self._suspicion.check_instance(node_id, hello.instance)
         previous = self._sessions.get(node_id)
         if previous is not None:
             previous.superseded.set()
         session = self._sessions[node_id] = _Session(node_id, link)
         try:
             with self._presence.attending(node_id):
-                await self._connect(node_id, hello)
+                await self._connect(node_id, hello, facts)
             log.info("worker connected", node=hello.name, id=node_id, tasks=len(hello.tasks))
             await self._talk(session)
         finally:
@@ -143,17 +147,7 @@ class Dispatcher:
             )
         return first.hello
 
-    async def _connect(self, node_id: str, hello: pb.Hello) -> None:
-        facts = NodeFacts(
-            version=hello.version,
-            address=hello.address,
-            os=hello.os,
-            architecture=hello.architecture,
-            runtimes=tuple(hello.runtimes),
-            memory_bytes=hello.capacity.memory_bytes,
-            cpu_millis=hello.capacity.cpu_millis,
-            labels=dict(hello.labels),
-        )
+    async def _connect(self, node_id: str, hello: pb.Hello, facts: NodeFacts) -> None:
         present = {status.id for status in hello.tasks}
 
         def connect(tx: Transaction) -> None:
@@ -173,6 +167,7 @@ class Dispatcher:
                 group.create_task(self._send_cancels(session))
                 group.create_task(self._end_when_superseded(session))
                 group.create_task(self._end_when_deposed())
+                group.create_task(self._end_when_removed(session))
                 await self._receive(session)
                 raise _Ended
         except* (_Ended, ConnectionError, Trouble) as errors:  # one clause: of two, both raise
@@ -201,6 +196,13 @@ class Dispatcher:
             seen = await self._store.leadership_change(seen)
         raise _Ended
 
+    async def _end_when_removed(self, session: _Session) -> None:
+        """Also of a worker that is silent; when it comes again it is told so."""
+        with self._store.follow(NODES) as follower:
+            while self._store.state.get(NODES, session.node_id) is not None:
+                await follower.next()
+        raise _Ended
+
     async def _receive(self, session: _Session) -> None:
         while (message := await session.link.receive()) is not None:
             if not self._is_ready(session.node_id):
@@ -209,8 +211,8 @@ class Dispatcher:
             self._presence.heard(session.node_id)
             match message.WhichOneof("body"):
                 case "heartbeat":
-                    used = message.heartbeat.used
-                    self._presence.heard(session.node_id, Used(used.memory_bytes, used.cpu_millis))
+                    used = wire.used_of(message.heartbeat.used)
+                    self._presence.heard(session.node_id, used)
                     await self._tell_pace(session)
                 case "report":
                     with self._presence.attending(session.node_id):
@@ -237,8 +239,9 @@ class Dispatcher:
         await self._observe(node_id, report.tasks)
 
     async def _observe(self, node_id: str, statuses: Sequence[pb.TaskStatus]) -> None:
-        for first in range(0, len(statuses), STATUSES_PER_TRANSACTION):
-            some = statuses[first : first + STATUSES_PER_TRANSACTION]
+        own = await self._suspicion.own(node_id, statuses)
+        for first in range(0, len(own), STATUSES_PER_TRANSACTION):
+            some = own[first : first + STATUSES_PER_TRANSACTION]
             reports = [wire.observed(status) for status in some]
             await self._store.update(partial(observe, node_id=node_id, reports=reports))
 
@@ -267,6 +270,9 @@ class Dispatcher:
                 await follower.next()
                 state = self._store.state
                 tasks = state.find(TASKS, "node", session.node_id)
+                if not tasks and sent != []:  # only who certainly leads may have all of it stopped
+                    state = await self._store.fresh()
+                    tasks = state.find(TASKS, "node", session.node_id)
                 wanted = [(task.id, task.wanted) for task in tasks]
                 if wanted == sent:
                     continue

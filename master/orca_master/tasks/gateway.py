@@ -5,7 +5,7 @@ import os
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # children of a gRPC process crash with it
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 import grpc
@@ -38,9 +38,14 @@ def _configuration(shown: tuple[bytes, bytes], ca: bytes) -> grpc.ServerCertific
 class WorkerGateway(rpc.WorkersServicer):
     """Listens for workers of one cluster and hands each authenticated stream to the dispatcher."""
 
-    def __init__(self, dispatcher: Dispatcher, *, cluster_id: str) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, *, cluster_id: str, certified: Callable[[str, bytes], bytes]
+    ) -> None:
+        """`certified` makes a certificate (PEM) for a node from a request (DER); raises OrcaError."""
         self._dispatcher = dispatcher
         self._cluster_id = cluster_id
+        self._certified = certified
+        self._held: Held | None = None
         self._server: grpc.aio.Server | None = None
 
     async def start(self, address: str, held: Held) -> None:
@@ -75,6 +80,7 @@ class WorkerGateway(rpc.WorkersServicer):
             server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise OSError(f"cannot listen for workers on {address}: {error}") from error
+        self._held = held
         await server.start()
         self._server = server
 
@@ -90,12 +96,23 @@ class WorkerGateway(rpc.WorkersServicer):
     ) -> None:
         try:
             node_id = self._authenticate(context)
-            await self._dispatcher.serve(node_id, _GrpcLink(context))
+            link = _GrpcLink(context, lambda request: self._renewed(node_id, request))
+            await self._dispatcher.serve(node_id, link)
         except Forbidden as error:
             log.warning("worker refused", reason=error.message, peer=context.peer())
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)
         except OrcaError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, error.message)
+
+    def _renewed(self, node_id: str, request: pb.RenewRequest) -> pb.Renewed:
+        """The answer to a worker that has made a new key."""
+        assert self._held is not None, "nobody connects before it listens"
+        try:
+            certificate = self._certified(node_id, request.request)
+            return pb.Renewed(certificate=certificate, authorities=self._held.authority())
+        except (OrcaError, OSError) as error:
+            log.warning("a certificate is not renewed", id=node_id, reason=str(error))
+            return pb.Renewed(error=str(error))
 
     def _authenticate(
         self, context: "grpc.aio.ServicerContext[pb.FromWorker, pb.FromMaster]"
@@ -114,8 +131,15 @@ class WorkerGateway(rpc.WorkersServicer):
 
 
 class _GrpcLink:
-    def __init__(self, context: "grpc.aio.ServicerContext[pb.FromWorker, pb.FromMaster]") -> None:
+    """Renewals go beside what the session says; the dispatcher sees nothing of them."""
+
+    def __init__(
+        self,
+        context: "grpc.aio.ServicerContext[pb.FromWorker, pb.FromMaster]",
+        renewed: Callable[[pb.RenewRequest], pb.Renewed],
+    ) -> None:
         self._context = context
+        self._renewed = renewed
         self._writing = asyncio.Lock()
 
     async def send(self, message: pb.FromMaster) -> None:
@@ -126,8 +150,16 @@ class _GrpcLink:
             raise ConnectionError("the worker's stream is closed") from error
 
     async def receive(self) -> pb.FromWorker | None:
-        try:
-            message = await self._context.read()
-        except grpc.aio.BaseError:
-            return None
-        return None if message is grpc.aio.EOF else message
+        while True:
+            try:
+                message = await self._context.read()
+            except grpc.aio.BaseError:
+                return None
+            if not isinstance(message, pb.FromWorker):
+                return None  # the end
+            if message.WhichOneof("body") != "renew":
+                return message
+            try:
+                await self.send(pb.FromMaster(renewed=self._renewed(message.renew)))
+            except ConnectionError:
+                return None

@@ -1,11 +1,66 @@
-"""Rows to and from the messages of the worker protocol. Nothing else knows both."""
+"""Rows to and from the messages of the worker protocol. Nothing else knows both.
 
+Numbers that cannot be and texts without end stop here: what a worker says is kept by every master.
+"""
+
+import math
 from collections.abc import Iterable, Mapping
 
+from orca_master.cluster.model import NodeFacts
+from orca_master.cluster.presence import Used
+from orca_master.errors import Forbidden
 from orca_master.tasks.model import Observed, Task, TaskSpec, TaskState, Wanted
 from orca_proto import worker_pb2 as pb
 
+MOST_MEMORY_BYTES = 1 << 50
+MOST_CPU_MILLIS = 10_000_000
+MOST_STATUSES = 100_000
+MOST_LABELS = 100
+MOST_RUNTIMES = 10
+MOST_TEXT = 300
+MOST_REASON = 2000
+MOST_SECONDS = 1e11
+"""Of Unix time, some thousand years from now."""
+
 _WANTED = {Wanted.RUN: pb.WANTED_RUN, Wanted.STOP: pb.WANTED_STOP}
+
+
+def facts(hello: pb.Hello) -> NodeFacts:
+    """What the worker says of itself. Raises Forbidden for what cannot be."""
+    used = used_of(hello.capacity)
+    texts = [hello.name, hello.version, hello.address, hello.os, hello.architecture, hello.instance]
+    texts += [*hello.runtimes, *hello.labels.keys(), *hello.labels.values()]
+    if used is None:
+        raise Forbidden("the worker claims more memory or processors than any machine has")
+    if len(hello.labels) > MOST_LABELS or len(hello.runtimes) > MOST_RUNTIMES:
+        raise Forbidden(
+            f"the worker has more than {MOST_LABELS} labels or {MOST_RUNTIMES} runtimes"
+        )
+    if any(len(text) > MOST_TEXT for text in texts):
+        raise Forbidden(f"the worker says something of itself in more than {MOST_TEXT} characters")
+    if len(hello.tasks) > MOST_STATUSES:
+        raise Forbidden(f"the worker claims to have more than {MOST_STATUSES} tasks")
+    return NodeFacts(
+        version=hello.version,
+        address=hello.address,
+        os=hello.os,
+        architecture=hello.architecture,
+        runtimes=tuple(hello.runtimes),
+        memory_bytes=used.memory_bytes,
+        cpu_millis=used.cpu_millis,
+        labels=dict(hello.labels),
+    )
+
+
+def used_of(resources: pb.Resources) -> Used | None:
+    """None: no machine has so much."""
+    if resources.memory_bytes > MOST_MEMORY_BYTES or resources.cpu_millis > MOST_CPU_MILLIS:
+        return None
+    return Used(resources.memory_bytes, resources.cpu_millis)
+
+
+def _time(seconds: float) -> float:
+    return seconds if math.isfinite(seconds) and 0 <= seconds < MOST_SECONDS else 0.0
 
 
 def observed(status: pb.TaskStatus) -> tuple[str, Observed]:
@@ -15,24 +70,27 @@ def observed(status: pb.TaskStatus) -> tuple[str, Observed]:
     return status.id, Observed(
         state=state,
         healthy=status.healthy,
-        reason=status.reason,
+        reason=status.reason[:MOST_REASON],
         exit_code=status.exit_code,
         oom_killed=status.oom_killed,
-        started_at=status.started_at,
-        ended_at=status.ended_at,
-        host_port=status.host_port,
-        container=status.container,
+        started_at=_time(status.started_at),
+        ended_at=_time(status.ended_at),
+        host_port=status.host_port if status.host_port < 65536 else 0,
+        container=status.container[:MOST_TEXT],
     )
 
 
 def assignments(
     revision: pb.Revision, tasks: Iterable[Task], specs: Mapping[str, TaskSpec]
 ) -> pb.FromMaster:
+    """A list without tasks says that it was confirmed: whoever makes it has seen to that."""
+    listed = [_task(task) for task in tasks]
     return pb.FromMaster(
         assignments=pb.Assignments(
             revision=revision,
-            tasks=[_task(task) for task in tasks],
+            tasks=listed,
             specs={hash: _spec(spec) for hash, spec in specs.items()},
+            confirmed_empty=not listed,
         )
     )
 

@@ -5,8 +5,11 @@ from pathlib import Path
 import grpc
 import pytest
 
+from orca_common.real import real_env
 from orca_proto import worker_pb2 as pb
 from orca_proto import worker_pb2_grpc as rpc
+from orca_worker.certificate import NodeCertificate
+from orca_worker.enrol import Membership
 from orca_worker.grpc_link import GrpcConnector
 from raft_tls import an_authority, master_files, worker_files
 
@@ -45,9 +48,9 @@ async def test_a_worker_talks_to_masters_of_its_cluster_only_cl_24(
     port = server.add_secure_port("127.0.0.1:0", credentials)
     await server.start()
     own, own_key = pem_of(worker_files(authority, "w1", tmp_path)[0])
-    connector = GrpcConnector(
-        [f"127.0.0.1:{port}"], ca=authority.pem, certificate=own, key=own_key, keep=print
-    )
+    member = Membership("w1", "c1", [], authority.pem, own, own_key)
+    held = NodeCertificate(real_env(threads=1), tmp_path, member)
+    connector = GrpcConnector([f"127.0.0.1:{port}"], held, keep=print)
     try:
         async with connector.connect() as link:
             hello = pb.FromWorker(hello=pb.Hello(protocol=1, name="w1"))

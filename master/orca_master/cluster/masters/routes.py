@@ -21,10 +21,12 @@ from orca_master.cluster.masters.answers import (
 )
 from orca_master.cluster.masters.port import Member, Membership
 from orca_master.cluster.model import MASTERS, Master
+from orca_master.cluster.refusals import Refusals
 from orca_master.errors import Forbidden, NotLeader, NotReady
 from orca_master.http.answers import Ok
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.names import Name
+from orca_master.http.rates import Rate
 from orca_master.http.route import (
     Call,
     NoQuery,
@@ -39,6 +41,7 @@ from orca_master.identity.model import Permission
 from orca_master.state.rows import State
 from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction
+from orca_proto.identity import NodeRole
 
 LEAVE_SECONDS = 10.0
 LEADER_SECONDS = 5.0
@@ -90,6 +93,7 @@ class MasterRoutes:
     membership: Membership
     signer: Callable[[], pki.Signer]
     kek: bytes
+    refusals: Refusals
 
     def table(self) -> list[Route]:
         route = partial(Route, dialect=CLUSTER, tag="masters")
@@ -112,6 +116,7 @@ class MasterRoutes:
                 body=EnrolMasterIn,
                 answer=EnrolledMasterOut,
                 example=EXAMPLE,
+                rate=Rate.JOIN,
             ),
             route(
                 f"POST {masters}/transfer",
@@ -157,6 +162,10 @@ class MasterRoutes:
 
     async def enrol(self, call: Call[NoQuery, EnrolMasterIn]) -> Reply:
         body = call.body
+        async with self.refusals.noted(NodeRole.MASTER, body.name, body.token):
+            return await self._enrol(body)
+
+    async def _enrol(self, body: EnrolMasterIn) -> Reply:
         der, request = pki.request_of(body.request)
         signer, new_id = self.signer(), self.env.new_id()
 

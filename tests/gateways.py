@@ -1,0 +1,71 @@
+"""A gateway for workers over real TLS, with a dispatcher that only repeats."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from inprocess import free_port
+from orca_common.real import real_env
+from orca_master.cluster import pki
+from orca_master.errors import Forbidden
+from orca_master.tasks.gateway import WorkerGateway
+from orca_proto import worker_pb2 as pb
+from raft_tls import master_files
+
+
+def pair(path: Path) -> tuple[bytes, bytes]:
+    both = path.read_bytes()
+    at = both.index(b"-----BEGIN PRIVATE KEY")
+    return both[:at], both[at:]
+
+
+class MasterCertificate:
+    """What the gateway shows."""
+
+    def __init__(self, signer: pki.Signer, folder: Path) -> None:
+        self._pair = pair(Path(master_files(signer, "m1", folder)[0]))
+        self._signer = signer
+
+    def certificate_and_key(self) -> tuple[bytes, bytes]:
+        return self._pair
+
+    def authority(self) -> bytes:
+        return self._signer.pem
+
+
+class Echo:
+    """Welcomes a worker and repeats every report as a list of masters."""
+
+    def __init__(self) -> None:
+        self.streams = 0
+
+    async def serve(self, node_id: str, link) -> None:
+        self.streams += 1
+        await link.receive()
+        await link.send(pb.FromMaster(welcome=pb.Welcome(cluster=node_id)))
+        while (message := await link.receive()) is not None:
+            assert message.WhichOneof("body") == "report", "renewals are not the session's business"
+            await link.send(pb.FromMaster(masters=pb.Masters(addresses=["echo"])))
+
+
+@asynccontextmanager
+async def a_gateway(
+    signer: pki.Signer, folder: Path, *, removed: bool = False
+) -> AsyncIterator[tuple[str, Echo]]:
+    def certified(node_id: str, request: bytes) -> bytes:
+        if removed:
+            raise Forbidden("this node was removed from the cluster")
+        return pki.issue_worker(real_env(threads=1), signer, pki.read_request(request), node_id)
+
+    echo, address = Echo(), f"127.0.0.1:{free_port()}"
+    gateway = WorkerGateway(echo, cluster_id="c1", certified=certified)  # type: ignore[arg-type]
+    await gateway.start(address, MasterCertificate(signer, folder))
+    try:
+        yield address, echo
+    finally:
+        await gateway.close()
+
+
+async def greet(link) -> str:
+    await link.send(pb.FromWorker(hello=pb.Hello(protocol=1, name="w1")))
+    return str((await link.receive()).WhichOneof("body"))
