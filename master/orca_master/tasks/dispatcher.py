@@ -12,6 +12,7 @@ from typing import Protocol
 from orca_common.cancelling import go_on_unless_cancelled
 from orca_common.env import Env
 from orca_common.logs import get_logger
+from orca_master.cluster.leases import Leases
 from orca_master.cluster.model import MASTERS, NODES, NodeFacts, NodeState
 from orca_master.cluster.operations import (
     is_removed,
@@ -53,6 +54,8 @@ class _Session:
         self.cancelled: asyncio.Queue[str] = asyncio.Queue()  # no more than there were outputs
         self.superseded = asyncio.Event()
         self.beat_seconds = 0.0
+        self.asked = asyncio.Event()
+        self.asked_at = 0.0  # of the last beat that asks for the lease, the node's time
 
 
 class OutputSource:
@@ -73,10 +76,11 @@ class OutputSource:
 
 
 class Dispatcher:
-    def __init__(self, env: Env, store: Store, presence: Presence) -> None:
+    def __init__(self, env: Env, store: Store, presence: Presence, leases: Leases) -> None:
         self._env = env
         self._store = store
         self._presence = presence
+        self._leases = leases
         self._sessions: dict[str, _Session] = {}
 
     async def serve(self, node_id: str, link: Link) -> None:
@@ -171,6 +175,7 @@ class Dispatcher:
                 group.create_task(self._send_assignments(session))
                 group.create_task(self._send_masters(session))
                 group.create_task(self._send_cancels(session))
+                group.create_task(self._extend_leases(session))
                 group.create_task(self._end_when_superseded(session))
                 group.create_task(self._end_when_deposed())
                 await self._receive(session)
@@ -211,6 +216,10 @@ class Dispatcher:
                 case "heartbeat":
                     used = message.heartbeat.used
                     self._presence.heard(session.node_id, Used(used.memory_bytes, used.cpu_millis))
+                    if message.heartbeat.sent_at:
+                        self._leases.asked(session.node_id)
+                        session.asked_at = message.heartbeat.sent_at
+                        session.asked.set()
                     await self._tell_pace(session)
                 case "report":
                     with self._presence.attending(session.node_id):
@@ -253,6 +262,19 @@ class Dispatcher:
                     masters = pb.Masters(addresses=known)
                     await session.link.send(pb.FromMaster(masters=masters))
                     sent = known
+
+    async def _extend_leases(self, session: _Session) -> None:
+        """Acknowledge beats once the log has confirmed that this master led after they had come.
+
+        Beats that come meanwhile, of this node and of others, share the next confirmation.
+        """
+        while True:
+            await session.asked.wait()
+            session.asked.clear()
+            sent_at = session.asked_at
+            await self._store.fresh()
+            extended = pb.LeaseExtended(sent_at=sent_at, seconds=self._leases.seconds)
+            await session.link.send(pb.FromMaster(lease_extended=extended))
 
     async def _send_cancels(self, session: _Session) -> None:
         while True:

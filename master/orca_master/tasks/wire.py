@@ -46,6 +46,7 @@ def _task(task: Task) -> pb.Task:
         slot=task.slot,
         spec_hash=task.spec,
         wanted=_WANTED[task.wanted],
+        fencing_token=task.fencing_token,
     )
 
 
