@@ -19,7 +19,7 @@ log = get_logger("fencing")
 
 
 def lease_until(sent_at: float, seconds: float, acknowledged_at: float) -> float:
-    """When a lease ends that was given for a beat. What happened on the way to and fro is lost time."""
+    """When a lease ends that was given for a beat. The time that both were on their way is lost."""
     return min(sent_at, acknowledged_at) + seconds
 
 
