@@ -39,6 +39,7 @@ DOWN_AFTER_SECONDS = 3.0
 GIB = 1 << 30
 
 M = TypeVar("M", bound=Message)
+Sent = Callable[[MasterCore, pb.FromMaster], None]
 
 
 class _Pipe(Generic[M]):
@@ -116,10 +117,16 @@ class _WorkerEnd:
 
 
 class MasterEnd:
-    def __init__(self, stream: Stream) -> None:
+    """`sends` are told what is sent, before it is."""
+
+    def __init__(self, stream: Stream, sends: Sequence[Sent] = ()) -> None:
         self._stream = stream
+        self._sends = sends
 
     async def send(self, message: pb.FromMaster) -> None:
+        for told in self._sends:
+            assert self._stream.core is not None
+            told(self._stream.core, message)
         self._stream.down.put(message)
 
     async def receive(self) -> pb.FromWorker | None:
@@ -143,6 +150,7 @@ class SimMaster:
         self._sessions: asyncio.TaskGroup | None = None
         self.core: MasterCore | None = None
         self.watchers: list[Callable[[MasterCore], Awaitable[None]]] = []
+        self.sends: list[Sent] = []
 
     @property
     def is_up(self) -> bool:
@@ -192,7 +200,7 @@ class SimMaster:
         self, core: MasterCore, node_id: str, stream: Stream, refusal: list[str]
     ) -> None:
         try:
-            await core.dispatcher.serve(node_id, MasterEnd(stream))
+            await core.dispatcher.serve(node_id, MasterEnd(stream, self.sends))
         except Forbidden as error:
             refusal.append(error.message)
         except (Trouble, ConnectionError):
@@ -356,6 +364,13 @@ class SimWorker:
         if self._stream is not None:
             self._stream.up.hold(cut)
             self._stream.down.hold(cut)
+
+    def hold(self, *, up: bool, down: bool) -> None:
+        """Cut the line in one direction; in both, it is cut, and no other stream is opened."""
+        self.set_cut(up or down)
+        if self._stream is not None:
+            self._stream.up.hold(up)
+            self._stream.down.hold(down)
 
     @property
     def master_count(self) -> int:
