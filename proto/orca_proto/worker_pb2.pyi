@@ -661,6 +661,7 @@ class Task(_message.Message):
     SPEC_HASH_FIELD_NUMBER: _builtins.int
     WANTED_FIELD_NUMBER: _builtins.int
     FENCING_TOKEN_FIELD_NUMBER: _builtins.int
+    HAS_ENDED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     project: _builtins.str
     service: _builtins.str
@@ -672,6 +673,8 @@ class Task(_message.Message):
     wanted: Global___Wanted.ValueType
     fencing_token: _builtins.int
     """not 0: fenced; it runs only while the node has the lease"""
+    has_ended: _builtins.bool
+    """seen by the master: if nothing of it is there any more, it is not run again"""
     def __init__(
         self,
         *,
@@ -683,10 +686,11 @@ class Task(_message.Message):
         spec_hash: _builtins.str = ...,
         wanted: Global___Wanted.ValueType = ...,
         fencing_token: _builtins.int = ...,
+        has_ended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fencing_token", b"fencing_token", "id", b"id", "project", b"project", "revision", b"revision", "service", b"service", "slot", b"slot", "spec_hash", b"spec_hash", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fencing_token", b"fencing_token", "has_ended", b"has_ended", "id", b"id", "project", b"project", "revision", b"revision", "service", b"service", "slot", b"slot", "spec_hash", b"spec_hash", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

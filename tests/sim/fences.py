@@ -1,5 +1,5 @@
 """Random histories of fenced services: lines that are cut in one direction, longer than a lease, and leaders
-that are cut off or stand still.
+that are cut off.
 
 `History` checks that nothing fenced runs twice. Here an acknowledgement is looked at too: when the beat was
 sent that it is given for, nobody else may have begun to lead.
@@ -8,12 +8,11 @@ sent that it is given for, nobody else may have begun to lead.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from orca_master.app.core import MasterCore
 from orca_proto import worker_pb2 as pb
 from sim.cluster import SimCluster
-from sim.env import SimClock
 from sim.history import History
 
 
@@ -33,7 +32,7 @@ class Fences(History):
 
     def faults(self) -> Sequence[Callable[[Any], Awaitable[None]]]:
         alone = (Fences.cut_long, Fences.cut_long, Fences.late_answers, Fences.late_answers,
-                 Fences.leader_is_away, History.kill_master, History.kill_worker,
+                 History.kill_master, History.kill_worker,
                  History.crash_container)  # fmt: skip
         return (
             alone if self.masters == 1 else (*alone, Fences.cut_leader_off, Fences.cut_leader_off)
@@ -57,13 +56,6 @@ class Fences(History):
         loop.call_later(chance.uniform(0.3, 1.5), lambda: worker.hold(up=True, down=True))
         loop.call_later(late, lambda: worker.hold(up=True, down=False))
         loop.call_later(late + chance.uniform(5.0, 30.0), worker.set_cut, False)
-
-    async def leader_is_away(self) -> None:
-        core = self.cluster.masters.leader
-        if core is not None:
-            seconds = self.cluster.chance.uniform(1.5, 30.0)
-            self._tell(f"the leader is away for {seconds:.1f} s")
-            cast("SimClock", core.env.clock).away += seconds
 
     async def cut_leader_off(self) -> None:
         """From the other masters, not from its workers."""

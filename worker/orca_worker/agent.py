@@ -155,6 +155,8 @@ class Agent:
         if runner is None:
             spec = self._specs.get(task.spec_hash)
             adopted = self._unowned.pop(task.id, None)
+            if task.has_ended and adopted is None and task.wanted != pb.WANTED_STOP:
+                return  # it has disappeared from here, and a task runs once
             if spec is None:
                 log.error("list names a spec that was not sent", task=task.id, spec=task.spec_hash)
                 return

@@ -47,6 +47,7 @@ def _task(task: Task) -> pb.Task:
         spec_hash=task.spec,
         wanted=_WANTED[task.wanted],
         fencing_token=task.fencing_token,
+        has_ended=task.observed.state.is_over,
     )
 
 

@@ -1,16 +1,20 @@
 """Fenced replicas: one after the other in each slot, whatever happens to nodes, revisions and drains."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from builders import a_node, a_service, a_task
 from orca_common.env import Env
+from orca_master.app.config import MasterConfig
 from orca_master.app.schema import SCHEMA
 from orca_master.cluster.leases import MARGIN_SECONDS, STOP_SECONDS, Leases
 from orca_master.cluster.model import NODES, NodeState
 from orca_master.services.fenced import may_run, reconcile_fenced
 from orca_master.services.model import SERVICES, ServiceSpec
 from orca_master.services.operations import reconcile_owner, task_spec
+from orca_master.services.payload import ServiceIn
 from orca_master.services.reconcile import Plan, Target
 from orca_master.state.rows import State
 from orca_master.state.transaction import Transaction
@@ -232,3 +236,33 @@ def test_what_was_not_fenced_before_is_replaced_at_once() -> None:
     state, _ = look(a_state(a_task(id="old"), node=NodeState.DOWN), left=99.0)
     assert [t.id for t in state.scan(TASKS) if t.wanted is Wanted.RUN] != ["old"]
     assert len(list(state.scan(TASKS))) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "fenced"),
+    [
+        ({}, False),
+        ({"volumes": [{"name": "data", "target": "/data"}]}, True),
+        ({"volumes": [{"name": "data", "target": "/data"}], "fence": False}, False),
+        ({"fence": True}, True),
+        ({"fence": None}, False),
+    ],
+)
+def test_what_has_volumes_is_fenced_unless_it_says_otherwise(
+    fields: dict[str, object], fenced: bool
+) -> None:
+    service = ServiceIn.model_validate({"name": "db", "image": "app:1", **fields})
+    assert service.spec().fence is fenced
+
+
+@pytest.mark.parametrize("value", ["yes", "true", 1, 0])
+def test_fence_is_true_or_false_and_nothing_else(value: object) -> None:
+    with pytest.raises(ValidationError, match="fence"):
+        ServiceIn.model_validate({"name": "db", "image": "app:1", "fence": value})
+
+
+def test_a_lease_is_longer_than_a_node_may_be_silent() -> None:
+    assert MasterConfig().lease_seconds == 10.0
+    assert MasterConfig(node_down_after_seconds=15.0).lease_seconds == 30.0
+    with pytest.raises(ValueError, match="fence_lease_seconds: 3 is not more than"):
+        MasterConfig(fence_lease_seconds=3.0)

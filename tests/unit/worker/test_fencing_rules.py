@@ -1,7 +1,8 @@
 """The worker's half of the lease: when it is asked for, from when it counts, and what it lets start."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -9,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fake_guardian import FakeGuardian
+from fake_runtime import FakeRuntime
+from orca_proto import worker_pb2 as pb
+from orca_worker.agent import Agent
 from orca_worker.fencing import Fencing, lease_until
+from orca_worker.prober import HttpProber
+from orca_worker.runtime.port import Container, Phase, RuntimeRefusal
 from sim.env import sim_env
 from sim.virtual_time import run_virtual
 
@@ -115,5 +121,96 @@ def test_beats_leave_four_times_in_a_lease_however_many_nodes_there_are() -> Non
         before = asyncio.get_running_loop().time()
         await fencing.is_wanted_within(60.0)
         assert asyncio.get_running_loop().time() - before == pytest.approx(2.5)
+
+    run_virtual(run())
+
+
+SPEC = pb.TaskSpec(runtime="docker", image="app:1")
+
+
+def a_list(version: int, **fields: Any) -> pb.Assignments:
+    task = pb.Task(id="t1", service="db", slot=1, spec_hash="h", wanted=pb.WANTED_RUN, **fields)
+    revision = pb.Revision(version=version)
+    return pb.Assignments(revision=revision, tasks=[task], specs={"h": SPEC})
+
+
+@asynccontextmanager
+async def an_agent(
+    kind: type[FakeRuntime] = FakeRuntime,
+) -> AsyncIterator[tuple[Agent, FakeRuntime, FakeGuardian]]:
+    env = sim_env(1)
+    runtime = kind(env)
+    fencing, guardian = a_fencing()
+    agent = Agent(env, {"docker": runtime}, HttpProber(), fencing, cluster="test", node="n1")
+    running = asyncio.create_task(agent.run())
+    try:
+        yield agent, runtime, guardian
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+
+
+def test_a_fenced_task_is_told_its_token_and_starts_only_with_the_lease() -> None:
+    async def run() -> None:
+        async with an_agent() as (agent, runtime, guardian):
+            await agent.apply(a_list(1, fencing_token=42))
+            await asyncio.sleep(5.0)
+            assert runtime.machine.things["t1"].container.phase is Phase.CREATED
+            await agent.fencing.extend(5.0, 10.0)
+            await asyncio.sleep(1.0)
+            thing = runtime.machine.things["t1"]
+            assert thing.container.phase is Phase.RUNNING
+            assert thing.spec.env["ORCA_FENCING_TOKEN"] == "42"
+            assert list(guardian.tasks) == ["t1"]
+            await agent.apply(pb.Assignments(revision=pb.Revision(version=2)))
+            await asyncio.sleep(1.0)
+            assert guardian.tasks == runtime.machine.things == {}
+
+    run_virtual(run())
+
+
+def test_what_is_not_fenced_needs_no_lease_and_has_no_token() -> None:
+    async def run() -> None:
+        async with an_agent() as (agent, runtime, guardian):
+            await agent.apply(a_list(1))
+            await asyncio.sleep(1.0)
+            thing = runtime.machine.things["t1"]
+            assert thing.container.phase is Phase.RUNNING
+            assert (dict(thing.spec.env), guardian.tasks) == ({}, {})
+
+    run_virtual(run())
+
+
+class StartsAndFails(FakeRuntime):
+    """The engine's answer is lost: the container runs."""
+
+    async def start(self, task_id: str) -> Container:
+        await super().start(task_id)
+        raise RuntimeRefusal("the engine did not answer in time")
+
+
+def test_a_fenced_task_is_not_failed_before_it_certainly_does_not_run() -> None:
+    async def run() -> None:
+        async with an_agent(StartsAndFails) as (agent, runtime, _):
+            await agent.fencing.extend(1.0, 10.0)
+            await agent.apply(a_list(1, fencing_token=1))
+            states = []
+            while pb.TASK_STATE_FAILED not in states:
+                states += [status.state for status in await agent.changes()]
+            assert runtime.machine.things["t1"].container.phase is Phase.EXITED
+
+    run_virtual(run())
+
+
+def test_a_task_that_has_ended_and_is_no_longer_there_is_not_run_again() -> None:
+    async def run() -> None:
+        async with an_agent() as (agent, runtime, _):
+            await agent.apply(a_list(1, has_ended=True))
+            await asyncio.sleep(5.0)
+            assert runtime.machine.things == {}
+            gone = a_list(2, has_ended=True)
+            gone.tasks[0].wanted = pb.WANTED_STOP
+            await agent.apply(gone)
+            assert [status.state for status in await agent.changes()] != []
 
     run_virtual(run())
