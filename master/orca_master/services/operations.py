@@ -163,6 +163,7 @@ def reconcile_owner(
     mine = tx.find(TASKS, "owner", owner)
     left = _left_where_lost(tx, mine, lease_left)
     lapsed = {node for node, seconds in left.items() if seconds <= 0}
+    waits = [now + seconds for seconds in left.values() if 0 < seconds < math.inf]
     for task in mine:
         if task.node in lapsed and tx.get(NODES, task.node) is None:
             tasks.forget(tx, task)
@@ -171,7 +172,7 @@ def reconcile_owner(
     if service is None:
         for task in [t for t in mine if t.wanted is Wanted.RUN][:CHANGES_AT_ONCE]:
             tasks.stop(tx, task)
-        return None
+        return min(waits, default=None)
     if service.purge and not mine:
         tx.delete(SERVICES, service.tenant, service.project, service.name)
         return None
@@ -183,7 +184,6 @@ def reconcile_owner(
         reconnect=service.policy.reconnect,
     )
     _take(tx, service, _plan(tx, service, target, mine, lapsed, now), now=now, new_id=new_id)
-    waits = [now + seconds for seconds in left.values() if 0 < seconds < math.inf]
     return _next_look(tx, tx.find(TASKS, "owner", owner), waits, now)
 
 
@@ -244,12 +244,12 @@ def _left_where_lost(
 ) -> dict[str, float]:
     """For nodes that are down, or were removed: how long something fenced of these may go on there.
     What is not fenced counts as lost at once."""
+    fenced = {task.node for task in mine if task.fencing_token and may_run(task)}
     left: dict[str, float] = {}
-    for task in mine:
-        node = view.get(NODES, task.node)
-        if may_run(task) and (node is None or node.state is NodeState.DOWN):
-            seconds = lease_left(task.node) if task.fencing_token else 0.0
-            left[task.node] = max(left.get(task.node, 0.0), seconds)
+    for id in {task.node for task in mine if may_run(task)}:
+        node = view.get(NODES, id)
+        if node is None or node.state is NodeState.DOWN:
+            left[id] = lease_left(id) if id in fenced else 0.0
     return left
 
 
