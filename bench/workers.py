@@ -31,8 +31,11 @@ from orca_common.logs import configure_logs
 from orca_common.real import real_env
 from orca_proto.join import JoinToken, parse
 from orca_worker.agent import Agent
+from orca_worker.certificate import NodeCertificate
 from orca_worker.enrol import Membership, join
+from orca_worker.fencing import Fencing
 from orca_worker.grpc_link import GrpcConnector
+from orca_worker.guarding import ProcessGuardian
 from orca_worker.prober import HttpProber
 from orca_worker.session import Facts, Session
 
@@ -63,16 +66,13 @@ def bare_join() -> float:
     return time.perf_counter() - started
 
 
-def a_session(membership: Membership, number: int) -> Session:
+def a_session(membership: Membership, folder: Path, number: int) -> Session:
     env = real_env(threads=1)
-    agent = Agent(env, {}, HttpProber(), cluster=membership.cluster_id, node=membership.node_id)
-    connector = GrpcConnector(
-        membership.masters,
-        ca=membership.ca,
-        certificate=membership.certificate,
-        key=membership.key,
-        keep=lambda _: None,
-    )
+    cluster, node = membership.cluster_id, membership.node_id
+    fencing = Fencing(env, ProcessGuardian(env, str(folder / "fence")))
+    agent = Agent(env, {}, HttpProber(), fencing, cluster=cluster, node=node)
+    certificate = NodeCertificate(env, folder, membership)
+    connector = GrpcConnector(membership.masters, certificate, keep=lambda _: None)
     facts = Facts(f"worker-{number}", "0", "127.0.0.1", "linux", "x", {}, 1 << 30, 1000)
     return Session(env, agent, connector, facts)
 
@@ -101,7 +101,10 @@ async def measure(folder: Path, count: int) -> bool:
             members = await join_all(master.api, token, folder / "workers", count)
             joined = time.perf_counter() - started
 
-            sessions = [a_session(member, number) for number, member in enumerate(members)]
+            sessions = [
+                a_session(member, folder / "workers" / str(number), number)
+                for number, member in enumerate(members)
+            ]
             started = time.perf_counter()
             work = [asyncio.ensure_future(session.run()) for session in sessions]
             await until_ready(client, count)

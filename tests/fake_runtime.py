@@ -9,6 +9,7 @@ import builtins
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from orca_common.env import Env
 from orca_proto.worker_pb2 import Resources, Task, TaskSpec
@@ -23,6 +24,7 @@ class Thing:
 
     container: Container
     spec: TaskSpec
+    task: Task
     output: list[tuple[float, bytes]] = field(default_factory=list)  # when, which whole lines
     printed: asyncio.Event = field(default_factory=asyncio.Event)
     ignores_term: bool = False
@@ -104,7 +106,7 @@ class FakeRuntime:
             host_port=port,
             labels=dict(labels),
         )
-        self.machine.things[task.id] = Thing(container, spec)
+        self.machine.things[task.id] = Thing(container, spec, task)
         return container
 
     async def start(self, task_id: str) -> Container:
@@ -185,6 +187,9 @@ class FakeRuntime:
                     await thing.printed.wait()
         finally:
             self.following -= follow
+
+    def grip(self, task_id: str) -> Mapping[str, Any]:
+        return {"runtime": self._name}
 
     async def used(self) -> Resources:
         self._answers()

@@ -16,11 +16,13 @@ T = TypeVar("T")
 class Clock(Protocol):
     """`now` is Unix seconds and may jump; `monotonic` is seconds since some start and never goes back.
 
+    `boottime` is as that, and runs also while the machine is suspended; all processes have the same.
     `thread_time` is the processor seconds that the calling thread has used: a busy machine adds none.
     """
 
     def now(self) -> float: ...
     def monotonic(self) -> float: ...
+    def boottime(self) -> float: ...
     def thread_time(self) -> float: ...
 
 
@@ -89,6 +91,9 @@ class Env:
 
     def monotonic(self) -> float:
         return self.clock.monotonic()
+
+    def boottime(self) -> float:
+        return self.clock.boottime()
 
     def thread_time(self) -> float:
         return self.clock.thread_time()

@@ -132,6 +132,7 @@ class FromMaster(_message.Message):
     MASTERS_FIELD_NUMBER: _builtins.int
     LOG_MORE_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
+    LEASE_EXTENDED_FIELD_NUMBER: _builtins.int
     RENEWED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
@@ -148,6 +149,8 @@ class FromMaster(_message.Message):
     @_builtins.property
     def removed(self) -> Global___Removed: ...
     @_builtins.property
+    def lease_extended(self) -> Global___LeaseExtended: ...
+    @_builtins.property
     def renewed(self) -> Global___Renewed: ...
     def __init__(
         self,
@@ -159,13 +162,14 @@ class FromMaster(_message.Message):
         masters: Global___Masters | None = ...,
         log_more: Global___LogMore | None = ...,
         removed: Global___Removed | None = ...,
+        lease_extended: Global___LeaseExtended | None = ...,
         renewed: Global___Renewed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "lease_extended", b"lease_extended", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "lease_extended", b"lease_extended", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "log_request", "log_cancel", "masters", "log_more", "removed", "renewed"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "log_request", "log_cancel", "masters", "log_more", "removed", "lease_extended", "renewed"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -403,20 +407,51 @@ class Heartbeat(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     USED_FIELD_NUMBER: _builtins.int
+    SENT_AT_FIELD_NUMBER: _builtins.int
+    sent_at: _builtins.float
+    """on the node's clock that runs in suspend, to ask for the lease; 0: do not ask"""
     @_builtins.property
     def used(self) -> Global___Resources: ...
     def __init__(
         self,
         *,
         used: Global___Resources | None = ...,
+        sent_at: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sent_at", b"sent_at", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
+
+@_typing.final
+class LeaseExtended(_message.Message):
+    """The node may run its fenced replicas until so many seconds after it sent this heartbeat: the master led when
+    it came. Given only to who asks.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENT_AT_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    sent_at: _builtins.float
+    """as in Heartbeat"""
+    seconds: _builtins.float
+    def __init__(
+        self,
+        *,
+        sent_at: _builtins.float = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seconds", b"seconds", "sent_at", b"sent_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseExtended: _TypeAlias = LeaseExtended  # noqa: Y015
 
 @_typing.final
 class Resources(_message.Message):
@@ -689,6 +724,8 @@ class Task(_message.Message):
     SLOT_FIELD_NUMBER: _builtins.int
     SPEC_HASH_FIELD_NUMBER: _builtins.int
     WANTED_FIELD_NUMBER: _builtins.int
+    FENCING_TOKEN_FIELD_NUMBER: _builtins.int
+    HAS_ENDED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     project: _builtins.str
     service: _builtins.str
@@ -698,6 +735,10 @@ class Task(_message.Message):
     """1-based identity of the replica"""
     spec_hash: _builtins.str
     wanted: Global___Wanted.ValueType
+    fencing_token: _builtins.int
+    """not 0: fenced; it runs only while the node has the lease"""
+    has_ended: _builtins.bool
+    """seen by the master: if nothing of it is there any more, it is not run again"""
     def __init__(
         self,
         *,
@@ -708,10 +749,12 @@ class Task(_message.Message):
         slot: _builtins.int = ...,
         spec_hash: _builtins.str = ...,
         wanted: Global___Wanted.ValueType = ...,
+        fencing_token: _builtins.int = ...,
+        has_ended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "project", b"project", "revision", b"revision", "service", b"service", "slot", b"slot", "spec_hash", b"spec_hash", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fencing_token", b"fencing_token", "has_ended", b"has_ended", "id", b"id", "project", b"project", "revision", b"revision", "service", b"service", "slot", b"slot", "spec_hash", b"spec_hash", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

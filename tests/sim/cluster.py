@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar, cast
 
 from google.protobuf.message import Message
 
+from fake_guardian import FakeGuardian
 from fake_runtime import FakeRuntime, Machine
 from orca_common.env import Env
 from orca_master.app.core import MasterCore
@@ -24,7 +25,9 @@ from orca_master.state.raft import RaftLog
 from orca_master.state.solo.log import SoloLog
 from orca_proto import worker_pb2 as pb
 from orca_worker.agent import Agent
+from orca_worker.fencing import Fencing
 from orca_worker.ports import Link, Refused
+from orca_worker.runtime.port import Phase
 from orca_worker.session import Facts, Session
 from sim.disk import SimDisk
 from sim.env import SimClock, sim_env
@@ -36,6 +39,7 @@ DOWN_AFTER_SECONDS = 3.0
 GIB = 1 << 30
 
 M = TypeVar("M", bound=Message)
+Sent = Callable[[MasterCore, pb.FromMaster], None]
 
 
 class _Pipe(Generic[M]):
@@ -113,10 +117,16 @@ class _WorkerEnd:
 
 
 class MasterEnd:
-    def __init__(self, stream: Stream) -> None:
+    """`sends` are told what is sent, before it is."""
+
+    def __init__(self, stream: Stream, sends: Sequence[Sent] = ()) -> None:
         self._stream = stream
+        self._sends = sends
 
     async def send(self, message: pb.FromMaster) -> None:
+        for told in self._sends:
+            assert self._stream.core is not None
+            told(self._stream.core, message)
         self._stream.down.put(message)
 
     async def receive(self) -> pb.FromWorker | None:
@@ -140,6 +150,7 @@ class SimMaster:
         self._sessions: asyncio.TaskGroup | None = None
         self.core: MasterCore | None = None
         self.watchers: list[Callable[[MasterCore], Awaitable[None]]] = []
+        self.sends: list[Sent] = []
 
     @property
     def is_up(self) -> bool:
@@ -189,7 +200,7 @@ class SimMaster:
         self, core: MasterCore, node_id: str, stream: Stream, refusal: list[str]
     ) -> None:
         try:
-            await core.dispatcher.serve(node_id, MasterEnd(stream))
+            await core.dispatcher.serve(node_id, MasterEnd(stream, self.sends))
         except Forbidden as error:
             refusal.append(error.message)
         except (Trouble, ConnectionError):
@@ -306,6 +317,8 @@ class SimWorker:
             pull_seconds=0.5,
             machine=self.machine,
         )
+        self.guardian = FakeGuardian(self._end)
+        self._guarding: asyncio.Task[None] | None = None
 
     @property
     def is_up(self) -> bool:
@@ -313,6 +326,7 @@ class SimWorker:
 
     def start(self) -> None:
         self._boots += 1
+        self._guarding = self._guarding or asyncio.create_task(self.guardian.run())
         self._task = asyncio.create_task(self._run())
 
     async def kill(self) -> None:
@@ -325,6 +339,17 @@ class SimWorker:
             raise error
         if self._stream is not None:
             self._stream.close()
+
+    def _end(self, task_id: str) -> None:
+        thing = self.machine.things.get(task_id)
+        if thing is not None and thing.container.phase is Phase.RUNNING:
+            self.runtime.crash(task_id, 137)
+
+    def power_off(self) -> None:
+        """The machine and all on it, its guardian too."""
+        if self._guarding is not None:
+            self._guarding.cancel()
+            self._guarding = None
 
     def is_heard_by(self, core: MasterCore) -> float:
         """For how many seconds nothing has kept its beats from coming to this master; 0: something does."""
@@ -339,6 +364,13 @@ class SimWorker:
         if self._stream is not None:
             self._stream.up.hold(cut)
             self._stream.down.hold(cut)
+
+    def hold(self, *, up: bool, down: bool) -> None:
+        """Cut the line in one direction; in both, it is cut, and no other stream is opened."""
+        self.set_cut(up or down)
+        if self._stream is not None:
+            self._stream.up.hold(up)
+            self._stream.down.hold(down)
 
     @property
     def master_count(self) -> int:
@@ -372,7 +404,12 @@ class SimWorker:
         env = sim_env(self._seed * 1000 + self._boots)
         cast("SimClock", env.clock).offset = self.clock_offset
         agent = Agent(
-            env, {"docker": self.runtime}, _AlwaysHealthy(), cluster=CLUSTER, node=self.id
+            env,
+            {"docker": self.runtime},
+            _AlwaysHealthy(),
+            Fencing(env, self.guardian),
+            cluster=CLUSTER,
+            node=self.id,
         )
         facts = Facts(
             name=self.name,
@@ -426,6 +463,7 @@ class SimCluster:
     async def stop(self) -> None:
         for worker in self.workers:
             await worker.kill()
+            worker.power_off()
         for master in self.masters.all:
             if master.is_up:
                 await master.kill()

@@ -31,6 +31,9 @@ class SimClock:
     def monotonic(self) -> float:
         return self.away + asyncio.get_running_loop().time()
 
+    def boottime(self) -> float:
+        return asyncio.get_running_loop().time()
+
     def thread_time(self) -> float:
         return self.burnt
 

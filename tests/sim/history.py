@@ -31,6 +31,7 @@ CONVERGE_SECONDS = 600.0
 STEADY_SECONDS = 1.5
 """A beat a second, and time for the verdict's commit."""
 NAMES = ("web", "api", "db", "job")
+FENCED = frozenset({"db"})
 IMAGES = ("app:1", "app:2", "app:3", "broken:1")
 
 
@@ -54,7 +55,10 @@ class History:
     cluster: SimCluster = field(init=False)
     wants: dict[str, set[Want | None]] = field(default_factory=dict)
     """Per service: the states that are possible; one unless an outcome is unknown."""
+    names: tuple[str, ...] = NAMES
+    fenced: frozenset[str] = FENCED
     counts: Counter[str] = field(default_factory=Counter)
+    _tokens: dict[tuple[str, int], tuple[int, str]] = field(default_factory=dict)
     _strays: int = 0
     story: list[str] = field(default_factory=list)
 
@@ -68,6 +72,7 @@ class History:
         await cluster.start()
         async with asyncio.TaskGroup() as group:
             checking = group.create_task(self._check_machines())
+            fences = group.create_task(self._check_fences())
             until = self._now() + CHAOS_SECONDS
             faults = [fault for fault in self.faults() if cluster.chance.random() < 0.6]
             while self._now() < until:
@@ -77,6 +82,7 @@ class History:
             await self._heal()
             await self._converge()
             checking.cancel()
+            fences.cancel()
         await cluster.stop()
 
     def faults(self) -> Sequence[Callable[["Any"], Awaitable[None]]]:
@@ -86,10 +92,15 @@ class History:
 
     async def deploy(self) -> None:
         chance = self.cluster.chance
-        name, image = chance.choice(NAMES), chance.choice(IMAGES)
+        name, image = chance.choice(self.names), chance.choice(IMAGES)
         replicas = chance.randint(0, 5)
         pin = chance.choice(["", "", chance.choice(self.cluster.workers).name])
-        spec = ServiceSpec(image=image, memory_bytes=64 << 20, constraints=Constraints(node=pin))
+        spec = ServiceSpec(
+            image=image,
+            memory_bytes=64 << 20,
+            constraints=Constraints(node=pin),
+            fence=name in self.fenced,
+        )
         want = Want(image, replicas, stopped=False)
         reconnect = chance.choice(list(Reconnect))
 
@@ -109,7 +120,7 @@ class History:
 
     async def scale(self) -> None:
         chance = self.cluster.chance
-        name, replicas = chance.choice(NAMES), chance.randint(0, 5)
+        name, replicas = chance.choice(self.names), chance.randint(0, 5)
         before = self.wants.get(name, {None})
         after = {
             None if want is None else Want(want.image, replicas, want.stopped and replicas == 0)
@@ -129,7 +140,7 @@ class History:
         await self._ask(f"scale {name} {replicas}", name, request, *after)
 
     async def stop_service(self) -> None:
-        name = self.cluster.chance.choice(NAMES)
+        name = self.cluster.chance.choice(self.names)
         before = self.wants.get(name, {None})
         after = {
             None if want is None else Want(want.image, want.replicas, stopped=True)
@@ -296,6 +307,30 @@ class History:
         twice = [id for id, count in everywhere.items() if count > 1]
         if twice:
             self._violated(f"tasks on two machines: {twice}")
+
+    async def _check_fences(self) -> None:
+        while True:
+            await asyncio.sleep(0.1)
+            self._check_nothing_fenced_twice()
+
+    def _check_nothing_fenced_twice(self) -> None:
+        """Of each fenced replica one runs at most, and each has a higher token than the one before."""
+        running: dict[tuple[str, int], str] = {}
+        for worker in self.cluster.workers:
+            for thing in worker.machine.things.values():
+                token = int(thing.spec.env.get("ORCA_FENCING_TOKEN", "0"))
+                if not token or not _runs(thing.container.phase):
+                    continue
+                task = thing.task
+                replica = task.service, task.slot
+                if replica in running:
+                    self._violated(f"{replica} runs twice: {task.id} and {running[replica]}")
+                running[replica] = task.id
+                last, id = self._tokens.get(replica, (0, ""))
+                if task.id != id and token <= last:
+                    self._violated(f"{replica} has token {token}, before that it had {last}")
+                self.counts["fenced starts"] += task.id != id
+                self._tokens[replica] = token, task.id
 
     async def _check_nothing_lost(self) -> None:
         core = self.cluster.masters.leader

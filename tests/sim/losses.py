@@ -22,6 +22,9 @@ SLACK_SECONDS = 0.5
 
 @dataclass
 class Losses(History):
+    fenced: frozenset[str] = frozenset()
+    """None: the clock of a master that is away here runs ahead of time itself, and a lease counts by it."""
+
     _leading_since: dict[MasterCore, float] = field(default_factory=dict)
     _down_at: dict[str, float] = field(default_factory=dict)
 

@@ -17,7 +17,7 @@ from sim.disk import SimDisk
 from sim.history import History
 from sim.virtual_time import run_virtual
 
-SEEDS = 40
+SEEDS = 60
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 

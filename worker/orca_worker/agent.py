@@ -10,6 +10,7 @@ from contextlib import aclosing
 from orca_common.env import Env
 from orca_common.logs import get_logger
 from orca_proto import worker_pb2 as pb
+from orca_worker.fencing import Fencing
 from orca_worker.ports import Prober
 from orca_worker.runtime.port import Container, Runtime, RuntimeAway, RuntimeRefusal
 from orca_worker.task import TaskRunner, status_of
@@ -29,6 +30,7 @@ class Agent:
         env: Env,
         runtimes: Mapping[str, Runtime],
         prober: Prober,
+        fencing: Fencing,
         *,
         cluster: str,
         node: str,
@@ -36,6 +38,7 @@ class Agent:
         self._env = env
         self._runtimes = runtimes
         self._prober = prober
+        self.fencing = fencing
         self._cluster = cluster
         self._node = node
         self._runners: dict[str, TaskRunner] = {}
@@ -56,6 +59,7 @@ class Agent:
         async with asyncio.TaskGroup() as group:
             self._group = group
             self._running.set()
+            group.create_task(self.fencing.run())
             for runtime in self._runtimes.values():
                 group.create_task(self._watch(runtime))
                 group.create_task(self._tidy(runtime))
@@ -158,6 +162,8 @@ class Agent:
         if runner is None:
             spec = self._specs.get(task.spec_hash)
             adopted = self._unowned.pop(task.id, None)
+            if task.has_ended and adopted is None and task.wanted != pb.WANTED_STOP:
+                return  # it has disappeared from here, and a task runs once
             if spec is None:
                 log.error("list names a spec that was not sent", task=task.id, spec=task.spec_hash)
                 return
@@ -176,6 +182,7 @@ class Agent:
             runtime,
             self._prober,
             task,
+            fencing=self.fencing,
             labels=self._labels(task),
             changed=self._mark_dirty,
         )
@@ -192,7 +199,7 @@ class Agent:
             except Exception as error:  # one broken task must not stop the others
                 log.error("task's runner broke", task=task_id, exc_info=error)
                 runner.broke(error)
-                spec = None
+                spec = spec if runner.is_fenced else None
             await asyncio.sleep(BROKEN_RETRY_SECONDS)
 
     def _remove_unknown(self, runtime: Runtime, task_id: str) -> None:

@@ -34,7 +34,9 @@ from orca_worker.agent import Agent
 from orca_worker.certificate import NodeCertificate
 from orca_worker.config import WorkerConfig
 from orca_worker.enrol import CannotJoin, Membership, join, keep_masters, saved
+from orca_worker.fencing import Fencing
 from orca_worker.grpc_link import GrpcConnector
+from orca_worker.guarding import ProcessGuardian
 from orca_worker.ports import Removed
 from orca_worker.prober import HttpProber
 from orca_worker.runtime.docker.access import Access
@@ -52,6 +54,7 @@ CLEAR_GRACE_SECONDS = 5.0
 # A file that is there once a container engine was found on this node.
 ENGINE_MARK = "engine"
 ENGINE_WAIT_SECONDS = 2.0
+FENCE = "fence"
 
 log = get_logger("worker")
 
@@ -123,8 +126,10 @@ async def serve(settings: WorkerConfig) -> None:
     if "docker" in runtimes:
         (folder / ENGINE_MARK).touch()
     prober = HttpProber()
-    agent = Agent(env, runtimes, prober, cluster=membership.cluster_id, node=membership.node_id)
     certificate = NodeCertificate(env, folder / "identity", membership)
+    guardian = ProcessGuardian(env, str(folder / FENCE))
+    cluster, node = membership.cluster_id, membership.node_id
+    agent = Agent(env, runtimes, prober, Fencing(env, guardian), cluster=cluster, node=node)
     connector = GrpcConnector(
         membership.masters,
         certificate,
@@ -146,6 +151,7 @@ async def serve(settings: WorkerConfig) -> None:
     except* Removed:
         log.warning("this node was removed from the cluster: what runs here is stopped")
         await _clear(runtimes)
+        guardian.clear()
         raise
     finally:
         notify("STOPPING=1")
@@ -166,6 +172,7 @@ async def clear_node(settings: WorkerConfig) -> None:
     try:
         runtimes = await _runtimes(env, settings, membership, folder)
         await _clear(runtimes)
+        ProcessGuardian(env, str(folder / FENCE)).clear()
         for runtime in runtimes.values():
             await runtime.close()
     finally:

@@ -1,7 +1,8 @@
 """What the worker's logic needs of the outside besides runtimes: a way to a master, and probes."""
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from orca_proto import worker_pb2 as pb
 
@@ -37,4 +38,29 @@ class Connector(Protocol):
 class Prober(Protocol):
     async def check(self, check: pb.HealthCheck, host_port: int) -> str | None:
         """One health check of what listens on this port of the node: None, or why it failed."""
+        ...
+
+
+class Guardian(Protocol):
+    """Ends fenced tasks when the node's lease ends, whatever has become of the worker. All verbs but
+    `is_condemned` raise OSError; all may be repeated."""
+
+    async def add(self, task_id: str, grip: Mapping[str, Any]) -> None:
+        """Watch over this task from now on; `grip` (`Runtime.grip`) says how it is ended."""
+        ...
+
+    async def remove(self, task_id: str) -> None:
+        """Nothing of the task is left."""
+        ...
+
+    async def extend(self, until: float) -> None:
+        """The lease lasts until then, in seconds of the clock that runs in suspend."""
+        ...
+
+    async def is_condemned(self, task_id: str) -> bool:
+        """Whether the lease has ended while it watched over the task: that may never run again."""
+        ...
+
+    async def tend(self) -> None:
+        """See to it that it runs as long as there are tasks."""
         ...

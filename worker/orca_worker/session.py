@@ -131,6 +131,9 @@ class Session:
                     self._beat_seconds = message.welcome.heartbeat_seconds
                 case "assignments":
                     await self._agent.apply(message.assignments)
+                case "lease_extended":
+                    extended = message.lease_extended
+                    await self._agent.fencing.extend(extended.sent_at, extended.seconds)
                 case "masters":
                     self._connector.know(list(message.masters.addresses))
                 case "log_request":
@@ -161,9 +164,11 @@ class Session:
         return _Reader(output, group.create_task(output.run(chunks)))
 
     async def _beat(self, link: Link) -> None:
+        fencing = self._agent.fencing
         while True:
-            await link.send(pb.FromWorker(heartbeat=pb.Heartbeat(used=self._used)))
-            await asyncio.sleep(self._beat_seconds)
+            beat = pb.Heartbeat(used=self._used, sent_at=fencing.asks_at())
+            await link.send(pb.FromWorker(heartbeat=beat))
+            await fencing.is_wanted_within(self._beat_seconds)
 
     async def _measure(self) -> None:
         """Beside the beats: an engine that is slow, or gone, makes no node that is."""

@@ -13,6 +13,7 @@ from typing import Any
 from orca_common.env import Env
 from orca_common.logs import get_logger
 from orca_proto import worker_pb2 as pb
+from orca_worker.fencing import Fencing
 from orca_worker.ports import Prober
 from orca_worker.runtime.port import Container, Phase, Runtime, RuntimeAway, RuntimeRefusal
 
@@ -20,6 +21,7 @@ EARLY_PROBES_SECONDS = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Waits between the first checks, until the first success; then the check's own interval."""
 
 RETRY_SECONDS = 1.0
+TOKEN = "ORCA_FENCING_TOKEN"
 LOOK_AGAIN_SECONDS = 5.0
 """After an engine did not answer, if its events do not come back earlier."""
 MOST_RETRY_SECONDS = 30.0
@@ -37,12 +39,14 @@ class TaskRunner:
         prober: Prober,
         task: pb.Task,
         *,
+        fencing: Fencing,
         labels: Mapping[str, str],
         changed: Callable[[str], None],
     ) -> None:
         self._env = env
         self._runtime = runtime
         self._prober = prober
+        self._fencing = fencing
         self._task = task
         self._labels = labels
         self._changed = changed
@@ -56,6 +60,10 @@ class TaskRunner:
     def runtime(self) -> Runtime:
         return self._runtime
 
+    @property
+    def is_fenced(self) -> bool:
+        return bool(self._task.fencing_token)
+
     def want_stop(self) -> None:
         self._stop_wanted.set()
         self._look.set()
@@ -63,6 +71,9 @@ class TaskRunner:
     def broke(self, error: Exception) -> None:
         """`run` ended with an exception that it does not know: a fault of the worker's own."""
         reason = f"internal error of the worker: {error!r}"
+        if self.is_fenced:  # it may be running, and what has failed is replaced
+            self._explain(reason)
+            return
         self._report(pb.TASK_STATE_FAILED, reason=reason, ended_at=self._env.now())
 
     def look(self) -> None:
@@ -75,12 +86,32 @@ class TaskRunner:
             self._grace_seconds = spec.stop_grace_seconds
             self.image = spec.image
             try:
-                await self._live(spec)
+                await self._live(self._with_token(spec))
             except RuntimeRefusal as refusal:
                 log.warning("task failed", task=self._task.id, reason=refusal.reason)
+                if self.is_fenced:
+                    await self._end_for_certain()
                 self._report(pb.TASK_STATE_FAILED, reason=refusal.reason, ended_at=self._env.now())
         await self._stop_wanted.wait()
         await self._tear_down()
+
+    def _with_token(self, spec: pb.TaskSpec) -> pb.TaskSpec:
+        if not self.is_fenced:
+            return spec
+        own = pb.TaskSpec()
+        own.CopyFrom(spec)
+        own.env[TOKEN] = str(self._task.fencing_token)
+        return own
+
+    async def _end_for_certain(self) -> None:
+        """A start that has failed may have begun: what is reported as failed must not run."""
+        while not self._stop_wanted.is_set():
+            try:
+                await self._runtime.stop(self._task.id, grace_seconds=0.0)
+                return
+            except RuntimeRefusal as refusal:
+                self._explain(refusal.reason)
+            await self._unless_stopped(asyncio.sleep(RETRY_SECONDS))
 
     async def _live(self, spec: pb.TaskSpec) -> None:
         wait = RETRY_SECONDS
@@ -107,9 +138,28 @@ class TaskRunner:
             if self._stop_wanted.is_set():
                 return None
             container = await self._runtime.create(self._task, spec, self._labels)
+        if container.phase is Phase.CREATED and self.is_fenced:
+            await self._unless_stopped(self._admitted())
+        elif container.phase is Phase.RUNNING and self.is_fenced:
+            await self._guarded()
         if container.phase is Phase.CREATED and not self._stop_wanted.is_set():
             container = await self._runtime.start(self._task.id)
         return container
+
+    async def _admitted(self) -> None:
+        try:
+            admitted = await self._fencing.admit(self._task.id, self._runtime.grip(self._task.id))
+        except OSError as error:
+            raise RuntimeRefusal(f"a fenced replica needs its guardian: {error}") from error
+        if not admitted:
+            raise RuntimeRefusal("the node's lease ended before it was started", permanent=True)
+
+    async def _guarded(self) -> None:
+        """What was found running: without a guardian it is better ended."""
+        try:
+            await self._fencing.keep(self._task.id, self._runtime.grip(self._task.id))
+        except OSError as error:
+            raise RuntimeRefusal(f"a fenced replica needs its guardian: {error}") from error
 
     async def _watch_over(self, container: Container, spec: pb.TaskSpec) -> None:
         """From started to ended, or until it is to be stopped."""
@@ -201,12 +251,13 @@ class TaskRunner:
                     self._report(pb.TASK_STATE_STOPPING)
                 await self._runtime.stop(self._task.id, grace_seconds=self._grace_seconds)
                 await self._runtime.remove(self._task.id)
+                await self._fencing.leave(self._task.id)
                 break
-            except RuntimeRefusal as refusal:
+            except (RuntimeRefusal, OSError) as refusal:
                 log.warning(
                     "could not remove; trying again",
                     task=self._task.id,
-                    reason=refusal.reason,
+                    reason=str(refusal),
                     seconds=wait,
                 )
                 await asyncio.sleep(wait * self._env.random.uniform(0.8, 1.2))

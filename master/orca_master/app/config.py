@@ -39,6 +39,10 @@ class MasterConfig(ConfigModel, frozen=True):
     node_down_after_seconds: Annotated[float, Meta(ge=1)] = 3.0
     """Silence after which a node's work is given to others; at least twice a heartbeat. What ran on a
     node whose worker is back before goes on."""
+    fence_lease_seconds: Annotated[float, Meta(ge=0)] = 0.0
+    """For how long a node that no master acknowledges goes on with fenced replicas; more than
+    `node_down_after_seconds`, and the same on every master. They are replaced 6 s after that.
+    0: 10 s, or twice `node_down_after_seconds` if that is longer."""
     certificate_days: Annotated[float, Meta(gt=0, le=3650)] = 90.0
     """How long certificates of masters and workers are valid; renewed at two thirds of that."""
     api_certificate: str = ""
@@ -56,3 +60,13 @@ class MasterConfig(ConfigModel, frozen=True):
                 f" heartbeat_seconds ({self.heartbeat_seconds:g}): one beat that is late would make a"
                 " node down; raise the first or lower the second"
             )
+        if 0 < self.fence_lease_seconds <= self.node_down_after_seconds:
+            raise ValueError(
+                f"fence_lease_seconds: {self.fence_lease_seconds:g} is not more than"
+                f" node_down_after_seconds ({self.node_down_after_seconds:g}): fenced replicas would stop"
+                " on nodes that are not given up; raise the first or lower the second"
+            )
+
+    @property
+    def lease_seconds(self) -> float:
+        return self.fence_lease_seconds or max(10.0, 2 * self.node_down_after_seconds)

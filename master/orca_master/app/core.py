@@ -4,6 +4,7 @@ import asyncio
 
 from orca_common.env import Env
 from orca_master.app.schema import SCHEMA
+from orca_master.cluster.leases import Leases
 from orca_master.cluster.liveness import Liveness
 from orca_master.cluster.masters.controller import MastersController
 from orca_master.cluster.masters.port import Membership
@@ -18,6 +19,8 @@ from orca_master.state.log import Log
 from orca_master.state.store import Store
 from orca_master.tasks.dispatcher import Dispatcher
 
+LEASE_SECONDS = 10.0
+
 
 class MasterCore:
     """`membership`: how the log's members are changed; None where they are fixed. Without a `history`
@@ -30,15 +33,17 @@ class MasterCore:
         *,
         heartbeat_seconds: float,
         node_down_after_seconds: float,
+        fence_lease_seconds: float = LEASE_SECONDS,
         membership: Membership | None = None,
         history: History | None = None,
     ) -> None:
         self.env = env
         self.store = Store(env, log, SCHEMA, history)
         self.presence = Presence(env, Pace(heartbeat_seconds, node_down_after_seconds))
-        self.dispatcher = Dispatcher(env, self.store, self.presence)
+        self.leases = Leases(env, fence_lease_seconds)
+        self.dispatcher = Dispatcher(env, self.store, self.presence, self.leases)
         self.liveness = Liveness(env, self.store, self.presence)
-        self._services = ServicesController(env, self.store, self.presence)
+        self._services = ServicesController(env, self.store, self.presence, self.leases)
         self._controllers: list[Controller] = [
             self._services,
             self.liveness,

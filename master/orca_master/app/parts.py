@@ -59,6 +59,7 @@ class Parts:
             self.backing.log,
             heartbeat_seconds=settings.heartbeat_seconds,
             node_down_after_seconds=settings.node_down_after_seconds,
+            fence_lease_seconds=settings.lease_seconds,
             membership=self.membership,
             history=self.history,
         )

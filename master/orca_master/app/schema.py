@@ -10,7 +10,7 @@ from orca_master.cluster.model import (
 )
 from orca_master.http.once import DONE
 from orca_master.identity.model import TOKENS
-from orca_master.services.model import SERVICES
+from orca_master.services.model import FENCING_TOKENS, SERVICES
 from orca_master.state.table import Schema, View
 from orca_master.tasks.model import HOMES, SPECS, TASKS
 
@@ -33,6 +33,7 @@ SCHEMA = Schema(
     TOKENS,
     DONE,
     SERVICES,
+    FENCING_TOKENS,
     TASKS,
     HOMES,
     SPECS,

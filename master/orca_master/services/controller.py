@@ -1,11 +1,13 @@
 """When services are looked at: whenever they, their tasks or the nodes change, or a wait is over."""
 
+import math
 from collections.abc import Iterable
 from functools import partial
 from typing import TypeVar
 
 from orca_common.env import Env
 from orca_common.logs import get_logger
+from orca_master.cluster.leases import Leases
 from orca_master.cluster.model import NODES
 from orca_master.cluster.presence import Presence
 from orca_master.control.aside import Aside
@@ -29,14 +31,18 @@ log = get_logger("services")
 class ServicesController:
     """Holds no truth: killing and restarting it is always safe. Runs on the leader only."""
 
-    def __init__(self, env: Env, store: Store, presence: Presence) -> None:
+    def __init__(self, env: Env, store: Store, presence: Presence, leases: Leases) -> None:
         self._env = env
         self._store = store
         self._presence = presence
+        self._leases = leases
+        self._term = -1
         self.aside = Aside(env, "service")
         self._look_at: dict[str, float] = {}
 
     async def run(self) -> None:
+        self._leases.begin()
+        self._term = self._store.leadership.term
         with self._store.follow(SERVICES, TASKS, NODES) as follower:
             while True:
                 changed = await follower.next(self._seconds_to_next_look())
@@ -65,11 +71,19 @@ class ServicesController:
     def _reconcile(self, tx: Transaction, owners: list[str]) -> None:
         now = self._env.now()
         for owner in owners:
-            again_at = reconcile_owner(tx, owner, now=now, new_id=self._env.new_id)
+            again_at = reconcile_owner(
+                tx, owner, now=now, new_id=self._env.new_id, lease_left=self._lease_left
+            )
             if again_at is None:
                 self._look_at.pop(owner, None)
             else:
                 self._look_at[owner] = again_at
+
+    def _lease_left(self, node_id: str) -> float:
+        """Asked while a transaction runs: what was noted in an earlier leadership says nothing."""
+        if self._store.leadership.term != self._term:
+            return math.inf
+        return self._leases.left(node_id)
 
     async def _place(self) -> None:
         state = self._store.state

@@ -41,6 +41,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     log_bytes: int = 0
     log_files: int = 0
     container: Container = Container()
+    fence: bool = False
 
     @property
     def runtime(self) -> str:
@@ -83,6 +84,13 @@ class Service(msgspec.Struct, frozen=True, omit_defaults=True):
         return 0 if self.stopped else self.replicas
 
 
+class FencingTokens(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The last fencing token of a service; it outlives the service, so that none is ever given again."""
+
+    owner: str
+    last: int
+
+
 def owner_of(tenant: str, project: str, name: str) -> str:
     return f"{OWNER_PREFIX}{tenant}/{project}/{name}"
 
@@ -103,3 +111,4 @@ SERVICES = Table(
         "tenant": lambda s: s.tenant,
     },
 )
+FENCING_TOKENS = Table("fencing_tokens", FencingTokens, key=lambda f: (f.owner,))

@@ -1,10 +1,12 @@
 """The verbs of services."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from orca_master.cluster.model import NODES, NodeState
 from orca_master.cluster.operations import (
     down_nodes,
     drained_nodes,
@@ -12,8 +14,17 @@ from orca_master.cluster.operations import (
     overdue_nodes,
 )
 from orca_master.errors import Ambiguous, NotFound
-from orca_master.services.model import SERVICES, Policy, Service, ServiceSpec, key_of_owner
-from orca_master.services.reconcile import Target, reconcile
+from orca_master.services.fenced import may_run, reconcile_fenced
+from orca_master.services.model import (
+    FENCING_TOKENS,
+    SERVICES,
+    FencingTokens,
+    Policy,
+    Service,
+    ServiceSpec,
+    key_of_owner,
+)
+from orca_master.services.reconcile import Create, Plan, Target, reconcile
 from orca_master.state.transaction import Transaction, View
 from orca_master.tasks import operations as tasks
 from orca_master.tasks.model import HOMES, TASKS, Health, Task, TaskSpec, Wanted
@@ -132,19 +143,36 @@ def resolve(view: View, tenant: str, name: str, project: str | None) -> Service:
     return found[0]
 
 
+def _no_lease_ends(node_id: str) -> float:
+    return math.inf
+
+
 def reconcile_owner(
-    tx: Transaction, owner: str, *, now: float, new_id: Callable[[], str]
+    tx: Transaction,
+    owner: str,
+    *,
+    now: float,
+    new_id: Callable[[], str],
+    lease_left: Callable[[str], float] = _no_lease_ends,
 ) -> float | None:
-    """Bring one service's tasks a step nearer to what is wanted.
+    """Bring one service's tasks a step nearer to what is wanted. `lease_left`: for how many seconds more
+    something fenced may run on this node, if it was lost (`Leases.left`).
 
     Returns when to look again (Unix seconds) if nothing changes before, or None.
     """
+    mine = tx.find(TASKS, "owner", owner)
+    left = _left_where_lost(tx, mine, lease_left)
+    lapsed = {node for node, seconds in left.items() if seconds <= 0}
+    waits = [now + seconds for seconds in left.values() if 0 < seconds < math.inf]
+    for task in mine:
+        if task.node in lapsed and tx.get(NODES, task.node) is None:
+            tasks.forget(tx, task)
     mine = tx.find(TASKS, "owner", owner)
     service = tx.get(SERVICES, *key_of_owner(owner))
     if service is None:
         for task in [t for t in mine if t.wanted is Wanted.RUN][:CHANGES_AT_ONCE]:
             tasks.stop(tx, task)
-        return None
+        return min(waits, default=None)
     if service.purge and not mine:
         tx.delete(SERVICES, service.tenant, service.project, service.name)
         tasks.forget_homes(tx, tx.find(HOMES, "owner", owner))
@@ -156,32 +184,78 @@ def reconcile_owner(
         max_moving=service.policy.drain_max_parallel,
         reconnect=service.policy.reconnect,
     )
+    _take(tx, service, _plan(tx, service, target, mine, lapsed, now), now=now, new_id=new_id)
+    return _next_look(tx, tx.find(TASKS, "owner", owner), waits, now)
+
+
+def _plan(
+    tx: Transaction,
+    service: Service,
+    target: Target,
+    mine: Sequence[Task],
+    lapsed: set[str],
+    now: float,
+) -> Plan:
     drained, overdue = drained_nodes(tx), overdue_nodes(tx, now)
-    plan = reconcile(target, mine, down_nodes(tx), now, drained=drained, overdue=overdue)
+    # Also a service that is fenced no longer: what is left of the time when it was.
+    if service.spec.fence or any(task.fencing_token for task in mine):
+        return reconcile_fenced(target, mine, lapsed, now, drained=drained, overdue=overdue)
+    return reconcile(target, mine, down_nodes(tx), now, drained=drained, overdue=overdue)
+
+
+def _take(
+    tx: Transaction, service: Service, plan: Plan, *, now: float, new_id: Callable[[], str]
+) -> None:
     for task in plan.stop[:CHANGES_AT_ONCE]:
         tasks.stop(tx, task)
     for wanted in plan.create[:CHANGES_AT_ONCE]:
-        tasks.create(
-            tx,
-            id=new_id(),
-            owner=owner,
-            project=service.project,
-            name=service.name,
-            revision=service.revision,
-            slot=wanted.slot,
-            spec=task_spec(service.spec),
-            constraints=service.spec.constraints,
-            now=now,
-            attempt=wanted.attempt,
-            not_before=wanted.not_before,
-            last_failure=wanted.last_failure,
-            generation=wanted.generation,
-        )
-    return _next_look(tx, tx.find(TASKS, "owner", owner), now)
+        _create(tx, service, wanted, now=now, id=new_id())
 
 
-def _next_look(view: View, mine: list[Task], now: float) -> float | None:
-    waiting = [task.not_before for task in mine if not task.node and task.not_before > now]
+def _create(tx: Transaction, service: Service, wanted: Create, *, now: float, id: str) -> None:
+    tasks.create(
+        tx,
+        id=id,
+        owner=service.owner,
+        project=service.project,
+        name=service.name,
+        revision=service.revision,
+        slot=wanted.slot,
+        spec=task_spec(service.spec),
+        constraints=service.spec.constraints,
+        now=now,
+        attempt=wanted.attempt,
+        not_before=wanted.not_before,
+        last_failure=wanted.last_failure,
+        generation=wanted.generation,
+        fencing_token=_next_token(tx, service.owner) if service.spec.fence else 0,
+    )
+
+
+def _next_token(tx: Transaction, owner: str) -> int:
+    """Higher than every one that the service ever had, also before it was purged."""
+    before = tx.get(FENCING_TOKENS, owner)
+    token = 1 + (before.last if before is not None else 0)
+    tx.put(FENCING_TOKENS, FencingTokens(owner, token))
+    return token
+
+
+def _left_where_lost(
+    view: View, mine: Sequence[Task], lease_left: Callable[[str], float]
+) -> dict[str, float]:
+    """For nodes that are down, or were removed: how long something fenced of these may go on there.
+    What is not fenced counts as lost at once."""
+    fenced = {task.node for task in mine if task.fencing_token and may_run(task)}
+    left: dict[str, float] = {}
+    for id in {task.node for task in mine if may_run(task)}:
+        node = view.get(NODES, id)
+        if node is None or node.state is NodeState.DOWN:
+            left[id] = lease_left(id) if id in fenced else 0.0
+    return left
+
+
+def _next_look(view: View, mine: Sequence[Task], waiting: list[float], now: float) -> float | None:
+    waiting += [task.not_before for task in mine if not task.node and task.not_before > now]
     deadline = next_deadline(view, now)
     if deadline is not None:
         waiting.append(deadline)

@@ -165,6 +165,14 @@ class ServiceIn(ContainerIn):
             " replacement).",
         ),
     ] = "best"
+    fence: Annotated[
+        bool | None,
+        Field(
+            description="Never run a replica twice at once, also when its node is lost: it ends when its"
+            " node is without a master for the length of the lease, and only then is it replaced. Unless"
+            " said, so it is where there are `volumes`."
+        ),
+    ] = None
     stop_signal: Annotated[
         str,
         Field(
@@ -228,6 +236,7 @@ class ServiceIn(ContainerIn):
             log_bytes=self.log.size_bytes,
             log_files=self.log.max_files or 0,
             container=self.container(),
+            fence=bool(self.volumes) if self.fence is None else self.fence,
         )
 
     def policy(self) -> Policy:

@@ -125,13 +125,13 @@ def _reconcile_slot(
     if leaving and staying:
         moves.under_way += 1
     elif leaving:
-        moves.waiting.append(_next_try(slot, tasks, ended, now))
+        moves.waiting.append(next_try(slot, tasks, ended, now))
     elif not usable:
         older = [t for t in tasks if t not in current and not t.observed.state.is_over]
         if target.stop_first and older:
             plan.stop.extend(task for task in older if task.wanted is Wanted.RUN)
         elif may_be_replaced(current, nodes.down):
-            plan.create.append(_next_try(slot, tasks, ended, now))
+            plan.create.append(next_try(slot, tasks, ended, now))
     newest = max(ended, key=lambda t: t.order, default=None)
     stale = [t for t in wanted if t.observed.state.is_over and t is not newest]
     plan.stop.extend(stale)
@@ -141,7 +141,7 @@ def _best(tasks: Sequence[Task]) -> Task:
     return max(tasks, key=lambda t: (t.is_ready, t.observed.state, -t.created_at, t.id))
 
 
-def _next_try(slot: int, tasks: Sequence[Task], ended: Sequence[Task], now: float) -> Create:
+def next_try(slot: int, tasks: Sequence[Task], ended: Sequence[Task], now: float) -> Create:
     """`tasks`: all of the slot; `ended`: those of them that this is another try of."""
     generation = 1 + max((task.generation for task in tasks), default=0)
     if not ended:

@@ -12,6 +12,7 @@ from typing import Protocol
 from orca_common.cancelling import go_on_unless_cancelled
 from orca_common.env import Env
 from orca_common.logs import get_logger
+from orca_master.cluster.leases import Leases
 from orca_master.cluster.model import MASTERS, NODES, NodeFacts, NodeState
 from orca_master.cluster.operations import (
     is_removed,
@@ -54,6 +55,8 @@ class _Session:
         self.cancelled: asyncio.Queue[str] = asyncio.Queue()  # no more than there were outputs
         self.superseded = asyncio.Event()
         self.beat_seconds = 0.0
+        self.asked = asyncio.Event()
+        self.asked_at = 0.0  # of the last beat that asks for the lease, the node's time
 
 
 class OutputSource:
@@ -74,10 +77,11 @@ class OutputSource:
 
 
 class Dispatcher:
-    def __init__(self, env: Env, store: Store, presence: Presence) -> None:
+    def __init__(self, env: Env, store: Store, presence: Presence, leases: Leases) -> None:
         self._env = env
         self._store = store
         self._presence = presence
+        self._leases = leases
         self._sessions: dict[str, _Session] = {}
         self._suspicion = Suspicion(env, store)
 
@@ -165,6 +169,7 @@ class Dispatcher:
                 group.create_task(self._send_assignments(session))
                 group.create_task(self._send_masters(session))
                 group.create_task(self._send_cancels(session))
+                group.create_task(self._extend_leases(session))
                 group.create_task(self._end_when_superseded(session))
                 group.create_task(self._end_when_deposed())
                 group.create_task(self._end_when_removed(session))
@@ -213,6 +218,10 @@ class Dispatcher:
                 case "heartbeat":
                     used = wire.used_of(message.heartbeat.used)
                     self._presence.heard(session.node_id, used)
+                    if message.heartbeat.sent_at:
+                        self._leases.asked(session.node_id)
+                        session.asked_at = message.heartbeat.sent_at
+                        session.asked.set()
                     await self._tell_pace(session)
                 case "report":
                     with self._presence.attending(session.node_id):
@@ -256,6 +265,19 @@ class Dispatcher:
                     masters = pb.Masters(addresses=known)
                     await session.link.send(pb.FromMaster(masters=masters))
                     sent = known
+
+    async def _extend_leases(self, session: _Session) -> None:
+        """Acknowledge beats once the log has confirmed that this master led after they had come.
+
+        Beats that come meanwhile, of this node and of others, share the next confirmation.
+        """
+        while True:
+            await session.asked.wait()
+            session.asked.clear()
+            sent_at = session.asked_at
+            await self._store.fresh()
+            extended = pb.LeaseExtended(sent_at=sent_at, seconds=self._leases.seconds)
+            await session.link.send(pb.FromMaster(lease_extended=extended))
 
     async def _send_cancels(self, session: _Session) -> None:
         while True:

@@ -137,7 +137,9 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     """`owner` says for whom it runs (`service:<tenant>/<project>/<name>`) and is the first part of
     the key, so that a change of a task names its owner even when the task is gone.
 
-    `generation` is higher than that of every other task of the slot when it was made."""
+    `generation` is higher than that of every other task of the slot when it was made. With a
+    `fencing_token` it is fenced: it runs only while its node has the lease. Each start of a service's
+    replicas has a higher one."""
 
     id: str
     owner: str
@@ -156,6 +158,7 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     last_failure: str = ""
     observed: Observed = Observed()
     generation: int = 0
+    fencing_token: int = 0
 
     @property
     def order(self) -> tuple[int, float, str]:

@@ -3,7 +3,7 @@
 from orca_master.cluster.port import Left
 from orca_master.state.transaction import Transaction, View
 from orca_master.tasks.model import HOMES, TASKS, Task, Wanted
-from orca_master.tasks.operations import forget, forget_homes
+from orca_master.tasks.operations import forget, forget_homes, stop
 
 
 class TasksOnNodes:
@@ -14,8 +14,12 @@ class TasksOnNodes:
         return [Left(t.project, t.name, t.slot, _why_it_stays(view, t)) for t in found]
 
     def forget(self, tx: Transaction, node_id: str) -> None:
+        """What is fenced and may still run is kept in mind until its lease is over."""
         for task in tx.find(TASKS, "node", node_id):
-            forget(tx, task)
+            if task.fencing_token and not task.observed.state.is_over:
+                stop(tx, task)
+            else:
+                forget(tx, task)
         forget_homes(tx, tx.find(HOMES, "node", node_id))
 
 

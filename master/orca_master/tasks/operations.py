@@ -58,6 +58,7 @@ def create(
     not_before: float = 0.0,
     last_failure: str = "",
     generation: int = 0,
+    fencing_token: int = 0,
 ) -> Task:
     """Ask for a task. It is pending until `plan_placements` finds a node for it."""
     task = Task(
@@ -74,6 +75,7 @@ def create(
         not_before=not_before,
         last_failure=last_failure,
         generation=generation,
+        fencing_token=fencing_token,
     )
     tx.put(TASKS, task)
     return task

@@ -104,6 +104,8 @@ def _task(task: Task) -> pb.Task:
         slot=task.slot,
         spec_hash=task.spec,
         wanted=_WANTED[task.wanted],
+        fencing_token=task.fencing_token,
+        has_ended=task.observed.state.is_over,
     )
 
 

@@ -26,6 +26,9 @@ class Hand:
     def monotonic(self) -> float:
         return self.at
 
+    def boottime(self) -> float:
+        return self.at
+
     def thread_time(self) -> float:
         return 0.0
 

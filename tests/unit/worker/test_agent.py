@@ -4,6 +4,7 @@ import asyncio
 import builtins
 from typing import Any
 
+from fake_guardian import a_fencing
 from fake_runtime import FakeRuntime
 from orca_common.real import real_env
 from orca_proto import worker_pb2 as pb
@@ -29,7 +30,7 @@ class SlowToList(FakeRuntime):
 async def test_what_changes_while_the_inventory_is_made_is_in_it() -> None:
     env = real_env(threads=1)
     runtime = SlowToList(env)
-    agent = Agent(env, {"docker": runtime}, HttpProber(), cluster="test", node="n1")
+    agent = Agent(env, {"docker": runtime}, HttpProber(), a_fencing(env), cluster="test", node="n1")
     running = asyncio.create_task(agent.run())
     inventory = asyncio.create_task(agent.inventory())
     try:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from fake_guardian import a_fencing
 from fake_runtime import FakeRuntime, Machine
 from orca_common.real import real_env
 from orca_proto import worker_pb2 as pb
@@ -18,7 +19,14 @@ AWAY = "the container engine at /x cannot be reached"
 
 @asynccontextmanager
 async def working(runtime: FakeRuntime) -> AsyncIterator[Agent]:
-    agent = Agent(real_env(threads=1), {"docker": runtime}, HttpProber(), cluster="test", node="n1")
+    agent = Agent(
+        real_env(threads=1),
+        {"docker": runtime},
+        HttpProber(),
+        a_fencing(real_env(threads=1)),
+        cluster="test",
+        node="n1",
+    )
     running = asyncio.create_task(agent.run())
     try:
         async with asyncio.timeout(60):

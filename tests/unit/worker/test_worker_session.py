@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from fake_guardian import a_fencing
 from fake_runtime import FakeRuntime
 from orca_common.real import real_env
 from orca_proto import worker_pb2 as pb
@@ -56,7 +57,7 @@ class Breaking:
 @pytest.mark.parametrize("turns", range(6))
 async def test_a_stream_that_breaks_while_it_is_cancelled_is_cancelled(turns: int) -> None:
     env, master = real_env(threads=1), Breaking()
-    agent = Agent(env, {"fake": FakeRuntime(env)}, Healthy(), cluster="c", node="n")
+    agent = Agent(env, {"fake": FakeRuntime(env)}, Healthy(), a_fencing(env), cluster="c", node="n")
     facts = Facts("n1", "0", "", "linux", "x", {}, 1, 1)
     running = asyncio.ensure_future(Session(env, agent, master, facts).run())
     async with asyncio.timeout(10):
@@ -113,7 +114,9 @@ async def test_a_second_welcome_changes_the_beat_and_an_engine_that_is_gone_does
     None
 ):
     env, master = real_env(threads=1), Slowing()
-    agent = NoMeter(env, {"fake": FakeRuntime(env)}, Healthy(), cluster="c", node="n")
+    agent = NoMeter(
+        env, {"fake": FakeRuntime(env)}, Healthy(), a_fencing(env), cluster="c", node="n"
+    )
     facts = Facts("n1", "0", "", "linux", "x", {}, 1, 1)
     running = asyncio.ensure_future(Session(env, agent, master, facts).run())
     async with asyncio.timeout(60):

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from orca_proto.worker_pb2 import Resources, Task, TaskSpec
 
@@ -121,6 +121,10 @@ class Runtime(Protocol):
         neither a thread nor a turn while nothing comes.
         Works while it runs and after it ended, until `remove`. Unknown task: RuntimeRefusal.
         """
+        ...
+
+    def grip(self, task_id: str) -> Mapping[str, Any]:
+        """How the node's guardian ends the task without this worker; see `guardian`."""
         ...
 
     async def used(self) -> Resources:

@@ -257,6 +257,15 @@ class DockerRuntime:
             async for piece in pieces:
                 yield piece
 
+    def grip(self, task_id: str) -> Mapping[str, Any]:
+        """See `guardian`; it speaks to a local engine only."""
+        if not self._engine.is_local:
+            reason = "fenced replicas need an engine with a local socket (unix://…)"
+            raise RuntimeRefusal(reason, permanent=True)
+        labels = {**self._identity, "orca.task": task_id}
+        socket = self._engine.url.removeprefix("unix://")
+        return {"runtime": "docker", "socket": socket, "labels": labels}
+
     async def used(self) -> Resources:
         """Read from the control groups where they are in sight (one list call to name them).
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -245,6 +245,10 @@ class ProcessRuntime:
                 yield rest
         finally:
             stop()
+
+    def grip(self, task_id: str) -> Mapping[str, Any]:
+        """See `guardian`."""
+        return {"runtime": "process", "folder": self._tasks.path(task_id)}
 
     async def used(self) -> Resources:
         """From the tasks' control groups, else from the process table (resident memory)."""

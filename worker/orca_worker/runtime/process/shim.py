@@ -34,6 +34,8 @@ def main(folder: str) -> int:
         return say("busy")
     if os.path.exists("state.json"):
         return say("busy")
+    if os.path.exists("condemned"):
+        return say("refused the node's lease ended before it was started")
     with open("task.json", encoding="utf-8") as file:
         task = json.load(file)
     os.close(os.open("output.log", os.O_CREAT | os.O_WRONLY, 0o640))
