@@ -43,7 +43,7 @@ class MasterConfig(ConfigModel, frozen=True):
     """For how long a node that no master acknowledges goes on with fenced replicas; more than
     `node_down_after_seconds`, and the same on every master. They are replaced 6 s after that.
     0: 10 s, or twice `node_down_after_seconds` if that is longer."""
-    certificate_days: Annotated[float, Meta(gt=0, le=3650)] = 90.0
+    certificate_days: Annotated[float, Meta(gt=0, le=365)] = 90.0
     """How long certificates of masters and workers are valid; renewed at two thirds of that."""
     api_certificate: str = ""
     api_key: str = ""

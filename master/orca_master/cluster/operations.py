@@ -148,14 +148,9 @@ def enrol(
     """
     named = next(iter(tx.find(NODES, "name", name)), None)
     is_known = named is not None and named.enrolled == key
-    if (
-        named is not None
-        and is_known
-        and named.token == public_key
-        and now < named.token_expires_at
-    ):
+    if named is not None and is_known and named.token == public_key:
         signed = _is_signed(public_key, signature, name, request, NodeRole.WORKER)
-        if signed:
+        if signed and now < named.token_expires_at:
             return named
     grant = use_grant(
         tx,

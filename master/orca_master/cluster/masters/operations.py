@@ -11,6 +11,9 @@ from orca_master.errors import Conflict, Forbidden, NotFound
 from orca_master.state.transaction import Transaction, View
 from orca_proto.identity import NodeRole
 
+ASK_AGAIN_SECONDS = 600.0
+"""So long the key of joining alone gets the certificate once more."""
+
 
 def enrol_master(
     tx: Transaction,
@@ -26,11 +29,11 @@ def enrol_master(
 ) -> Master:
     """Let the holder of a masters' join token in. What is signed is `name` and `peers`, with a space.
 
-    Who asks again with the same key, because the answer was lost, is the same master. Raises
+    Who asks again soon with the same key, because the answer was lost, is the same master. Raises
     Forbidden with the reason, or Conflict when the name or the address is taken.
     """
     for master in tx.find(MASTERS, "name", name):
-        if master.enrolled == key:
+        if master.enrolled == key and now < master.joined_at + ASK_AGAIN_SECONDS:
             return master
     use_grant(
         tx,
