@@ -6,6 +6,7 @@ for as long as it runs; the kernel closes it when the replica is killed.
 
 import asyncio
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -24,7 +25,8 @@ ledger = socket.create_connection((sys.argv[1], int(sys.argv[2])))
 ledger.sendall(os.environ["ORCA_FENCING_TOKEN"].encode() + b"\\n")
 time.sleep(100000)
 """
-DOCKERS_HOST = "172.17.0.1"
+
+ENGINES_BRIDGE = "172.17.0.1"
 
 
 class Ledger:
@@ -70,6 +72,16 @@ class Ledger:
             self.holders.clear()
         finally:
             writer.close()
+
+
+def this_machine() -> str:
+    """Its address as containers reach it, whatever networks the engine has made."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:  # a machine without a way out
+            return ENGINES_BRIDGE
+        return str(probe.getsockname()[0])
 
 
 def service(ledger: Ledger) -> dict[str, object]:
@@ -149,7 +161,7 @@ async def test_a_fenced_container_never_runs_twice_co_20(
         client_of_engine = engine.connect(engine_url)
         mine = {"label": [f"orca.cluster={cluster.cluster_id()}", "orca.service=free"]}
         try:
-            hold = f"(echo $ORCA_FENCING_TOKEN; sleep 100000) | nc {DOCKERS_HOST} {ledger.port}"
+            hold = f"(echo $ORCA_FENCING_TOKEN; sleep 100000) | nc {this_machine()} {ledger.port}"
             fenced = {"name": "ledger", "image": engine_image, "fence": True}
             free = {"name": "free", "image": engine_image, "command": ["sleep", "100000"]}
             async with cluster.client() as client:
