@@ -13,7 +13,7 @@ JOBS ?= 4
 # What the time-boxed half of the simulations goes through; `make chaos` takes more of everything.
 SIM_FLAGS ?= --seeds 100 --crash-states 200000
 # The groups of `make chaos`, in numbers that take about an hour on two cores; docs/testing.md.
-CHAOS_GROUPS := log cluster crash calls faults kills mutations boot
+CHAOS_GROUPS := log cluster crash calls faults kills mutations fenced boot
 CHAOS_log := tests/sim/raft/test_raft_histories.py --seeds 400
 CHAOS_cluster := tests/sim/test_histories.py tests/sim/test_losses.py tests/sim/test_masters.py --seeds 300
 CHAOS_crash := tests/unit/state tests/unit/raft --crash-states 1000000
@@ -21,6 +21,7 @@ CHAOS_calls := tests/chaos/test_calls.py tests/chaos/test_master_calls.py --long
 CHAOS_faults := tests/chaos/test_faults.py --long
 CHAOS_kills := tests/chaos/test_kills.py --long
 CHAOS_boot := tests/chaos/test_boot.py --long
+CHAOS_fenced := tests/chaos/test_fenced.py --long
 CHAOS_mutations := tests/sim/test_planted_faults.py tests/sim/raft/test_raft_mutations.py
 UP_FLAGS ?= --workers 1
 PYTEST_FLAGS ?=

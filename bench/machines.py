@@ -15,8 +15,6 @@ import contextlib
 import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from chaos.masters import MasterProcess
 from chaos.network import Network
+from chaos.workers import WorkerProcess
 from orca.client import Client, OrcaError
 
 NAMES = ("a", "b", "c")
@@ -58,34 +57,21 @@ class Node:
         self.name = name
         self.folder = folder / f"machine-{name}"
         self.folder.mkdir()
-        self._network = network
         self.engine = PrivateEngine(self.folder, network.namespace(name), exists=True)
-        self._worker: subprocess.Popen[bytes] | None = None
-
-    def start_worker(self, apis: list[str], token: str = "") -> None:
-        command = [
-            *(*self._network.prefix(self.name), sys.executable, "-m", "orca_worker"),
-            *("--name", self.name, "--data-dir", str(self.folder / "worker")),
+        self.worker = WorkerProcess(
+            self.folder,
+            name,
             *("--runtime", "docker", "--docker-url", self.engine.url),
-            *("--address", self._network.address(self.name)),
-            *(part for api in apis for part in ("--master", api)),
-            *(("--join", token) if token else ()),
-        ]
-        with (self.folder / "worker.log").open("ab") as log:
-            self._worker = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+            host=network.address(name),
+            prefix=network.prefix(name),
+        )
 
     def die(self) -> None:
-        if self._worker is not None:
-            self._worker.kill()
-            self._worker.wait()
+        self.worker.kill()
         self.engine.die()
 
     def stop(self) -> None:
-        if self._worker is not None and self._worker.poll() is None:
-            self._worker.send_signal(signal.SIGKILL)
-            self._worker.wait()
+        self.worker.kill()
         self.engine.stop()
 
 
@@ -119,7 +105,7 @@ async def orca(
                 await master.until_serving()
             apis = [master.api for master in masters.values()]
             for node in found.values():
-                node.start_worker(apis, await client.join_token())
+                node.worker.start(apis, token=await client.join_token())
             await until_true(lambda: all_vote(client))
         yield masters
     finally:
@@ -174,7 +160,7 @@ async def orca_kill(
         if with_leader:
             masters[victim].start()
         await asyncio.to_thread(found[victim].engine.start)
-        found[victim].start_worker(apis)
+        found[victim].worker.start(apis)
         await until_true(lambda: all_vote(client))
         return took
 

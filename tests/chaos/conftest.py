@@ -8,8 +8,8 @@ import pytest
 
 from chaos.shim import compile_shim
 
-ONLY_LONG = ("test_boot.py",)
-"""A group of `make chaos` that has no short form."""
+ONLY_LONG = ("test_boot.py", "test_fenced.py")
+"""Groups of `make chaos` that have no short form."""
 NETWORK_TOOLS = ("ip", "iptables", "nsenter", "tc", "mount")
 
 

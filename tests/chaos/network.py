@@ -37,6 +37,11 @@ class Network:
     def address(self, name: str) -> str:
         return f"{self._subnet}.{FIRST_HOST + self.names.index(name)}"
 
+    @property
+    def host(self) -> str:
+        """The clients' machine."""
+        return f"{self._subnet}.1"
+
     def prefix(self, name: str) -> tuple[str, ...]:
         """What a command runs under to be on that machine."""
         return ("nsenter", f"--net=/run/netns/{self.namespace(name)}")
