@@ -170,24 +170,26 @@ async def in_process(
     parts = Parts(env, settings, kept, myself(settings, kept))
     core = parts.core
     await parts.start()
-    async with asyncio.TaskGroup() as group:
-        running = group.create_task(core.run())
-        await found(core, kept, parts.me, cluster_name="test")
-        await core.store.update(lambda tx: register(tx, parts.me))
-        routes = parts.routes()
-        server = HttpServer(core.env, routes, parts.keys.authenticated, meters=parts.meters)
-        await server.start(HOST, settings.api_port)
-        assert kept.admin_token is not None
-        api = f"http://{HOST}:{settings.api_port}"
-        cluster = InProcess(core, api, kept.admin_token, group, routes)
-        try:
-            if with_node:
-                await cluster.add_node()
-            yield cluster
-        finally:
-            await cluster.client.close()
-            cluster.is_up = False
-            await cluster.worker.kill()
-            await server.close()
-            running.cancel()
-    await parts.close()
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(core.run())
+            await found(core, kept, parts.me, cluster_name="test")
+            await core.store.update(lambda tx: register(tx, parts.me))
+            routes = parts.routes()
+            server = HttpServer(core.env, routes, parts.keys.authenticated, meters=parts.meters)
+            await server.start(HOST, settings.api_port)
+            assert kept.admin_token is not None
+            api = f"http://{HOST}:{settings.api_port}"
+            cluster = InProcess(core, api, kept.admin_token, group, routes)
+            try:
+                if with_node:
+                    await cluster.add_node()
+                yield cluster
+            finally:
+                await cluster.client.close()
+                cluster.is_up = False
+                await cluster.worker.kill()
+                await server.close()
+                running.cancel()
+    finally:
+        await parts.close()

@@ -2,9 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,13 +9,14 @@ from typing import Any
 
 import aiohttp
 
+from chaos.daemons import DaemonProcess
 from orca.client import Client, OrcaError
 
 READY_SECONDS = 90.0
 PORTS = (6880, 6881, 6882)
 
 
-class MasterProcess:
+class MasterProcess(DaemonProcess):
     """One master, in `folder/name`. `prefix` is what its command runs under (`nsenter …`)."""
 
     def __init__(
@@ -31,59 +29,21 @@ class MasterProcess:
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.name = name
         self.host = host
-        self.data = folder / name
         self.api = f"http://{host}:{ports[0]}"
         self.peers = (host, ports[2])
-        self._log = folder / f"{name}.log"
-        self._environment = dict(environment or {})
         api, grpc, peer = map(str, ports)
-        self._command = [
+        command = [
             *(*prefix, sys.executable, "-m", "orca_master", "--name", name),
-            *("--data-dir", str(self.data), "--bind", host, "--log-level", "info", "--log-json"),
+            *("--data-dir", str(folder / name), "--bind", host),
+            *("--log-level", "info", "--log-json"),
             *("--api-port", api, "--grpc-port", grpc, "--peer-port", peer),
         ]
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(folder, name, command, environment)
 
     def start(self, *, join: Sequence[str] = (), token: str = "") -> None:
-        command = [*self._command, *(part for api in join for part in ("--join", api))]
         told = {"ORCA_MASTER_JOIN_TOKEN": token} if token else {}
-        with open(self._log, "ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                env=dict(os.environ) | self._environment | told,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    @property
-    def is_alive(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def status(self) -> int | None:
-        """How it ended; None while it runs."""
-        assert self._process is not None
-        return self._process.poll()
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    def signal(self, number: signal.Signals) -> None:
-        if self.is_alive:
-            assert self._process is not None
-            self._process.send_signal(number)
-
-    def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
-        self.signal(signal.SIGKILL)
-        if self._process is not None:
-            self._process.wait(10)
+        self._start(*(part for api in join for part in ("--join", api)), **told)
 
     async def ended(self, seconds: float = 60.0) -> int:
         """Its status, once it has ended by itself."""
@@ -91,10 +51,6 @@ class MasterProcess:
             while (status := self.status) is None:
                 await asyncio.sleep(0.02)
         return status
-
-    @property
-    def said(self) -> str:
-        return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     @property
     def token(self) -> str:

@@ -141,6 +141,13 @@ class History:
         Raises DamagedHistory if it can be neither used nor fetched again, StorageFull, and OSError.
         """
         self._env.disk.make_folders(posixpath.dirname(self._path))
+        try:
+            await self._start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _start(self) -> None:
         await self._in_thread(self._open)
         gap = await self._in_thread(lambda: self._written().gap)
         if gap is None:
