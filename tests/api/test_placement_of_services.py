@@ -31,6 +31,16 @@ async def test_a_replica_that_fits_nowhere_and_a_service_that_is_none(cluster: I
     assert missing.status == 404
 
 
+async def test_a_node_that_is_not_heard_of_just_now_is_shown_as_such(cluster: InProcess) -> None:
+    await cluster.deploy({"name": "web"})
+    await cluster.worker.kill()
+    async with cluster.waiting():
+        while True:
+            (node,) = (await cluster.call("GET", "/api/v1/services/web/placement")).json["nodes"]
+            if not node["heard"]:
+                break
+
+
 async def test_what_failed_on_a_node_speaks_against_it(cluster: InProcess) -> None:
     await cluster.deploy({"name": "web", "command": ["exit", "3", "0.1"]})
     async with cluster.waiting():

@@ -59,6 +59,24 @@ async def test_each_replica_stays_where_its_volumes_are(cluster: InProcess) -> N
         await other.kill()
 
 
+async def test_it_waits_for_a_node_that_is_lost(cluster: InProcess) -> None:
+    """Not fenced here, so that it would be replaced at once if it could."""
+    other = await second_node(cluster)
+    try:
+        assert (await cluster.deploy(SERVICE | {"fence": False})).status == 200
+        before = where(cluster)
+        await other.kill()
+        async with cluster.waiting():
+            reason = f"its volumes are on node {other.name}: is down"
+            while not any(t["reason"] == reason for t in (await cluster.status("db"))["tasks"]):
+                pass
+        other.start()
+        await cluster.until("db", running_replicas=2)
+        assert where(cluster) == before
+    finally:
+        await other.kill()
+
+
 async def test_a_purged_service_or_a_removed_node_gives_them_up(cluster: InProcess) -> None:
     other = await second_node(cluster)
     state = cluster.core.store

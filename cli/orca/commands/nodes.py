@@ -78,8 +78,9 @@ def _state(node: dict[str, Any]) -> str:
 def drain(name: str, wait: bool, timeout: float, deadline: float | None, force: bool) -> None:
     """Bring all work away from the node NAME, and give it none any more.
 
-    Each replica goes on until another one is ready elsewhere. What cannot go anywhere stays and says
-    why, or is stopped at the deadline. It lasts until `orca nodes undrain NAME`, over restarts too.
+    Each replica goes on until another one is ready elsewhere; a fenced one stops first. What cannot go
+    anywhere stays and says why, or is stopped at the deadline. It lasts until `orca nodes undrain NAME`,
+    over restarts too.
     """
     if force and deadline is not None:
         raise click.UsageError("--force is a deadline of now: give one of the two")

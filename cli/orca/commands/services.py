@@ -192,7 +192,7 @@ def _show_placement(found: dict[str, Any]) -> None:
                 node["failures"],
                 f"{node['affinity']:g}",
                 f"{node['share']:.0%}",
-                node["reason"],
+                node["reason"] or ("" if node["heard"] else "not heard of just now: comes last"),
             ]
             for node in found["nodes"]
         ],

@@ -90,7 +90,7 @@ class Parts:
         """Every endpoint of a master."""
         core, store, version = self.core, self.core.store, orca_version()
         membership, signer, kek = self.membership, self.keys.signer, self.folder.kek
-        services = ServiceRoutes(core.env, store, core.dispatcher)
+        services = ServiceRoutes(core.env, store, core.dispatcher, core.presence)
         nodes = NodesShown(core.env, core.presence, TasksOnNodes())
         refusals = Refusals(core.env, store)
         log = LogCollector(store, self.backing.log, membership)

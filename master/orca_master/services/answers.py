@@ -65,7 +65,8 @@ class ReplicaOut(msgspec.Struct, frozen=True):
 
 
 class VerdictOut(msgspec.Struct, frozen=True):
-    """What a node would be for one more replica. `reason`: why it cannot run there.
+    """What a node would be for one more replica. `reason`: why it cannot run there. `heard` false: it has
+    not been heard of for a moment, and comes last.
 
     The lowest `spread` (replicas at the same value of the spread label) wins, then the lowest `cost` =
     `replicas` there + recent `failures` there - `affinity`, then the smallest `share` in use.
@@ -73,6 +74,7 @@ class VerdictOut(msgspec.Struct, frozen=True):
 
     node: str
     fits: bool
+    heard: bool
     reason: str | None
     cost: float
     replicas: int

@@ -1,5 +1,7 @@
 """Why replicas are where they are, and what every node would be for one more. Pure."""
 
+from collections.abc import Collection
+
 from orca_master.services.answers import PlacementOut, ReplicaOut, VerdictOut
 from orca_master.services.model import Service
 from orca_master.services.operations import task_spec
@@ -9,11 +11,13 @@ from orca_master.tasks.operations import rooms
 from orca_master.tasks.placement import Demand, Verdict, verdicts
 
 
-def explained(view: View, service: Service, *, now: float) -> PlacementOut:
+def explained(
+    view: View, service: Service, *, now: float, doubtful: Collection[str]
+) -> PlacementOut:
     """As `tasks.placement` sees one more replica of the wanted revision, the best node first."""
     spec = task_spec(service.spec)
     demand = Demand("", service.owner, spec, service.spec.constraints, service.revision)
-    nodes = rooms(view, now=now)
+    nodes = rooms(view, now=now, doubtful=doubtful)
     names = {room.node.id: room.node.name for room in nodes}
     wanted = [t for t in view.find(TASKS, "owner", service.owner) if t.wanted is Wanted.RUN]
     return PlacementOut(
@@ -39,6 +43,7 @@ def _shown(verdict: Verdict) -> VerdictOut:
     return VerdictOut(
         node=verdict.room.node.name,
         fits=verdict.refusal is None,
+        heard=not verdict.room.is_doubtful,
         reason=verdict.refusal,
         cost=cost.total,
         replicas=cost.replicas,

@@ -10,6 +10,8 @@ from msgspec.structs import replace
 
 from orca_common.env import Env
 from orca_master.audit.operations import trail
+from orca_master.cluster.model import NODES
+from orca_master.cluster.presence import Presence
 from orca_master.errors import NotFound, NotReady
 from orca_master.http.answers import Ok
 from orca_master.http.dialects import CLUSTER
@@ -55,6 +57,7 @@ class ServiceRoutes:
     env: Env
     store: Store
     dispatcher: Dispatcher
+    presence: Presence
     statuses: Statuses = field(default_factory=Statuses)
     meters: DeployMeters = field(default_factory=DeployMeters)
 
@@ -251,7 +254,8 @@ class ServiceRoutes:
         state = await self.store.fresh()
         project = call.scope(call.query.project)
         found = operations.resolve(state, call.tenant, call.path["name"], project)
-        return explained(state, found, now=self.env.now())
+        doubtful = self.presence.doubtful(nodes=state.count(NODES))
+        return explained(state, found, now=self.env.now(), doubtful=doubtful)
 
     async def scale(self, call: Call[payload.ProjectQuery, payload.ScaleIn]) -> ScaleOut:
         def scale(tx: Transaction) -> dict[str, Any]:

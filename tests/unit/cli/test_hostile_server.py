@@ -44,7 +44,7 @@ TOKEN = {
 }  # fmt: skip
 EVENT = {"at": 0.0, "actor": EVIL, "action": EVIL, "resource": EVIL, "details": {EVIL: EVIL}}
 VERDICT = {
-    "node": EVIL, "fits": False, "cost": 1.0, "replicas": 1, "spread": 0, "failures": 0,
+    "node": EVIL, "fits": False, "heard": False, "cost": 1.0, "replicas": 1, "spread": 0, "failures": 0,
     "affinity": 0.0, "share": 0.1, "reason": EVIL,
 }  # fmt: skip
 PLACED = {"replica": 1, "revision": 1, "node": None, "reason": EVIL}
