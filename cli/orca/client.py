@@ -58,14 +58,20 @@ class Client:
         return await self._json("GET", "/api/v1/health")
 
     async def deploy(
-        self, services: Sequence[Mapping[str, Any]], *, wait: bool = True, timeout: float = 120.0
+        self,
+        services: Sequence[Mapping[str, Any]],
+        *,
+        wait: bool = True,
+        timeout: float = 120.0,
+        message: str = "",
     ) -> dict[str, Any]:
-        """`{deployed: [names], errors: ["name: reason"]}`; some or all may have failed."""
+        """`{deployed: [names], errors: ["name: reason"], outcomes}`; some or all may have failed, been
+        reverted, or be paused. `message` is kept with the revisions."""
         return await self._json(
             "POST",
             "/api/v1/deploy",
             params={"wait": str(wait).lower(), "timeout": str(timeout)},
-            body={"services": list(services)},
+            body={"services": list(services)} | ({"message": message} if message else {}),
             answers_with_errors=True,
             seconds=timeout + DEPLOY_MARGIN_SECONDS,
         )
@@ -93,6 +99,52 @@ class Client:
             params=_given(project=project),
             body={"replicas": replicas},
         )
+
+    async def promote(
+        self, name: str, *, step: bool = False, project: str | None = None
+    ) -> dict[str, Any]:
+        """Give a canary's revision to all replicas; with `step` take it to its next step."""
+        return await self._verb(name, "promote", project=project, step="true" if step else None)
+
+    async def rollback(
+        self, name: str, *, revision: int | None = None, project: str | None = None
+    ) -> dict[str, Any]:
+        """Take an open rollout back; else go to the last stable revision before, or to `revision`."""
+        to = None if revision is None else str(revision)
+        return await self._verb(name, "rollback", project=project, revision=to)
+
+    async def pause(self, name: str, *, project: str | None = None) -> dict[str, Any]:
+        """Hold a rollout where it is."""
+        return await self._verb(name, "pause", project=project)
+
+    async def resume(self, name: str, *, project: str | None = None) -> dict[str, Any]:
+        return await self._verb(name, "resume", project=project)
+
+    async def restart(self, name: str, *, project: str | None = None) -> dict[str, Any]:
+        """Replace all replicas, as a rollout."""
+        return await self._verb(name, "restart", project=project)
+
+    async def start(self, name: str, *, project: str | None = None) -> dict[str, Any]:
+        """Run a stopped service again."""
+        return await self._verb(name, "start", project=project)
+
+    async def _verb(self, name: str, verb: str, **params: str | None) -> dict[str, Any]:
+        path = f"/api/v1/services/{_part(name)}/{verb}"
+        return await self._json("POST", path, params=_given(**params))
+
+    async def revisions(self, name: str, *, project: str | None = None) -> list[dict[str, Any]]:
+        """What was ever accepted of it, the newest first."""
+        path = f"/api/v1/services/{_part(name)}/revisions"
+        answer = await self._json("GET", path, params=_given(project=project))
+        found: list[dict[str, Any]] = answer["revisions"]
+        return found
+
+    async def deployments(self, name: str, *, project: str | None = None) -> list[dict[str, Any]]:
+        """How each of its changes went, the newest first, with the sentences of every decision."""
+        path = f"/api/v1/services/{_part(name)}/deployments"
+        answer = await self._json("GET", path, params=_given(project=project))
+        found: list[dict[str, Any]] = answer["deployments"]
+        return found
 
     async def stop(
         self, name: str, *, project: str | None = None, purge: bool = False

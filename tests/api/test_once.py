@@ -17,7 +17,7 @@ async def test_a_change_under_a_key_is_made_once_and_answers_the_same(cluster: I
     first = await cluster.call("POST", "/api/v1/deploy", DEPLOY, headers=keyed("k1"))
     await cluster.call("POST", "/api/v1/services/web/scale", {"replicas": 5})
     again = await cluster.call("POST", "/api/v1/deploy", DEPLOY, headers=keyed("k1"))
-    assert (first.status, first.json) == (200, {"deployed": ["web"], "errors": []})
+    assert (first.status, first.json["deployed"], first.json["errors"]) == (200, ["web"], [])
     assert (again.status, again.json) == (first.status, first.json)
     shown = await cluster.status("web")
     assert shown["replicas"] == 5, "the second request of the key has not set it back to 2"

@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from inprocess import InProcess
-from orca_master.services import routes
+from orca_master.services import strategy
 
 Operation = APIOperation[Any, Any, Any, Any]
 
@@ -155,7 +155,7 @@ def min_of(value: Any, most: float) -> Any:
 async def test_no_answer_differs_from_the_document(
     cluster: InProcess, mode: GenerationMode, who: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routes, "SETTLE_SECONDS", 0.05)
+    monkeypatch.setattr(strategy, "SETTLE_SECONDS", 0.05)
     token = cluster.token if who == "admin" else None
     asker = Asker(cluster.api, mode, token, cluster.worker.name)
     assert await asyncio.to_thread(asker.ask_all) == []

@@ -17,8 +17,11 @@ from orca_master.errors import NotFound, OutcomeUnknown, Trouble
 from orca_master.identity.model import DEFAULT_TENANT
 from orca_master.services import operations
 from orca_master.services.model import SERVICES, Policy, Reconnect, Service, ServiceSpec
+from orca_master.services.rollouts.model import DeploymentState
+from orca_master.services.rollouts.operations import last_deployment, revision_of
 from orca_master.services.status import status
 from orca_master.state.follow import FeedOverrun
+from orca_master.state.transaction import View
 from orca_master.tasks.constraints import Constraints
 from orca_master.tasks.model import TASKS, Task, Wanted
 from orca_proto import worker_pb2 as pb
@@ -346,8 +349,8 @@ class History:
             if self.wants[name] is not possible:
                 continue  # it was asked for something else meanwhile
             row = state.get(SERVICES, DEFAULT_TENANT, "default", name)
-            if _want_of(row) not in possible:
-                self._violated(f"{name} is {_want_of(row)}, acknowledged was {possible}")
+            if not _wants_of(state, row) & possible:
+                self._violated(f"{name} is {_wants_of(state, row)}, acknowledged was {possible}")
             self.counts["rows compared"] += 1
 
     async def _heal(self) -> None:
@@ -416,8 +419,19 @@ def _runs(phase: Phase) -> bool:
     return phase is Phase.RUNNING
 
 
-def _want_of(row: Service | None) -> Want | None:
-    return None if row is None else Want(row.spec.image, row.replicas, row.stopped)
+def _wants_of(view: View, row: Service | None) -> set[Want | None]:
+    """What may have been acknowledged last if this is what there is: a rollout that was reverted, or
+    cancelled, has left the image that was asked for."""
+    if row is None:
+        return {None}
+    images = {row.spec.image}
+    last = last_deployment(view, row)
+    newest = revision_of(view, row, row.newest)
+    if last is not None and last.goal != row.newest and newest is not None:
+        images.add(newest.spec.image)
+    if last is not None and last.state is DeploymentState.CANCELLED and newest is not None:
+        images.add(newest.spec.image)
+    return {Want(image, row.replicas, row.stopped) for image in images}
 
 
 _REQUESTS = (History.deploy, History.scale, History.stop_service, History.deploy)

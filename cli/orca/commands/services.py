@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 1.0
 COMMAND_COLUMNS = 40
 
+_EXITS = {"reverted": 10, "open": 12, "paused": 11}
+"""By what became of a deploy, the gravest first."""
+
 _project = click.option("-p", "--project", help="The service's project.")
 
 
@@ -32,11 +35,14 @@ _project = click.option("-p", "--project", help="The service's project.")
     show_default=True,
     help="Seconds to wait.",
 )
+@click.option("-m", "--message", default="", help="Kept with the revisions that this makes.")
 @show.output_option
-def deploy(files: tuple[str, ...], wait: bool, timeout: float, output: str) -> None:
+def deploy(files: tuple[str, ...], wait: bool, timeout: float, message: str, output: str) -> None:
     """Deploy the services in FILE… (JSON, YAML or TOML; `-` is standard input).
 
-    Exits with 0 only if every service runs.
+    Exits with 0 only if the new revision of every service is what runs: 1 one failed or was refused,
+    10 one was reverted, 12 the time was up before the outcome was known, 11 one waits for somebody (a
+    canary, say).
 
     \b
     orca deploy web.toml worker.yaml
@@ -46,7 +52,9 @@ def deploy(files: tuple[str, ...], wait: bool, timeout: float, output: str) -> N
     started = time.monotonic()
 
     async def run(client: "Client") -> dict[str, Any]:
-        deploying = asyncio.ensure_future(client.deploy(services, wait=wait, timeout=timeout))
+        deploying = asyncio.ensure_future(
+            client.deploy(services, wait=wait, timeout=timeout, message=message)
+        )
         if wait and output == "table":
             named = [(str(s.get("project", "default")), str(s.get("name"))) for s in services]
             await Progress(named).tell(client, deploying)
@@ -58,12 +66,25 @@ def deploy(files: tuple[str, ...], wait: bool, timeout: float, output: str) -> N
         for name in answer["deployed"]:
             click.secho(f"{show.clean(name)}: running", fg="green", nl=False)
             click.echo(f"  ({seconds:.1f} s)")
-        for name in answer.get("accepted", []):
-            show.say(f"{name}: accepted; `orca status {name}` shows what becomes of it")
+        for outcome in answer.get("outcomes", []):
+            name = outcome["service"]
+            if outcome["state"] == "accepted":
+                show.say(f"{name}: accepted; `orca status {name}` shows what becomes of it")
+            elif outcome["state"] == "paused":
+                show.say(f"{name}: paused: {outcome['reason']}")
+                show.say(f"  `orca promote {name}`, `orca resume {name}` or `orca rollback {name}`")
         for problem in answer["errors"]:
             show.error(problem)
-    if answer["errors"]:
-        sys.exit(REFUSED_EXIT)
+    sys.exit(exit_code(answer))
+
+
+def exit_code(answer: dict[str, Any]) -> int:
+    """The gravest of what became of the services."""
+    states = [outcome["state"] for outcome in answer.get("outcomes", [])]
+    told = states.count("reverted") + states.count("open")
+    if len(answer["errors"]) > told:  # failed, or refused before there could be an outcome
+        return REFUSED_EXIT
+    return next((code for state, code in _EXITS.items() if state in states), 0)
 
 
 @click.command()
@@ -151,6 +172,12 @@ def _show_service(service: dict[str, Any]) -> None:
     )
     if service["reason"]:
         show.say(f"reason: {service['reason']}")
+    if rollout := service["rollout"]:
+        weight = "" if rollout["weight"] is None else f", weight {rollout['weight']}"
+        show.say(
+            f"rollout: {rollout['strategy']} to revision {rollout['revision']},"
+            f" {rollout['state']}, {rollout['ready']} ready{weight}"
+        )
     if service["tasks"]:
         click.echo()
         show.table(

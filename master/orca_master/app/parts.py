@@ -30,6 +30,7 @@ from orca_master.http.route import Route
 from orca_master.identity.routes import TokenRoutes
 from orca_master.ops.audit import AuditRoutes
 from orca_master.ops.health import OpsRoutes
+from orca_master.services.rollouts.routes import RolloutRoutes
 from orca_master.services.routes import ServiceRoutes
 from orca_master.state.blobs import Blobs
 from orca_master.state.history.file import DamagedHistory
@@ -99,6 +100,7 @@ class Parts:
         routes = [
             *OpsRoutes(store, version, self._troubles, collectors).table(),
             *services.table(),
+            *RolloutRoutes(services.changes).table(),
             *AuditRoutes(store, self.history).table(),
             *TokenRoutes(core.env, store).table(),
             *ClusterRoutes(

@@ -11,6 +11,7 @@ from orca_master.cluster.model import (
 from orca_master.http.once import DONE
 from orca_master.identity.model import TOKENS
 from orca_master.services.model import FENCING_TOKENS, SERVICES
+from orca_master.services.rollouts.model import DEPLOYMENTS, REVISIONS
 from orca_master.state.table import Schema, View
 from orca_master.tasks.model import HOMES, SPECS, TASKS
 
@@ -33,6 +34,8 @@ SCHEMA = Schema(
     TOKENS,
     DONE,
     SERVICES,
+    REVISIONS,
+    DEPLOYMENTS,
     FENCING_TOKENS,
     TASKS,
     HOMES,

@@ -26,11 +26,28 @@ class TaskOut(msgspec.Struct, frozen=True):
     container: str | None
 
 
+class RolloutOut(msgspec.Struct, frozen=True):
+    """How far the last change has come. `weight`: the new revision's share of requests while a canary
+    stands beside the stable revision, in percent."""
+
+    deployment: int
+    kind: str
+    strategy: str
+    state: str
+    revision: int
+    stable_revision: int | None
+    replicas: int
+    ready: int
+    weight: int | None
+    reason: str | None
+
+
 class ServiceOut(msgspec.Struct, frozen=True):
     """A service. `status`: one of running, updating, degraded, pending, failed, stopped.
 
     `replicas`: as deployed or scaled; `desired_replicas`: 0 while it is stopped; `running_replicas`:
-    those that are ready; `reason`: why it does not run in full, in words.
+    how many of these are ready, of whatever revision; `reason`: why it does not run in full, in words;
+    `rollout`: the one that is under way.
     """
 
     name: str
@@ -44,7 +61,9 @@ class ServiceOut(msgspec.Struct, frozen=True):
     runtime: str
     command: list[str] | None
     revision: int
+    stable_revision: int | None
     reason: str | None
+    rollout: RolloutOut | None
     tasks: list[TaskOut]
 
 
@@ -94,12 +113,27 @@ class PlacementOut(msgspec.Struct, frozen=True):
     nodes: list[VerdictOut]
 
 
+class OutcomeOut(msgspec.Struct, frozen=True):
+    """`state`: `running` (all replicas run the revision), `paused` (its rollout waits for somebody: a canary,
+    say), `reverted` (it failed, and what ran before runs again), `failed`, `open` (the time was up before the
+    outcome was known), `accepted` (nobody waited)."""
+
+    service: str
+    project: str
+    revision: int
+    deployment: int
+    state: str
+    reason: str | None
+
+
 class DeployOut(msgspec.Struct, frozen=True):
-    """`deployed`: names that run; `errors`: `name: reason`; `accepted`: only with `wait=false`."""
+    """`deployed`: names that run; `errors`: `name: reason`; `accepted`: with `wait=false`, and those whose
+    rollout is paused."""
 
     deployed: list[str]
     errors: list[str]
     accepted: list[str] | UnsetType = UNSET
+    outcomes: list[OutcomeOut] = msgspec.field(default_factory=list)
 
 
 class ScaleOut(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from orca_master.control.aside import Aside
 from orca_master.errors import Trouble
 from orca_master.services.model import OWNER_PREFIX, SERVICES, owner_of
 from orca_master.services.operations import reconcile_owner
+from orca_master.services.rollouts.model import DEPLOYMENTS
 from orca_master.state.follow import Changed
 from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction
@@ -43,7 +44,7 @@ class ServicesController:
     async def run(self) -> None:
         self._leases.begin()
         self._term = self._store.leadership.term
-        with self._store.follow(SERVICES, TASKS, NODES) as follower:
+        with self._store.follow(SERVICES, DEPLOYMENTS, TASKS, NODES) as follower:
             while True:
                 changed = await follower.next(self._seconds_to_next_look())
                 owners = self._owners(changed)
@@ -100,6 +101,7 @@ class ServicesController:
             owners |= {owner_of(*key) for key in state.keys(SERVICES)}
             owners |= {key[0] for key in state.keys(TASKS) if key[0].startswith(OWNER_PREFIX)}
         owners |= {owner_of(*key) for key in changed.of(SERVICES.name)}
+        owners |= {owner_of(*key[:3]) for key in changed.of(DEPLOYMENTS.name)}
         owners |= {key[0] for key in changed.of(TASKS.name) if key[0].startswith(OWNER_PREFIX)}
         return {owner for owner in owners if not self.aside.is_aside(owner)}
 

@@ -29,7 +29,10 @@ def reconcile_fenced(
     """As `reconcile`, for a service whose replicas are fenced."""
     plan = Plan()
     slots = {slot: [t for t in tasks if t.slot == slot] for slot in range(1, target.replicas + 1)}
-    keeps = {slot: _keep(target, found, lapsed, overdue) for slot, found in slots.items()}
+    keeps = {
+        slot: _keep(target.lane(slot).revision, found, lapsed, overdue)
+        for slot, found in slots.items()
+    }
     moving = sum(keep is None or not keep.is_ready for keep in keeps.values())
     for slot, found in slots.items():
         keep = keeps[slot]
@@ -37,20 +40,20 @@ def reconcile_fenced(
         if keep is not None and is_leaving and (not keep.is_ready or moving < target.max_moving):
             moving += keep.is_ready
             keep = None
-        _bring_to(plan, target, slot, found, keep, lapsed, now)
+        _bring_to(plan, target.lane(slot).revision, slot, found, keep, lapsed, now)
     plan.stop.extend(t for t in tasks if t.slot > target.replicas and t.wanted is Wanted.RUN)
     return plan
 
 
 def _keep(
-    target: Target, tasks: Sequence[Task], lapsed: Collection[str], overdue: Collection[str]
+    revision: int, tasks: Sequence[Task], lapsed: Collection[str], overdue: Collection[str]
 ) -> Task | None:
     """The one that goes on: it may run, or waits for a node, or only its node that was lost may run it."""
     good = [
         task
         for task in tasks
         if task.wanted is Wanted.RUN
-        and task.revision == target.revision
+        and task.revision == revision
         and not task.observed.state.is_over
         and task.node not in overdue
         and (task.node not in lapsed or task.constraints.node)
@@ -60,7 +63,7 @@ def _keep(
 
 def _bring_to(
     plan: Plan,
-    target: Target,
+    revision: int,
     slot: int,
     tasks: Sequence[Task],
     keep: Task | None,
@@ -70,14 +73,12 @@ def _bring_to(
     ended = [
         task
         for task in tasks
-        if task.wanted is Wanted.RUN
-        and task.revision == target.revision
-        and task.observed.state.is_over
+        if task.wanted is Wanted.RUN and task.revision == revision and task.observed.state.is_over
     ]
     last = None if keep is not None and keep.is_ready else max(ended, key=_order, default=None)
     plan.stop.extend(t for t in tasks if t.wanted is Wanted.RUN and t not in (keep, last))
     if keep is None and not any(may_run(task, lapsed) for task in tasks):
-        plan.create.append(next_try(slot, tasks, ended, now))
+        plan.create.append(next_try(slot, revision, tasks, ended, now))
 
 
 def _order(task: Task) -> tuple[int, float, str]:

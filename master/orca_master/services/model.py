@@ -4,6 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
+from orca_master.services.strategy import Rollout
 from orca_master.state.table import Table
 from orca_master.tasks.constraints import Constraints
 from orca_master.tasks.model import Container
@@ -47,19 +48,29 @@ class ServiceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     def runtime(self) -> str:
         return "docker" if self.image else "process"
 
+    @property
+    def has_check(self) -> bool:
+        """Whether something says when a replica is ready, besides that it runs."""
+        return bool(self.health)
+
 
 class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     """How replicas are treated; a change of it restarts none. `drain_max_parallel`: how many may leave
-    drained nodes at a time; `reconnect`: which goes on when a node returns."""
+    drained nodes at a time; `reconnect`: which goes on when a node returns; `rollout`: how a change of the
+    service is carried out."""
 
     drain_max_parallel: int = 1
     reconnect: Reconnect = Reconnect.BEST
+    rollout: Rollout = Rollout()
 
 
 class Service(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything here is wanted; what is true of it is read off its tasks.
 
-    `stopped` keeps the row and runs nothing. `purge` forgets the row once nothing of it runs.
+    `stopped` keeps the row and runs nothing. `purge` forgets the row once nothing of it runs. `spec` is that
+    of `revision`, the one that replicas are taken to; `newest`: the highest that was ever given;
+    `stable`: the last one that all replicas ran at the end of a rollout (0: none yet); `deployment`: the
+    number of the last one.
     """
 
     tenant: str
@@ -73,6 +84,13 @@ class Service(msgspec.Struct, frozen=True, omit_defaults=True):
     stopped: bool = False
     purge: bool = False
     policy: Policy = Policy()
+    newest: int = 0
+    stable: int = 0
+    deployment: int = 0
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.tenant, self.project, self.name
 
     @property
     def owner(self) -> str:

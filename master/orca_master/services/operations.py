@@ -1,5 +1,6 @@
 """The verbs of services."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from orca_master.cluster.operations import (
     next_deadline,
     overdue_nodes,
 )
-from orca_master.errors import Ambiguous, NotFound
+from orca_master.errors import Ambiguous, Conflict, NotFound
 from orca_master.services.fenced import may_run, reconcile_fenced
 from orca_master.services.model import (
     FENCING_TOKENS,
@@ -25,6 +26,10 @@ from orca_master.services.model import (
     key_of_owner,
 )
 from orca_master.services.reconcile import Create, Plan, Target, reconcile
+from orca_master.services.rollouts import operations as rollouts
+from orca_master.services.rollouts.lanes import lanes
+from orca_master.services.rollouts.model import Kind
+from orca_master.services.strategy import Strategy
 from orca_master.state.transaction import Transaction, View
 from orca_master.tasks import operations as tasks
 from orca_master.tasks.model import HOMES, TASKS, Health, Task, TaskSpec, Wanted
@@ -51,39 +56,38 @@ def deploy(
     replicas: int,
     now: float,
     policy: Policy = Policy(),  # noqa: B008
+    by: str = "",
+    message: str = "",
 ) -> Accepted:
     """Want this service to run. An equal spec keeps the revision; tasks that wait for their next
-    try are tried again now."""
+    try are tried again now. The spec that an open rollout came from takes it back there."""
     before = tx.get(SERVICES, tenant, project, name)
     if before is None:
-        after = Service(
-            tenant,
-            project,
-            name,
-            spec,
-            replicas,
-            revision=1,
-            created_at=now,
-            updated_at=now,
-            policy=policy,
-        )
+        before = Service(tenant, project, name, spec, replicas, 0, now, now, policy=policy)
     elif _is_wanted(before, spec, replicas, policy):
-        after = before
-    else:
-        after = replace(
-            before,
-            spec=spec,
-            replicas=replicas,
-            revision=before.revision + (before.spec != spec),
-            stopped=False,
-            purge=False,
-            updated_at=now,
-            policy=policy,
-        )
-    if after is not before:
-        tx.put(SERVICES, after)
+        _try_again_now(tx, before)
+        return Accepted(before, changed=False)
+    after = replace(
+        before, replicas=replicas, stopped=False, purge=False, updated_at=now, policy=policy
+    )
+    if not before.revision or before.spec != spec:
+        after = _new_revision(tx, after, spec, now=now, by=by, message=message)
+    tx.put(SERVICES, after)
     _try_again_now(tx, after)
-    return Accepted(after, after is not before)
+    return Accepted(after, changed=True)
+
+
+def _new_revision(
+    tx: Transaction, service: Service, spec: ServiceSpec, *, now: float, by: str, message: str
+) -> Service:
+    """`service` with its new spec, under a number, and the rollout that leads there."""
+    going = rollouts.open_deployment(tx, service)
+    if going is not None and going.base and rollouts.spec_of(tx, service, going.base) == spec:
+        return rollouts.return_home(tx, service, going, now)
+    base = rollouts.base_of(tx, service)
+    service = replace(service, spec=spec)
+    service = rollouts.keep_revision(tx, service, now=now, by=by, message=message)
+    return rollouts.begin(tx, service, kind=Kind.DEPLOY, now=now, by=by, message=message, base=base)
 
 
 def _is_wanted(service: Service, spec: ServiceSpec, replicas: int, policy: Policy) -> bool:
@@ -115,10 +119,21 @@ def scale(
     return service
 
 
+def start(tx: Transaction, service: Service, *, now: float) -> Service:
+    """Run a stopped service again, as many replicas as it had. Raises Conflict."""
+    if service.purge:
+        raise Conflict(f"service {service.name} is being removed; deploy it again")
+    if service.stopped:
+        service = replace(service, stopped=False, updated_at=now)
+        tx.put(SERVICES, service)
+    return service
+
+
 def stop(tx: Transaction, service: Service, *, purge: bool, now: float) -> None:
     """Run nothing of it any more. With `purge`, forget it too once nothing of it is left."""
     if service.stopped and service.purge >= purge:
         return
+    service = rollouts.cancel(tx, service, "the service was stopped", now)
     tx.put(
         SERVICES,
         replace(service, stopped=True, purge=service.purge or purge, updated_at=now),
@@ -176,16 +191,40 @@ def reconcile_owner(
     if service.purge and not mine:
         tx.delete(SERVICES, service.tenant, service.project, service.name)
         tasks.forget_homes(tx, tx.find(HOMES, "owner", owner))
+        rollouts.forget(tx, service)
         return None
+    service, target, look_at = _target(tx, service, mine, now)
+    waits += [look_at] if look_at < math.inf else []
+    _take(tx, service, _plan(tx, service, target, mine, lapsed, now), now=now, new_id=new_id)
+    return _next_look(tx, tx.find(TASKS, "owner", owner), waits, now)
+
+
+def _target(
+    tx: Transaction, service: Service, mine: Sequence[Task], now: float
+) -> tuple[Service, Target, float]:
+    """What is wanted after the rollout has got on by a step; and when to look again."""
+    down = down_nodes(tx)
+    service, deployment, look_at = rollouts.tend(tx, service, mine, down, now)
+    policy = service.policy
     target = Target(
         service.revision,
         service.wanted_replicas,
         stop_first=bool(service.spec.host_port),
-        max_moving=service.policy.drain_max_parallel,
-        reconnect=service.policy.reconnect,
+        max_moving=policy.drain_max_parallel,
+        reconnect=policy.reconnect,
     )
-    _take(tx, service, _plan(tx, service, target, mine, lapsed, now), now=now, new_id=new_id)
-    return _next_look(tx, tx.find(TASKS, "owner", owner), waits, now)
+    if deployment is None:
+        return service, target, look_at
+    scene = rollouts.scene_of(service, mine, down, now)
+    found = dataclasses.replace(target, lanes=lanes(deployment, policy.rollout, scene))
+    if not deployment.state.is_over:
+        found = dataclasses.replace(
+            found,
+            stop_first=deployment.stop_first,
+            settle=scene.settle,
+            clear_first=deployment.strategy is Strategy.RECREATE,
+        )
+    return service, found, look_at
 
 
 def _plan(
@@ -213,22 +252,25 @@ def _take(
 
 
 def _create(tx: Transaction, service: Service, wanted: Create, *, now: float, id: str) -> None:
+    spec = rollouts.spec_of(tx, service, wanted.revision)
+    if spec is None:
+        return
     tasks.create(
         tx,
         id=id,
         owner=service.owner,
         project=service.project,
         name=service.name,
-        revision=service.revision,
+        revision=wanted.revision,
         slot=wanted.slot,
-        spec=task_spec(service.spec),
-        constraints=service.spec.constraints,
+        spec=task_spec(spec),
+        constraints=spec.constraints,
         now=now,
         attempt=wanted.attempt,
         not_before=wanted.not_before,
         last_failure=wanted.last_failure,
         generation=wanted.generation,
-        fencing_token=_next_token(tx, service.owner) if service.spec.fence else 0,
+        fencing_token=_next_token(tx, service.owner) if spec.fence else 0,
     )
 
 

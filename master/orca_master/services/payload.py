@@ -17,6 +17,7 @@ from orca_master.http.names import Name
 from orca_master.http.route import QueryModel, StrictModel
 from orca_master.services.container import SIGNALS, ContainerIn, LogIn
 from orca_master.services.model import Policy, Reconnect, ServiceSpec
+from orca_master.services.rollouts.payload import RolloutIn
 from orca_master.services.where import LeavingIn, PlacementIn, ResourcesIn, memory_bytes
 
 MAX_SERVICES = 500
@@ -146,6 +147,7 @@ class ServiceIn(ContainerIn):
     # From a factory: a default that holds a dict is copied deeply for every service.
     placement: PlacementIn = Field(default_factory=lambda: _ANYWHERE)
     drain: LeavingIn = LeavingIn()
+    deploy: RolloutIn = RolloutIn()
     pull_policy: Annotated[
         str,
         Field(
@@ -240,7 +242,8 @@ class ServiceIn(ContainerIn):
         )
 
     def policy(self) -> Policy:
-        return Policy(self.drain.max_parallel, Reconnect(self.reconnect))
+        rollout = self.deploy.rollout()
+        return Policy(self.drain.max_parallel, Reconnect(self.reconnect), rollout)
 
     def secrets(self) -> list[str]:
         """The keys of all `${secrets.KEY}` in its environment, sorted."""
@@ -250,6 +253,14 @@ class ServiceIn(ContainerIn):
 
 class DeployIn(StrictModel):
     services: Annotated[list[ServiceIn], Field(min_length=1, max_length=MAX_SERVICES)]
+    message: Annotated[
+        str,
+        Field(
+            max_length=500,
+            pattern=r"^[^\x00-\x1f\x7f]*$",
+            description="Kept with the revisions that this makes.",
+        ),
+    ] = ""
 
     @model_validator(mode="after")
     def _check_duplicates(self) -> "DeployIn":

@@ -9,9 +9,11 @@ On a node that is drained it is the same, but for the coming back: what runs the
 replacement is ready, elsewhere. So a drain never takes a service below what it has, and no more than
 `max_moving` replicas of it are on their way at a time. Only once a drain is overdue is what still runs
 there stopped, whatever comes after it.
+While a rollout is under way each slot has its lane: its revision, and one that may run beside it.
 """
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orca_master.services.model import Reconnect
@@ -25,21 +27,42 @@ BACKOFF_RESET_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
+class Lane:
+    """What one slot is to run: a revision, and `beside` it another (0: none), each with its own task.
+
+    `drops_unready`: what is of neither, and serves nobody, stops at once.
+    """
+
+    revision: int
+    beside: int = 0
+    drops_unready: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
-    """The wanted side. `max_moving`: how many replicas may leave drained nodes at a time."""
+    """The wanted side. `max_moving`: how many replicas may leave drained nodes at a time. `lanes`: by slot,
+    where a rollout says more than `revision`. `settle`: for so many seconds a replica must be ready before
+    one of another revision stops for it. `clear_first`: nothing of a revision starts while another runs."""
 
     revision: int
     replicas: int
     stop_first: bool
     max_moving: int = 1
     reconnect: Reconnect = Reconnect.BEST
+    lanes: Mapping[int, Lane] = field(default_factory=dict)
+    settle: float = 0.0
+    clear_first: bool = False
+
+    def lane(self, slot: int) -> Lane:
+        return self.lanes.get(slot) or Lane(self.revision)
 
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Ask for a task in this slot, not to be placed before `not_before` (Unix seconds)."""
+    """Ask for a task of this revision in this slot, not to be placed before `not_before` (Unix seconds)."""
 
     slot: int
+    revision: int
     attempt: int = 0
     not_before: float = 0.0
     last_failure: str = ""
@@ -78,27 +101,50 @@ def reconcile(
 ) -> Plan:
     """`tasks` are all of the service's; `down`, `drained`, `overdue`: ids of nodes that are so."""
     plan = Plan()
-    nodes, moves = _Nodes(down, drained, overdue), _Moves()
+    look = _Look(target, tasks, _Nodes(down, drained, overdue), now)
+    slots: dict[int, list[Task]] = defaultdict(list)
+    for task in tasks:
+        slots[task.slot].append(task)
     for slot in range(1, target.replicas + 1):
-        in_slot = [task for task in tasks if task.slot == slot]
-        _reconcile_slot(plan, slot, target, in_slot, nodes, moves, now)
+        lane, in_slot = target.lane(slot), slots[slot]
+        if lane.beside:
+            of_it = [task for task in in_slot if task.revision == lane.beside]
+            _reconcile_slot(plan, _Slot(slot, Lane(lane.beside), of_it, in_slot), look)
+            of_it = [task for task in in_slot if task.revision != lane.beside]
+            _reconcile_slot(plan, _Slot(slot, lane, of_it, in_slot), look)
+        else:
+            _reconcile_slot(plan, _Slot(slot, lane, in_slot, in_slot), look)
+    moves = look.moves
     plan.create.extend(moves.waiting[: max(0, target.max_moving - moves.under_way)])
     surplus = (t for t in tasks if t.slot > target.replicas and t.wanted is Wanted.RUN)
     plan.stop.extend(surplus)
+    plan.stop = list({task.id: task for task in plan.stop}.values())
     return plan
 
 
-def _reconcile_slot(
-    plan: Plan,
-    slot: int,
-    target: Target,
-    tasks: Sequence[Task],
-    nodes: _Nodes,
-    moves: _Moves,
-    now: float,
-) -> None:
-    wanted = [task for task in tasks if task.wanted is Wanted.RUN]
-    current = [task for task in wanted if task.revision == target.revision]
+@dataclass(slots=True)
+class _Look:
+    target: Target
+    tasks: Sequence[Task]
+    nodes: _Nodes
+    now: float
+    moves: _Moves = field(default_factory=_Moves)
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """`tasks`: those that the lane speaks of; `everyone`: all of the slot."""
+
+    number: int
+    lane: Lane
+    tasks: Sequence[Task]
+    everyone: Sequence[Task]
+
+
+def _reconcile_slot(plan: Plan, slot: _Slot, look: _Look) -> None:
+    target, nodes, moves, revision = look.target, look.nodes, look.moves, slot.lane.revision
+    wanted = [task for task in slot.tasks if task.wanted is Wanted.RUN]
+    current = [task for task in wanted if task.revision == revision]
     ended = [task for task in current if task.observed.state.is_over]
     alive = [t for t in current if not t.observed.state.is_over and t.node not in nodes.down]
     usable = [task for task in alive if task.node not in nodes.overdue]
@@ -107,7 +153,7 @@ def _reconcile_slot(
     if staying:
         keep = who_goes_on(target.reconnect, staying)
         others = [t for t in wanted if t is not keep]
-        if keep.is_ready:
+        if keep.is_ready and _may_stop_for(keep, others, look):
             plan.stop.extend(
                 t for t in others if not is_awaited(target.reconnect, t, keep, nodes.down)
             )
@@ -122,36 +168,57 @@ def _reconcile_slot(
         last_leaving = _best(leaving)
         plan.stop.extend(task for task in leaving if task is not last_leaving)
     plan.stop.extend(task for task in wanted if task.node in nodes.overdue)
+    if slot.lane.drops_unready:
+        plan.stop.extend(
+            t for t in wanted if t.revision != revision and (not t.is_ready or t.node in nodes.down)
+        )
     if leaving and staying:
         moves.under_way += 1
     elif leaving:
-        moves.waiting.append(next_try(slot, tasks, ended, now))
+        moves.waiting.append(next_try(slot.number, revision, slot.everyone, ended, look.now))
     elif not usable:
-        older = [t for t in tasks if t not in current and not t.observed.state.is_over]
+        older = _older(slot, look)
         if target.stop_first and older:
             plan.stop.extend(task for task in older if task.wanted is Wanted.RUN)
         elif may_be_replaced(current, nodes.down):
-            plan.create.append(next_try(slot, tasks, ended, now))
+            plan.create.append(next_try(slot.number, revision, slot.everyone, ended, look.now))
     newest = max(ended, key=lambda t: t.order, default=None)
     stale = [t for t in wanted if t.observed.state.is_over and t is not newest]
     plan.stop.extend(stale)
+
+
+def _may_stop_for(keep: Task, others: Sequence[Task], look: _Look) -> bool:
+    """Whether a replica that is ready has been so for long enough."""
+    is_change = any(task.revision != keep.revision for task in others)
+    return not is_change or look.now - keep.ready_at >= look.target.settle
+
+
+def _older(slot: _Slot, look: _Look) -> list[Task]:
+    """What may still run of the slot but is not wanted of it; with `clear_first`, of other revisions
+    anywhere."""
+    here = [t for t in slot.tasks if t.revision != slot.lane.revision or t.wanted is not Wanted.RUN]
+    if look.target.clear_first:
+        here += [t for t in look.tasks if t.revision != slot.lane.revision]
+    return [task for task in here if not task.observed.state.is_over]
 
 
 def _best(tasks: Sequence[Task]) -> Task:
     return max(tasks, key=lambda t: (t.is_ready, t.observed.state, -t.created_at, t.id))
 
 
-def next_try(slot: int, tasks: Sequence[Task], ended: Sequence[Task], now: float) -> Create:
+def next_try(
+    slot: int, revision: int, tasks: Sequence[Task], ended: Sequence[Task], now: float
+) -> Create:
     """`tasks`: all of the slot; `ended`: those of them that this is another try of."""
     generation = 1 + max((task.generation for task in tasks), default=0)
     if not ended:
-        return Create(slot, generation=generation)
+        return Create(slot, revision, generation=generation)
     last = max(ended, key=lambda task: task.order)
     ran_seconds = last.observed.ended_at - last.observed.started_at
     lasted = last.observed.started_at > 0 and ran_seconds >= BACKOFF_RESET_SECONDS
     attempt = 1 if lasted else last.attempt + 1
     not_before = now + backoff_seconds(attempt)
-    return Create(slot, attempt, not_before, last.observed.reason, generation)
+    return Create(slot, revision, attempt, not_before, last.observed.reason, generation)
 
 
 def backoff_seconds(attempt: int) -> float:

@@ -1,36 +1,43 @@
 """The endpoints of services (API document 002)."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from orca_common.env import Env
-from orca_master.audit.operations import trail
 from orca_master.cluster.model import NODES
 from orca_master.cluster.presence import Presence
 from orca_master.errors import NotFound, NotReady
 from orca_master.http.answers import Ok
 from orca_master.http.dialects import CLUSTER
-from orca_master.http.once import update_once
 from orca_master.http.route import Call, Reply, Route, Served, Text
 from orca_master.identity.model import Permission
 from orca_master.services import logs, operations, payload
-from orca_master.services.answers import DeployOut, PlacementOut, ScaleOut, StatusOut, StoppedOut
+from orca_master.services.answers import (
+    DeployOut,
+    OutcomeOut,
+    PlacementOut,
+    ScaleOut,
+    StatusOut,
+    StoppedOut,
+)
+from orca_master.services.changes import Changes
 from orca_master.services.explain import explained
 from orca_master.services.meters import DeployMeters
 from orca_master.services.model import SERVICES, Service
-from orca_master.services.outcome import outcome, progress
+from orca_master.services.outcome import Ending, Outcome, outcome, progress
+from orca_master.services.rollouts.model import DEPLOYMENTS
 from orca_master.services.status import Statuses
 from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction
 from orca_master.tasks.dispatcher import Dispatcher
 from orca_master.tasks.model import TASKS
-
-T = TypeVar("T")
 
 DEPLOY = {
     "services": [
@@ -46,10 +53,7 @@ DEPLOY = {
     ]
 }
 
-SETTLE_SECONDS = 0.5
-"""How long a replica without a health check must run before a deploy calls it running."""
-
-IN_PROGRESS = "still in progress"
+OPEN = "open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,10 @@ class ServiceRoutes:
     presence: Presence
     statuses: Statuses = field(default_factory=Statuses)
     meters: DeployMeters = field(default_factory=DeployMeters)
+    changes: Changes = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "changes", Changes(self.env, self.store))
 
     def table(self) -> list[Route]:
         route = partial(Route, dialect=CLUSTER, tag="services")
@@ -144,7 +152,8 @@ class ServiceRoutes:
         ]
 
     async def deploy(self, call: Call[payload.DeployQuery, payload.DeployIn]) -> Reply:
-        """Answers when each outcome is known: 200 all, 206 some, 500 none; 202 with wait=false."""
+        """Answers when each outcome is known: 200 all run, 206 some, 500 none; 202 with wait=false, and
+        when some rollouts are paused and none has failed."""
         ready: list[payload.ServiceIn] = []
         errors: list[str] = []
         for item in call.body.services:
@@ -157,23 +166,29 @@ class ServiceRoutes:
         if not call.query.wait:
             names = [service.name for service in accepted]
             self.meters.count(accepted=len(names), failed=len(errors))
-            return Reply(DeployOut([], errors, names), 202)
+            outcomes = [_outcome_out(service, "accepted", "") for service in accepted]
+            return Reply(DeployOut([], errors, names, outcomes), 202)
         async with asyncio.TaskGroup() as group:
             waits = [
                 group.create_task(self._outcome(service, call.query.timeout))
                 for service in accepted
             ]
-        deployed = []
-        for service, wait in zip(accepted, waits, strict=True):
-            error = wait.result()
-            if error:
-                errors.append(f"{service.name}: {error}")
-            else:
-                deployed.append(service.name)
-        still = sum(IN_PROGRESS in error for error in errors)
-        self.meters.count(running=len(deployed), open=still, failed=len(errors) - still)
-        status = 200 if not errors else 206 if deployed else 500
-        return Reply(DeployOut(deployed, errors), status)
+        outcomes = [wait.result() for wait in waits]
+        return self._answer(outcomes, errors)
+
+    def _answer(self, outcomes: list[OutcomeOut], errors: list[str]) -> Reply:
+        deployed = [each.service for each in outcomes if each.state == Ending.RUNNING]
+        paused = [each.service for each in outcomes if each.state == Ending.PAUSED]
+        bad = [each for each in outcomes if each.state not in (Ending.RUNNING, Ending.PAUSED)]
+        errors = errors + [f"{each.service}: {each.reason}" for each in bad]
+        still = sum(each.state == OPEN for each in bad)
+        self.meters.count(
+            running=len(deployed), open=still + len(paused), failed=len(errors) - still
+        )
+        answer = DeployOut(deployed, errors, paused or UNSET, outcomes)
+        if errors:
+            return Reply(answer, 206 if deployed or paused else 500)
+        return Reply(answer, 202 if paused else 200)
 
     async def _accept(
         self,
@@ -183,7 +198,7 @@ class ServiceRoutes:
     ) -> list[Service]:
         """The services as this deploy left them, also when its key says that it was done before."""
 
-        def accept(tx: Transaction) -> list[tuple[str, str, int]]:
+        def accept(tx: Transaction) -> list[tuple[str, str, int, int]]:
             now = self.env.now()
             done = [
                 operations.deploy(
@@ -195,55 +210,48 @@ class ServiceRoutes:
                     replicas=item.replicas,
                     now=now,
                     policy=item.policy(),
+                    by=call.actor,
+                    message=call.body.message,
                 )
                 for item in items
             ]
             for each in done:
                 if each.changed:
-                    self._note(tx, call, "deploy", each.service, revision=each.service.revision)
-            return [
-                (each.service.project, each.service.name, each.service.revision) for each in done
-            ]
+                    revision = each.service.revision
+                    self.changes.note(tx, call, "deploy", each.service, revision=revision)
+            left = [each.service for each in done]
+            return [(s.project, s.name, s.revision, s.deployment) for s in left]
 
-        done = await self._once(call, accept)
+        done = await self.changes.once(call, accept)
         accepted = []
-        for project, name, revision in done:
+        for project, name, revision, deployment in done:
             service = self.store.state.get(SERVICES, call.tenant, project, name)
             if service is None:
                 errors.append(f"{name}: it was removed since")
             else:
-                accepted.append(replace(service, revision=revision))
+                accepted.append(replace(service, revision=revision, deployment=deployment))
         return accepted
 
-    async def _outcome(self, service: Service, timeout: float) -> str:
-        """Empty when it runs; else why not."""
+    async def _outcome(self, service: Service, timeout: float) -> OutcomeOut:
         try:
             async with asyncio.timeout(timeout):
-                return await self._settled(service)
+                found = await self._settled(service)
+                return _outcome_out(service, found.ending or OPEN, found.reason)
         except TimeoutError:
             so_far = progress(self.store.state, service)
-            return f"{IN_PROGRESS} after {timeout:g} s ({so_far}); the work goes on"
+            why = f"still in progress after {timeout:g} s ({so_far}); the work goes on"
+            return _outcome_out(service, OPEN, why)
 
-    async def _settled(self, service: Service) -> str:
-        """Without a health check a replica runs once it has not ended for a moment: a program that
-        fails at once is no success. What ran already when the deploy came has nothing to prove."""
-        steady: frozenset[str] | None = None
-        until: float | None = None
-        is_first = True
-        with self.store.follow(SERVICES, TASKS) as follower:
+    async def _settled(self, service: Service) -> Outcome:
+        with self.store.follow(SERVICES, DEPLOYMENTS, TASKS) as follower:
+            wait: float | None = None
             while True:
-                left = None if until is None else max(0.0, until - self.env.monotonic())
-                await follower.next(left)
-                found = outcome(self.store.state, service)
-                if found is not None and (found.error or is_first or service.spec.health):
-                    return found.error
-                is_first = False
-                if found is None:
-                    steady = until = None
-                elif found.ready != steady:
-                    steady, until = found.ready, self.env.monotonic() + SETTLE_SECONDS
-                elif until is not None and self.env.monotonic() >= until:
-                    return ""
+                await follower.next(wait)
+                now = self.env.now()
+                found = outcome(self.store.state, service, now)
+                if found.ending is not None:
+                    return found
+                wait = None if math.isinf(found.look_at) else max(0.001, found.look_at - now)
 
     async def status(self, call: Call[payload.ProjectQuery, None]) -> object:
         state = await self.store.read(stale=call.stale)
@@ -267,10 +275,10 @@ class ServiceRoutes:
                 replicas=call.body.replicas,
                 now=self.env.now(),
             )
-            self._note(tx, call, "scale", service, replicas=service.replicas)
+            self.changes.note(tx, call, "scale", service, replicas=service.replicas)
             return {"service": service.name, "replicas": service.replicas}
 
-        return ScaleOut(**await self._once(call, scale))
+        return ScaleOut(**await self.changes.once(call, scale))
 
     async def stop(self, call: Call[payload.StopQuery, None]) -> Ok:
         def stop(tx: Transaction) -> str:
@@ -279,7 +287,7 @@ class ServiceRoutes:
             )
             return self._stop_each(tx, call, [found])[0]
 
-        return Ok(f"stop {await self._once(call, stop)}")
+        return Ok(f"stop {await self.changes.once(call, stop)}")
 
     async def stop_project(self, call: Call[payload.PurgeQuery, None]) -> StoppedOut:
         project = call.path["name"]
@@ -291,7 +299,7 @@ class ServiceRoutes:
                 raise NotFound("project", project)
             return self._stop_each(tx, call, found)
 
-        stopped = await self._once(call, stop)
+        stopped = await self.changes.once(call, stop)
         return StoppedOut(f"stopped project {project}", stopped)
 
     async def stop_all(self, call: Call[payload.PurgeQuery, None]) -> StoppedOut:
@@ -301,25 +309,13 @@ class ServiceRoutes:
             found = [service for service in found if own in (None, service.project)]
             return self._stop_each(tx, call, found)
 
-        return StoppedOut("stop all", await self._once(call, stop))
-
-    async def _once(self, call: Call[Any, Any], fn: Callable[[Transaction], T]) -> T:
-        if call.once is None:
-            return await self.store.update(fn)
-        return await update_once(self.store, call.once, fn, now=self.env.now())
+        return StoppedOut("stop all", await self.changes.once(call, stop))
 
     def _stop_each(self, tx: Transaction, call: Call[Any, None], found: list[Service]) -> list[str]:
         for service in found:
             operations.stop(tx, service, purge=call.query.purge, now=self.env.now())
-            self._note(tx, call, "stop", service, purge=call.query.purge)
+            self.changes.note(tx, call, "stop", service, purge=call.query.purge)
         return [service.name for service in found]
-
-    def _note(
-        self, tx: Transaction, call: Call[Any, Any], verb: str, service: Service, **details: object
-    ) -> None:
-        resource = f"services/{service.project}/{service.name}"
-        action, now = f"service.{verb}", self.env.now()
-        trail(tx, actor=call.actor, action=action, resource=resource, now=now, **details)
 
     async def logs(self, call: Call[payload.LogsQuery, None]) -> object:
         """Plain text; see `services.logs`."""
@@ -339,3 +335,14 @@ class ServiceRoutes:
         if not tasks:
             raise NotReady(f"service {service.name} has no replica with output")
         return Text(logs.replay(self.dispatcher, service, tasks, asked))
+
+
+def _outcome_out(service: Service, state: str, reason: str) -> OutcomeOut:
+    return OutcomeOut(
+        service=service.name,
+        project=service.project,
+        revision=service.revision,
+        deployment=service.deployment,
+        state=state,
+        reason=reason or None,
+    )

@@ -1,15 +1,19 @@
 """What is true of services, in the words of API document 002 (and more fields besides). Pure."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import msgspec
 from msgspec.structs import replace
 
 from orca_master.cluster.model import NODES
 from orca_master.cluster.operations import down_nodes
-from orca_master.services.answers import ServiceOut, TaskOut
+from orca_master.services.answers import RolloutOut, ServiceOut, TaskOut
 from orca_master.services.model import SERVICES, Service
 from orca_master.services.outcome import describe_end
+from orca_master.services.rollouts.advance import weight
+from orca_master.services.rollouts.model import DEPLOYMENTS, Deployment
+from orca_master.services.rollouts.operations import open_deployment
+from orca_master.services.strategy import Strategy
 from orca_master.state.rows import State
 from orca_master.state.transaction import View
 from orca_master.tasks.model import TASKS, Task, TaskState, Wanted
@@ -38,7 +42,9 @@ class Statuses:
 
     def at(self, state: State, tenant: str, project: str | None) -> msgspec.Raw:
         if state is not self._of:
-            if self._of is None or not state.has_same(self._of, SERVICES, TASKS, NODES):
+            if self._of is None or not state.has_same(
+                self._of, SERVICES, DEPLOYMENTS, TASKS, NODES
+            ):
                 self._made = {}
             self._of = state
         key = tenant, project
@@ -50,20 +56,22 @@ class Statuses:
 def status(view: View, service: Service, down: Collection[str]) -> ServiceOut:
     tasks = known_tasks(view, service, down)
     shown = [task for task in tasks if not _is_history(task, tasks)]
-    running = sum(task.is_ready and task.wanted is Wanted.RUN for task in tasks)
+    going = open_deployment(view, service)
     return ServiceOut(
         name=service.name,
         project=service.project,
-        status=word(service, tasks),
+        status=word(service, tasks, going),
         replicas=service.replicas,
-        running_replicas=running,
+        running_replicas=len(_ready_slots(service, tasks)),
         image=service.spec.image or None,
         domain=service.spec.domain or None,
         desired_replicas=service.wanted_replicas,
         runtime=service.spec.runtime,
         command=list(service.spec.command) or None,
         revision=service.revision,
-        reason=reason(service, tasks),
+        stable_revision=service.stable or None,
+        reason=reason(service, tasks, going),
+        rollout=None if going is None else rollout_out(service, going),
         tasks=[_task(view, task) for task in sorted(shown, key=lambda t: (t.slot, t.created_at))],
     )
 
@@ -82,20 +90,44 @@ def _lost(view: View, task: Task) -> Task:
     return replace(task, observed=replace(task.observed, healthy=False, reason=reason))
 
 
-def word(service: Service, tasks: list[Task]) -> str:
+def rollout_out(service: Service, going: Deployment) -> RolloutOut:
+    is_canary = going.holding and going.strategy is Strategy.CANARY
+    return RolloutOut(
+        deployment=going.number,
+        kind=going.kind,
+        strategy=going.strategy,
+        state=going.state,
+        revision=going.revision,
+        stable_revision=going.base or None,
+        replicas=service.wanted_replicas,
+        ready=going.settled,
+        weight=weight(going, service.policy.rollout) if is_canary else None,
+        reason=going.reason or None,
+    )
+
+
+def _ready_slots(service: Service, tasks: Sequence[Task]) -> dict[int, int]:
+    """The revision of each replica that is ready; of two, the wanted one."""
+    ready = [task for task in tasks if task.is_ready and task.wanted is Wanted.RUN]
+    ready.sort(key=lambda task: task.revision == service.revision)
+    return {task.slot: task.revision for task in ready if task.slot <= service.wanted_replicas}
+
+
+def word(service: Service, tasks: list[Task], going: Deployment | None = None) -> str:
     """One of `STATUSES`.
 
-    `running`: all replicas of the wanted revision are ready. `updating`: all are ready, some still
-    of an older revision. `degraded`: only some are ready, or the wanted revision fails while an
-    older one serves. `pending`: none is ready yet. `failed`: none is ready and something has failed.
+    `running`: all replicas of the wanted revision are ready. `updating`: all are ready, a rollout is
+    under way. `degraded`: only some are ready, or the wanted revision fails while an older one serves.
+    `pending`: none is ready yet. `failed`: none is ready and something has failed.
     """
     wanted = service.wanted_replicas
     if wanted == 0:
         return "stopped"
-    ready = {t.slot: t.revision for t in tasks if t.is_ready and t.wanted is Wanted.RUN}
+    ready = _ready_slots(service, tasks)
     failing = bool(_failures(tasks))
     if len(ready) >= wanted:
-        if all(revision == service.revision for revision in ready.values()):
+        is_change = going is not None and going.base > 0
+        if not is_change and all(revision == service.revision for revision in ready.values()):
             return "running"
         return "degraded" if failing else "updating"
     if ready:
@@ -103,10 +135,12 @@ def word(service: Service, tasks: list[Task]) -> str:
     return "failed" if failing else "pending"
 
 
-def reason(service: Service, tasks: list[Task]) -> str | None:
+def reason(service: Service, tasks: list[Task], going: Deployment | None = None) -> str | None:
     """Why it is not running in full, in words; None when it is."""
-    if word(service, tasks) in ("running", "stopped"):
+    if word(service, tasks, going) in ("running", "stopped"):
         return None
+    if going is not None and going.reason:
+        return going.reason
     for task in sorted(tasks, key=lambda task: task.slot):
         if task.wanted is Wanted.RUN and task.pending_reason:
             return f"replica {task.slot}: {task.pending_reason}"

@@ -252,7 +252,9 @@ class Dispatcher:
         for first in range(0, len(own), STATUSES_PER_TRANSACTION):
             some = own[first : first + STATUSES_PER_TRANSACTION]
             reports = [wire.observed(status) for status in some]
-            await self._store.update(partial(observe, node_id=node_id, reports=reports))
+            await self._store.update(
+                partial(observe, node_id=node_id, reports=reports, now=self._env.now())
+            )
 
     async def _send_masters(self, session: _Session) -> None:
         """So that the worker finds a leader when this one is gone, whoever it joined with."""

@@ -139,7 +139,8 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `generation` is higher than that of every other task of the slot when it was made. With a
     `fencing_token` it is fenced: it runs only while its node has the lease. Each start of a service's
-    replicas has a higher one."""
+    replicas has a higher one. `ready_at`: since when it is known to be ready, by the masters' clock (Unix
+    seconds); 0: it is not."""
 
     id: str
     owner: str
@@ -159,6 +160,7 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     observed: Observed = Observed()
     generation: int = 0
     fencing_token: int = 0
+    ready_at: float = 0.0
 
     @property
     def order(self) -> tuple[int, float, str]:

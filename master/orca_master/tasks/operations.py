@@ -173,7 +173,9 @@ def forget_homes(tx: Transaction, homes: Iterable[Home]) -> None:
         tx.delete(HOMES, home.owner, str(home.slot))
 
 
-def observe(tx: Transaction, node_id: str, reports: Sequence[tuple[str, Observed]]) -> None:
+def observe(
+    tx: Transaction, node_id: str, reports: Sequence[tuple[str, Observed]], now: float
+) -> None:
     """Take in what a worker says of its tasks.
 
     A report about a task of another node, or one that would take a task back to an earlier state,
@@ -182,7 +184,7 @@ def observe(tx: Transaction, node_id: str, reports: Sequence[tuple[str, Observed
     for task_id, observed in reports:
         task = by_id(tx, task_id)
         if task is not None and task.node == node_id:
-            _observe_one(tx, task, observed)
+            _observe_one(tx, task, observed, now)
 
 
 def observe_all(tx: Transaction, node_id: str, present: Collection[str]) -> None:
@@ -195,11 +197,12 @@ def observe_all(tx: Transaction, node_id: str, present: Collection[str]) -> None
             _vanished(tx, task)
 
 
-def _observe_one(tx: Transaction, task: Task, observed: Observed) -> None:
+def _observe_one(tx: Transaction, task: Task, observed: Observed, now: float) -> None:
     if observed.state is TaskState.GONE:
         _vanished(tx, task)
     elif observed.state >= task.observed.state:
-        tx.put(TASKS, replace(task, observed=observed))
+        seen = replace(task, observed=observed)
+        tx.put(TASKS, replace(seen, ready_at=(task.ready_at or now) if seen.is_ready else 0.0))
 
 
 def _vanished(tx: Transaction, task: Task) -> None:
@@ -212,4 +215,4 @@ def _vanished(tx: Transaction, task: Task) -> None:
             healthy=False,
             reason="it disappeared from the node",
         )
-        tx.put(TASKS, replace(task, observed=gone))
+        tx.put(TASKS, replace(task, observed=gone, ready_at=0.0))

@@ -28,6 +28,7 @@ TASK = {
 SERVICE = {
     "name": EVIL, "project": EVIL, "status": EVIL, "running_replicas": 1, "desired_replicas": 1,
     "image": EVIL, "command": [EVIL], "revision": 1, "reason": EVIL, "tasks": [TASK],
+    "rollout": {"strategy": EVIL, "revision": 1, "state": EVIL, "ready": 1, "weight": 5},
 }  # fmt: skip
 MASTER = {
     "name": EVIL, "role": "leader", "connected": True, "behind": 0, "api": EVIL, "version": EVIL,
@@ -48,9 +49,29 @@ VERDICT = {
     "affinity": 0.0, "share": 0.1, "reason": EVIL,
 }  # fmt: skip
 PLACED = {"replica": 1, "revision": 1, "node": None, "reason": EVIL}
+DONE = {"ok": EVIL, "deployment": 1, "revision": 1}
+REVISION = {
+    "revision": 1, "current": True, "stable": True, "rejected": False, "made_at": 0.0, "by": EVIL,
+    "message": EVIL, "spec": {"image": EVIL, EVIL: EVIL},
+}  # fmt: skip
+DEPLOYMENT = {
+    "deployment": 1, "kind": EVIL, "revision": 2, "base": 1, "strategy": EVIL, "order": EVIL,
+    "state": "paused", "reason": EVIL, "said": [{"at": 0.0, "text": EVIL}],
+}  # fmt: skip
 ANSWERS: dict[str, Any] = {
     "GET /api/v1/status": {"services": [SERVICE, SERVICE | {"name": "web"}]},
-    "POST /api/v1/deploy": {"deployed": [EVIL], "accepted": [EVIL], "errors": [EVIL]},
+    "POST /api/v1/deploy": {
+        "deployed": [EVIL], "errors": [EVIL],
+        "outcomes": [{"service": EVIL, "state": state, "reason": EVIL} for state in ("accepted", "paused")],
+    },
+    "POST /api/v1/services/web/promote": DONE,
+    "POST /api/v1/services/web/rollback": DONE,
+    "POST /api/v1/services/web/pause": DONE,
+    "POST /api/v1/services/web/resume": DONE,
+    "POST /api/v1/services/web/restart": DONE,
+    "POST /api/v1/services/web/start": {"ok": EVIL},
+    "GET /api/v1/services/web/revisions": {"revisions": [REVISION, REVISION | {"revision": 2, "spec": {}}]},
+    "GET /api/v1/services/web/deployments": {"deployments": [DEPLOYMENT]},
     "POST /api/v1/services/web/scale": {"service": EVIL, "replicas": 2},
     "DELETE /api/v1/services/web": {"ok": EVIL},
     "POST /api/v1/stop": {"ok": EVIL, "stopped": [EVIL]},
@@ -80,13 +101,16 @@ STRUCTURED = [
     ["status"], ["deploy", "FILE"], ["scale", "web", "2"], ["stop", "--all"], ["nodes"],
     ["masters", "list"], ["masters", "status"], ["tokens", "list"],
     ["tokens", "create", "t", "--role", "viewer"], ["audit"], ["version"], ["rm", "web"],
-    ["context", "list"], ["status", "web", "--explain"],
+    ["context", "list"], ["status", "web", "--explain"], ["history", "web"],
+    ["deployments", "web"], ["diff", "web", "1", "2"], ["promote", "web", "--no-wait"],
+    ["rollback", "web", "--no-wait"], ["pause", "web"], ["start", "web"],
 ]  # fmt: skip
 PLAIN = [
     ["status", "web"], ["logs", "web"], ["logs", "web", "--raw"], ["nodes", "token"],
     ["masters", "token"], ["masters", "remove", "m"], ["masters", "transfer"],
     ["tokens", "revoke", "t"], ["nodes", "drain", "n"], ["nodes", "label", "n", "a=b"],
-    ["nodes", "rm", "n"], ["nodes", "evict", "--confirm"],
+    ["nodes", "rm", "n"], ["nodes", "evict", "--confirm"], ["resume", "web", "--no-wait"],
+    ["restart", "web", "--no-wait"],
 ]  # fmt: skip
 
 
@@ -151,7 +175,7 @@ async def test_json_and_yaml_are_the_same_and_hide_nothing(
     _, as_yaml, _ = await orca(hostile, tmp_path, [*words, "-o", "yaml"])
     assert not set(as_json + as_yaml) & FORBIDDEN
     assert json.loads(as_json) == yaml.safe_load(as_yaml)
-    if words[0] not in ("rm", "context"):
+    if words[0] not in ("rm", "context", "start"):
         assert EVIL in _texts(json.loads(as_json))
 
 

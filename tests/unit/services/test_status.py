@@ -8,13 +8,15 @@ from builders import a_node, a_service, a_task
 from orca_master.app.schema import SCHEMA
 from orca_master.cluster.model import NODES, NodeState
 from orca_master.identity.model import TOKENS, Role, Token
-from orca_master.services.model import SERVICES, Service
-from orca_master.services.outcome import outcome, progress
+from orca_master.services.model import SERVICES, Service, ServiceSpec
+from orca_master.services.outcome import Ending, outcome, progress
 from orca_master.services.status import Statuses, reason, status, word
+from orca_master.services.strategy import SETTLE_SECONDS
 from orca_master.state.rows import State
 from orca_master.state.transaction import Transaction
 from orca_master.tasks.model import TASKS, Task, TaskState, Wanted
 
+NOW = 1000.0
 FAILED = a_task(1, TaskState.FAILED, reason="image x not found")
 
 
@@ -71,41 +73,44 @@ def test_the_documents_fields_are_there_to_the_letter() -> None:
     assert {key: getattr(shown, key) for key in expected} == expected
 
 
+def the_outcome(service: Service, *tasks: Task) -> tuple[Ending | None, str]:
+    found = outcome(a_state(service, *tasks), service, NOW)
+    return found.ending, found.reason
+
+
 def test_a_deploy_is_open_until_every_replica_is_ready() -> None:
     service = a_service(2)
-    assert outcome(a_state(service, a_task(1)), service) is None
-    done = outcome(a_state(service, a_task(1), a_task(2)), service)
-    assert done is not None
-    assert done.error == ""
+    assert the_outcome(service, a_task(1)) == (None, "")
+    assert the_outcome(service, a_task(1), a_task(2)) == (Ending.RUNNING, "")
+
+
+def test_without_a_check_a_replica_must_have_run_for_a_moment() -> None:
+    service = a_service(1)
+    found = outcome(a_state(service, a_task(1, ready_at=NOW - 0.1)), service, NOW)
+    assert (found.ending, found.look_at) == (None, NOW - 0.1 + SETTLE_SECONDS)
+    checked = a_service(1, spec=ServiceSpec(image="app:1", port=80, health="/"))
+    found = outcome(a_state(checked, a_task(1, ready_at=NOW - 0.1)), checked, NOW)
+    assert found.ending is Ending.RUNNING
 
 
 def test_a_failure_is_an_outcome_with_the_engines_reason() -> None:
-    service = a_service(1)
-    found = outcome(a_state(service, FAILED), service)
-    assert found is not None
-    assert found.error == "image x not found"
+    assert the_outcome(a_service(1), FAILED) == (Ending.FAILED, "image x not found")
 
 
 def test_an_exit_is_told_with_its_code_and_replica() -> None:
-    service = a_service(2)
     exited = a_task(2, TaskState.EXITED, exit_code=3)
-    found = outcome(a_state(service, a_task(1), exited), service)
-    assert found is not None
-    assert found.error == "replica 2: exited with code 3"
+    found = the_outcome(a_service(2), a_task(1), exited)
+    assert found == (Ending.FAILED, "replica 2: exited with code 3")
 
 
 def test_a_task_that_fits_nowhere_is_an_outcome() -> None:
-    service = a_service(1)
     pending = a_task(1, TaskState.PENDING, pending_reason="no node fits (1 node: is down)")
-    found = outcome(a_state(service, pending), service)
-    assert found is not None
-    assert found.error == "no node fits (1 node: is down)"
+    assert the_outcome(a_service(1), pending) == (Ending.FAILED, "no node fits (1 node: is down)")
 
 
 def test_a_newer_deploy_supersedes() -> None:
-    found = outcome(a_state(a_service(1, revision=2)), a_service(1, revision=1))
-    assert found is not None
-    assert found.error == "superseded by revision 2"
+    found = outcome(a_state(a_service(1, revision=2)), a_service(1, revision=1), NOW)
+    assert (found.ending, found.reason) == (Ending.FAILED, "superseded by revision 2")
 
 
 def test_progress_says_what_is_waited_for() -> None:
