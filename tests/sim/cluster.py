@@ -26,7 +26,7 @@ from orca_master.state.solo.log import SoloLog
 from orca_proto import worker_pb2 as pb
 from orca_worker.agent import Agent
 from orca_worker.fencing import Fencing
-from orca_worker.ports import Link, Refused
+from orca_worker.ports import Link, Prober, Refused
 from orca_worker.runtime.port import Phase
 from orca_worker.session import Facts, Session
 from sim.disk import SimDisk
@@ -305,10 +305,11 @@ class SimWorker:
         self.cut = False
         self.steady_since = 0.0
         self.clock_offset = 0.0
+        self.prober: Prober = _AlwaysHealthy()
         env = sim_env(self._seed)
         self.env: Env = env
         self.machine = Machine(registry={"broken:1": "image broken:1 not found: manifest unknown"})
-        self.machine.images = {"app:1", "app:2", "app:3"}
+        self.machine.images = {"app:1", "app:2", "app:3", "app:4"}
         self.runtime = FakeRuntime(
             env,
             cluster=CLUSTER,
@@ -406,7 +407,7 @@ class SimWorker:
         agent = Agent(
             env,
             {"docker": self.runtime},
-            _AlwaysHealthy(),
+            self.prober,
             Fencing(env, self.guardian),
             cluster=CLUSTER,
             node=self.id,

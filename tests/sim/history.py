@@ -80,13 +80,16 @@ class History:
             faults = [fault for fault in self.faults() if cluster.chance.random() < 0.6]
             while self._now() < until:
                 await asyncio.sleep(cluster.chance.uniform(0.0, 2.0))
-                pool = [*_REQUESTS, *faults]
+                pool = [*self.requests(), *faults]
                 await cluster.chance.choice(pool)(self)
             await self._heal()
             await self._converge()
             checking.cancel()
             fences.cancel()
         await cluster.stop()
+
+    def requests(self) -> Sequence[Callable[["Any"], Awaitable[None]]]:
+        return _REQUESTS
 
     def faults(self) -> Sequence[Callable[["Any"], Awaitable[None]]]:
         return _FAULTS if self.masters == 1 else (*_FAULTS, History.cut_masters)
@@ -381,9 +384,9 @@ class History:
         expected: Counter[tuple[str, str]] = Counter()
         for service in state.scan(SERVICES):
             word = status(state, service, down_nodes(state)).status
-            if service.spec.image == "broken:1" and service.wanted_replicas:
+            if self._is_broken(service) and service.wanted_replicas:
                 if word == "running":
-                    return f"{service.name} runs an image that does not exist"
+                    return f"{service.name} runs what cannot run"
                 continue
             if word != ("running" if service.wanted_replicas else "stopped"):
                 return f"{service.name} is {word}"
@@ -392,13 +395,16 @@ class History:
         if leaving:
             return f"still to be stopped: {leaving}"
         actual: Counter[tuple[str, str]] = Counter()
-        broken = {s.name for s in state.scan(SERVICES) if s.spec.image == "broken:1"}
+        broken = {s.name for s in state.scan(SERVICES) if self._is_broken(s)}
         for worker in self.cluster.workers:
             for thing in worker.machine.things.values():
                 labels = thing.container.labels
                 if labels["orca.service"] not in broken:
                     actual[labels["orca.service"], labels["orca.revision"]] += 1
         return None if +actual == +expected else f"{dict(actual)} exist, wanted {dict(expected)}"
+
+    def _is_broken(self, service: Service) -> bool:
+        return service.spec.image == "broken:1"
 
     def now_wall(self) -> float:
         return EPOCH + self._now()

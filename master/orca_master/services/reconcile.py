@@ -30,12 +30,13 @@ BACKOFF_RESET_SECONDS = 300.0
 class Lane:
     """What one slot is to run: a revision, and `beside` it another (0: none), each with its own task.
 
-    `drops_unready`: what is of neither, and serves nobody, stops at once.
+    `drops`: of all others at most one goes on until then, one that is ready or of revision `spares`.
     """
 
     revision: int
     beside: int = 0
-    drops_unready: bool = False
+    drops: bool = False
+    spares: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +169,8 @@ def _reconcile_slot(plan: Plan, slot: _Slot, look: _Look) -> None:
         last_leaving = _best(leaving)
         plan.stop.extend(task for task in leaving if task is not last_leaving)
     plan.stop.extend(task for task in wanted if task.node in nodes.overdue)
-    if slot.lane.drops_unready:
-        plan.stop.extend(
-            t for t in wanted if t.revision != revision and (not t.is_ready or t.node in nodes.down)
-        )
+    if slot.lane.drops:
+        plan.stop.extend(_dropped(slot.lane, wanted, nodes))
     if leaving and staying:
         moves.under_way += 1
     elif leaving:
@@ -185,6 +184,19 @@ def _reconcile_slot(plan: Plan, slot: _Slot, look: _Look) -> None:
     newest = max(ended, key=lambda t: t.order, default=None)
     stale = [t for t in wanted if t.observed.state.is_over and t is not newest]
     plan.stop.extend(stale)
+
+
+def _dropped(lane: Lane, wanted: Sequence[Task], nodes: _Nodes) -> list[Task]:
+    """Of other revisions, all but the one that had better go on until the wanted one is ready."""
+
+    def is_ready(task: Task) -> bool:
+        return task.is_ready and task.node not in nodes.down
+
+    others = [t for t in wanted if t.revision != lane.revision]
+    good = [t for t in others if not t.observed.state.is_over]
+    good = [t for t in good if is_ready(t) or t.revision == lane.spares]
+    best = max(good, key=lambda t: (is_ready(t), t.revision == lane.spares, t.order), default=None)
+    return [task for task in others if task is not best]
 
 
 def _may_stop_for(keep: Task, others: Sequence[Task], look: _Look) -> bool:

@@ -139,11 +139,11 @@ def reason(service: Service, tasks: list[Task], going: Deployment | None = None)
     """Why it is not running in full, in words; None when it is."""
     if word(service, tasks, going) in ("running", "stopped"):
         return None
-    if going is not None and going.reason:
-        return going.reason
     for task in sorted(tasks, key=lambda task: task.slot):
         if task.wanted is Wanted.RUN and task.pending_reason:
             return f"replica {task.slot}: {task.pending_reason}"
+    if going is not None and going.reason:
+        return going.reason
     failures = _failures(tasks)
     if failures:
         return failures[0]

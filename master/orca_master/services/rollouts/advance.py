@@ -29,8 +29,9 @@ PLACE_PATIENCE_SECONDS = 30.0
 
 
 def say(deployment: Deployment, text: str, now: float) -> Deployment:
-    said = (*deployment.said, Sentence(now, text))[-MOST_SENTENCES:]
-    return replace(deployment, said=said)
+    """Of many sentences the first and the last ones are kept."""
+    first, last = deployment.said[:1], deployment.said[1:][2 - MOST_SENTENCES :]
+    return replace(deployment, said=(*first, *last, Sentence(now, text)))
 
 
 def advance(deployment: Deployment, rollout: Rollout, scene: Scene) -> Deployment:
@@ -259,7 +260,11 @@ def _move(deployment: Deployment, rollout: Rollout, scene: Scene) -> Deployment:
         moved = _furthest(deployment, rollout, scene)
     if moved == deployment.moved:
         return deployment
-    return replace(deployment, moved=moved, progress_at=scene.now)
+    next_ones = f"{deployment.moved + 1} to {moved}"
+    if moved == deployment.moved + 1:
+        next_ones = str(moved)
+    going = replace(deployment, moved=moved, progress_at=scene.now)
+    return say(going, f"next for revision {deployment.goal}: {next_ones}", scene.now)
 
 
 def _furthest(deployment: Deployment, rollout: Rollout, scene: Scene) -> int:

@@ -22,9 +22,10 @@ def lanes(deployment: Deployment, rollout: Rollout, scene: Scene) -> dict[int, L
         return _held(deployment, rollout, scene)
     beside = deployment.origin if _keeps_old(deployment, rollout) else 0
     moved = moved_slots(deployment, scene)
-    drops = deployment.state is DeploymentState.REVERTING
+    is_back = deployment.state is DeploymentState.REVERTING
+    spares = 0 if is_back else deployment.origin
     return {
-        slot: Lane(deployment.goal, beside=beside, drops_unready=drops)
+        slot: Lane(deployment.goal, beside=beside, drops=True, spares=spares)
         if slot in moved
         else Lane(_staying(deployment, scene, slot))
         for slot in scene.slots
