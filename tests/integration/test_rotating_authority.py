@@ -165,11 +165,12 @@ async def test_the_authority_is_replaced_under_load_and_the_old_one_is_refused_c
 
 async def _rotate_under_load(cluster: RealCluster, bare: BareWorkers, away: WorkerProcess) -> None:
     async with cluster.client() as client:
-        await bare.start(cluster.api, await client.join_token(uses=BARE_WORKERS), BARE_WORKERS)
         away.start(cluster.apis, token=await client.join_token())
-        await until_ready(client, 3 + BARE_WORKERS)
+        await until_ready(client, 3)
         await client.drain("away")
         away.kill()
+        await bare.start(cluster.api, await client.join_token(uses=BARE_WORKERS), BARE_WORKERS)
+        await until_ready(client, 2 + BARE_WORKERS)
         web = {"name": "web", "command": COMMAND, "replicas": 4}
         assert (await client.deploy([web]))["errors"] == []
         before, load = replicas(), Load(cluster)
