@@ -104,12 +104,14 @@ def rotate_ca(wait: bool, timeout: float, force: bool, only_status: bool, output
 
 
 async def _until_rotated(client: "Client", timeout: float) -> dict[str, Any]:
-    deadline, told = time.monotonic() + timeout, ""
+    deadline = time.monotonic() + timeout
+    told: list[str] = []
     while True:
         found = await client.authority()
-        if (said := "\n".join(authority_sentences(found))) != told:
-            click.echo(show.clean(said), err=True)
-            told = said
+        said = authority_sentences(found)
+        for sentence in said if said != told else ():
+            click.echo(show.clean(sentence), err=True)
+        told = said
         if found["rotation"] is None:
             return found
         if time.monotonic() > deadline:
