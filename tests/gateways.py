@@ -33,6 +33,28 @@ class MasterCertificate:
         return self._signer.pem
 
 
+class TrustsOne:
+    """The authority is never replaced."""
+
+    def __init__(self, signer: pki.Signer) -> None:
+        self._signer = signer
+
+    def recognized(self) -> bytes:
+        return self._signer.pem
+
+    def check(self, pem: bytes) -> str:
+        return self._signer.fingerprint.hex()
+
+    def is_trusted(self, authority: str) -> bool:
+        return authority == self._signer.fingerprint.hex()
+
+    async def keep_telling(self, node_id: str, send) -> None:
+        pass
+
+    async def heard(self, node_id: str, said: pb.Trusted) -> None:
+        raise AssertionError("nobody was told anything")
+
+
 class Echo:
     """Welcomes a worker and repeats every report as a list of masters."""
 
@@ -58,7 +80,12 @@ async def a_gateway(
         return pki.issue_worker(real_env(threads=1), signer, pki.read_request(request), node_id)
 
     echo, address = Echo(), f"127.0.0.1:{free_port()}"
-    gateway = WorkerGateway(echo, cluster_id="c1", certified=certified)  # type: ignore[arg-type]
+    gateway = WorkerGateway(
+        echo,  # type: ignore[arg-type]
+        cluster_id="c1",
+        certified=certified,
+        trust=TrustsOne(signer),
+    )
     await gateway.start(address, MasterCertificate(signer, folder))
     try:
         yield address, echo

@@ -82,6 +82,8 @@ class SyncClient:
     masters = _Waits(Client.masters)
     remove_master = _Waits(Client.remove_master)
     transfer = _Waits(Client.transfer)
+    authority = _Waits(Client.authority)
+    rotate_authority = _Waits(Client.rotate_authority)
 
     def __init__(self, api: str | Sequence[str], token: str | None = None) -> None:
         self.asynchronous = Client(api, token)

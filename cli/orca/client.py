@@ -295,6 +295,19 @@ class Client:
         path = f"/api/v1/cluster/masters/{_part(name)}"
         return await self._json("DELETE", path, params=params, once=False)
 
+    async def authority(self) -> dict[str, Any]:
+        """The certificate authority: `{fingerprint, since, until, replaced, left_behind, rotation}`."""
+        return await self._json("GET", "/api/v1/cluster/authority")
+
+    async def rotate_authority(self, *, force: bool = False) -> dict[str, Any]:
+        """Begin to replace the certificate authority; returns at once, with what `authority` returns.
+
+        With `force`, also while one is being replaced, who is not connected is not waited for.
+        """
+        params = _given(force="true" if force else None)
+        path = "/api/v1/cluster/authority/rotate"
+        return await self._json("POST", path, params=params, once=False)
+
     async def transfer(self) -> dict[str, Any]:
         """Let another master lead; `{leader: name}`."""
         return await self._json("POST", "/api/v1/cluster/masters/transfer", once=False)

@@ -10,18 +10,26 @@ docs/adr/0005-join-tokens.md.
 import base64
 import binascii
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from orca_proto.identity import NodeRole
+from orca_proto.trust import vouched
 
 PREFIX = "orca-join-"
 NO_TOKEN = (
     "this is not a join token: make one with `orca nodes token` for a worker, `orca masters token`"
     " for a master"
+)
+ANOTHER_CLUSTER = (
+    "this is not the cluster that the token was made for (another CA); or its CA was replaced since: then"
+    " make a new token"
 )
 _DOMAINS = {
     NodeRole.WORKER: b"orca enrolment 1\0",
@@ -72,6 +80,21 @@ def parse(text: str) -> JoinToken:
     if len(raw) != 64 or token.text() != text:  # no character is without meaning
         raise NotAToken(NO_TOKEN)
     return token
+
+
+def trusted_by(token: JoinToken, answer: Mapping[str, Any]) -> list[x509.Certificate]:
+    """The authorities of `GET /api/v1/cluster/ca` that the holder of the token trusts; none: it is
+    another cluster. What the answer says beyond that counts only if the one that the token names has
+    signed it. Raises ValueError, KeyError."""
+    found = [(x509.load_pem_x509_certificate(str(answer["certificate"]).encode()), b"")]
+    for each in answer.get("authorities", ()):
+        certificate = x509.load_pem_x509_certificate(str(each["certificate"]).encode())
+        found.append((certificate, base64.b64decode(each["voucher"], validate=True)))
+    for certificate, _ in found:
+        if token.trusts(certificate.public_bytes(Encoding.DER)):
+            others = [(other, voucher) for other, voucher in found if other != certificate]
+            return vouched(certificate, others)
+    return []
 
 
 def verify(

@@ -92,6 +92,7 @@ class FromWorker(_message.Message):
     REPORT_FIELD_NUMBER: _builtins.int
     LOG_CHUNK_FIELD_NUMBER: _builtins.int
     RENEW_FIELD_NUMBER: _builtins.int
+    TRUSTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -102,6 +103,8 @@ class FromWorker(_message.Message):
     def log_chunk(self) -> Global___LogChunk: ...
     @_builtins.property
     def renew(self) -> Global___RenewRequest: ...
+    @_builtins.property
+    def trusted(self) -> Global___Trusted: ...
     def __init__(
         self,
         *,
@@ -110,12 +113,13 @@ class FromWorker(_message.Message):
         report: Global___Report | None = ...,
         log_chunk: Global___LogChunk | None = ...,
         renew: Global___RenewRequest | None = ...,
+        trusted: Global___Trusted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "log_chunk", b"log_chunk", "renew", b"renew", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "log_chunk", b"log_chunk", "renew", b"renew", "report", b"report", "trusted", b"trusted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "log_chunk", b"log_chunk", "renew", b"renew", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "log_chunk", b"log_chunk", "renew", b"renew", "report", b"report", "trusted", b"trusted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "heartbeat", "report", "log_chunk", "renew"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "heartbeat", "report", "log_chunk", "renew", "trusted"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -134,6 +138,7 @@ class FromMaster(_message.Message):
     REMOVED_FIELD_NUMBER: _builtins.int
     LEASE_EXTENDED_FIELD_NUMBER: _builtins.int
     RENEWED_FIELD_NUMBER: _builtins.int
+    TRUST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -152,6 +157,8 @@ class FromMaster(_message.Message):
     def lease_extended(self) -> Global___LeaseExtended: ...
     @_builtins.property
     def renewed(self) -> Global___Renewed: ...
+    @_builtins.property
+    def trust(self) -> Global___Trust: ...
     def __init__(
         self,
         *,
@@ -164,12 +171,13 @@ class FromMaster(_message.Message):
         removed: Global___Removed | None = ...,
         lease_extended: Global___LeaseExtended | None = ...,
         renewed: Global___Renewed | None = ...,
+        trust: Global___Trust | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "lease_extended", b"lease_extended", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "lease_extended", b"lease_extended", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "lease_extended", b"lease_extended", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "lease_extended", b"lease_extended", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "log_request", "log_cancel", "masters", "log_more", "removed", "lease_extended", "renewed"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "log_request", "log_cancel", "masters", "log_more", "removed", "lease_extended", "renewed", "trust"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -247,6 +255,64 @@ class Renewed(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Renewed: _TypeAlias = Renewed  # noqa: Y015
+
+@_typing.final
+class Trust(_message.Message):
+    """The cluster's authority is being replaced, or was: these are trusted from now on, and nobody else. The
+    worker answers with Trusted as soon as it has kept that, and again when it has another certificate.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUTHORITIES_FIELD_NUMBER: _builtins.int
+    SIGNS_FIELD_NUMBER: _builtins.int
+    WITHIN_SECONDS_FIELD_NUMBER: _builtins.int
+    authorities: _builtins.bytes
+    """PEM"""
+    signs: _builtins.str
+    """SHA-256, in hex, of the one whose certificate the worker is to have"""
+    within_seconds: _builtins.float
+    """it asks for one (RenewRequest) at some moment in this time"""
+    def __init__(
+        self,
+        *,
+        authorities: _builtins.bytes = ...,
+        signs: _builtins.str = ...,
+        within_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorities", b"authorities", "signs", b"signs", "within_seconds", b"within_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Trust: _TypeAlias = Trust  # noqa: Y015
+
+@_typing.final
+class Trusted(_message.Message):
+    """What the worker has on its disk. Authorities are named by SHA-256 of their certificates, in hex."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUTHORITIES_FIELD_NUMBER: _builtins.int
+    SHOWS_FIELD_NUMBER: _builtins.int
+    shows: _builtins.str
+    """the one that has issued the worker's certificate"""
+    @_builtins.property
+    def authorities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        authorities: _abc.Iterable[_builtins.str] | None = ...,
+        shows: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorities", b"authorities", "shows", b"shows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Trusted: _TypeAlias = Trusted  # noqa: Y015
 
 @_typing.final
 class Revision(_message.Message):

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from orca_common.logs import get_logger
-from orca_proto.join import JoinToken
+from orca_proto.join import ANOTHER_CLUSTER, JoinToken, trusted_by
+from orca_proto.trust import bundle, issuer
 from orca_worker import http
 
 TIMEOUT_SECONDS = 30.0
@@ -41,7 +42,9 @@ class NotNow(CannotJoin):
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What a node keeps of having joined. `masters` are `host:port` for the worker stream."""
+    """What a node keeps of having joined. `masters` are `host:port` for the worker stream; `ca`: one
+    authority, or two while one replaces the other; `token`: the public key of what it joined with.
+    """
 
     node_id: str
     cluster_id: str
@@ -49,6 +52,7 @@ class Membership:
     ca: bytes
     certificate: bytes
     key: bytes
+    token: str = ""
 
 
 def saved(folder: Path) -> Membership | None:
@@ -68,6 +72,7 @@ def saved(folder: Path) -> Membership | None:
             ca=(folder / "ca.pem").read_bytes(),
             certificate=certificate,
             key=key,
+            token=str(node.get("token", "")),
         )
     except (OSError, ValueError, KeyError) as error:
         raise CannotJoin(
@@ -84,9 +89,14 @@ def keep_masters(folder: Path, masters: list[str]) -> None:
         log.warning("the masters' addresses are not kept", reason=str(error))
 
 
-def keep_certificate(folder: Path, certificate: bytes, key: bytes, authorities: bytes) -> None:
-    """Replace what the node shows, and whom it trusts: the latter first, as it only grows. OSError."""
+def keep_authorities(folder: Path, authorities: bytes) -> None:
+    """Replace whom the node trusts. OSError."""
     _write(folder / "ca.pem", authorities)
+
+
+def keep_certificate(folder: Path, certificate: bytes, key: bytes, authorities: bytes) -> None:
+    """Replace what the node shows, and whom it trusts: the latter first, as it has the issuer. OSError."""
+    keep_authorities(folder, authorities)
     _write(folder / "node.pem", certificate + key)
 
 
@@ -98,7 +108,7 @@ async def join(api: str, token: JoinToken, name: str, folder: Path) -> Membershi
     request = empty.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            ca = await _trusted_ca(api, token)
+            authorities = await _trusted(api, token)
             body = {
                 "name": name,
                 "token": token.public_key,
@@ -113,11 +123,12 @@ async def join(api: str, token: JoinToken, name: str, folder: Path) -> Membershi
         node_id=answer["node_id"],
         cluster_id=answer["cluster_id"],
         masters=list(answer["masters"]),
-        ca=ca.public_bytes(Encoding.PEM),
+        ca=bundle(authorities),
         certificate=answer["certificate"].encode(),
         key=_pem(key),
+        token=token.public_key,
     )
-    _check_certificate(membership, ca, key)
+    _check_certificate(membership, authorities, key)
     _save(membership, folder)
     return membership
 
@@ -143,12 +154,15 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-async def _trusted_ca(api: str, token: JoinToken) -> x509.Certificate:
+async def _trusted(api: str, token: JoinToken) -> list[x509.Certificate]:
     answer = await _json("GET", f"{api}/api/v1/cluster/ca")
-    ca = x509.load_pem_x509_certificate(str(answer["certificate"]).encode())
-    if not token.trusts(ca.public_bytes(Encoding.DER)):
-        raise CannotJoin("this is not the cluster that the token was made for (another CA)")
-    return ca
+    try:
+        authorities = trusted_by(token, answer)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CannotJoin(f"{api} is no Orca master: {error}") from error
+    if not authorities:
+        raise CannotJoin(ANOTHER_CLUSTER)
+    return authorities
 
 
 async def _enrolled(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,10 +197,13 @@ async def _json(method: str, url: str, body: Mapping[str, Any] | None = None) ->
 
 
 def _check_certificate(
-    membership: Membership, ca: x509.Certificate, key: ec.EllipticCurvePrivateKey
+    membership: Membership,
+    authorities: list[x509.Certificate],
+    key: ec.EllipticCurvePrivateKey,
 ) -> None:
     certificate = x509.load_pem_x509_certificate(membership.certificate)
-    certificate.verify_directly_issued_by(ca)
+    if issuer(certificate, authorities) is None:
+        raise CannotJoin("the certificate in the answer is not of the cluster's CA")
     if certificate.public_key() != key.public_key():
         raise CannotJoin("the master answered with a certificate for another key")
 
@@ -197,6 +214,7 @@ def _save(membership: Membership, folder: Path) -> None:
         "node_id": membership.node_id,
         "cluster_id": membership.cluster_id,
         "masters": membership.masters,
+        "token": membership.token,
     }
     keep_certificate(folder, membership.certificate, membership.key, membership.ca)
     _write(folder / "node.json", json.dumps(node).encode())

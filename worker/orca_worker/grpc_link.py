@@ -11,6 +11,7 @@ from typing import Protocol
 
 import grpc
 
+from orca_common.logs import get_logger
 from orca_proto import worker_pb2 as pb
 from orca_proto import worker_pb2_grpc as rpc
 from orca_proto.identity import MASTER_NAME
@@ -18,6 +19,10 @@ from orca_worker.ports import Link, Refused
 
 MAX_MESSAGE_BYTES = 64 << 20
 RENEWAL_SECONDS = 15.0
+NOT_TRUSTED = "unable to get local issuer certificate"
+"""In what gRPC says of a server whose certificate is of none of our authorities."""
+
+log = get_logger("session")
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -44,6 +49,14 @@ class Shown(Protocol):
 
     def expired(self) -> str | None:
         """What to do about it, if it is."""
+        ...
+
+    def stranger(self) -> str:
+        """What to do if no master has a certificate that the node trusts."""
+        ...
+
+    def trust(self, told: pb.Trust) -> pb.Trusted:
+        """Keep whom to trust; what the node has now. Raises OSError, ValueError."""
         ...
 
 
@@ -79,6 +92,11 @@ class GrpcConnector:
         async with asyncio.timeout(RENEWAL_SECONDS):
             return await self._open.certified(request)
 
+    async def tell(self, trusted: pb.Trusted) -> None:
+        """See `certificate.Asker`."""
+        if self._open is not None:
+            await self._open.send(pb.FromWorker(trusted=trusted))
+
     def connect(self) -> AbstractAsyncContextManager[Link]:
         return self._connect()
 
@@ -103,7 +121,7 @@ class GrpcConnector:
 
 
 class _GrpcLink:
-    """Renewals go beside what the session says, once a master has answered it."""
+    """Certificates and authorities go beside what the session says, once a master has answered it."""
 
     def __init__(
         self,
@@ -148,10 +166,22 @@ class _GrpcLink:
             if not isinstance(message, pb.FromMaster):
                 return None  # the end
             self._answered = True
-            if message.WhichOneof("body") != "renewed":
-                return message
-            if self._renewed is not None and not self._renewed.done():
-                self._renewed.set_result(message.renewed)
+            match message.WhichOneof("body"):
+                case "renewed":
+                    if self._renewed is not None and not self._renewed.done():
+                        self._renewed.set_result(message.renewed)
+                case "trust":
+                    await self._trust(message.trust)
+                case _:
+                    return message
+
+    async def _trust(self, told: pb.Trust) -> None:
+        try:
+            trusted = self._shown.trust(told)
+        except (OSError, ValueError) as error:
+            log.warning("whom to trust is not kept", reason=str(error))
+            return
+        await self.send(pb.FromWorker(trusted=trusted))
 
     async def _translated(self) -> Exception:
         details = await self._call.details() or "no reason given"
@@ -159,4 +189,6 @@ class _GrpcLink:
             return Refused(f"{details} (master {self._master})")
         if not self._answered and (expired := self._shown.expired()):
             return Refused(expired)
+        if not self._answered and NOT_TRUSTED in details:
+            return Refused(f"{self._shown.stranger()} (master {self._master})")
         return ConnectionError(f"{details} (master {self._master})")

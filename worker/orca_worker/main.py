@@ -201,13 +201,33 @@ def _lock(env: Env, folder: Path) -> Callable[[], None]:
 
 
 async def _membership(env: Env, settings: WorkerConfig, folder: Path) -> Membership:
-    """As it joined before, or joins now; again, as the same node, when its certificate has expired."""
+    """As it joined before, or joins now; again, as the same node, when its certificate has expired, or
+    the token names an authority of which it has none."""
     membership = saved(folder)
-    if membership is not None:
-        expired = NodeCertificate(env, folder, membership).expired()
-        if not expired or not _gives_token(settings):
-            return membership
+    if membership is None:
+        return await _join(settings, folder)
+    certificate = NodeCertificate(env, folder, membership)
+    expired = certificate.expired()
+    if not _gives_token(settings):
+        return membership
+    if expired:
         log.warning("joining again", reason=expired)
+        return await _join(settings, folder)
+    try:
+        is_of_another = not certificate.knows(parse(_token_text(settings)))
+    except (CannotJoin, NotAToken):
+        return membership
+    if not is_of_another:
+        return membership
+    log.warning("joining again", reason="the token is of another authority than the certificate")
+    try:
+        return await _join(settings, folder)
+    except CannotJoin as error:  # of a token that is old: it may stand in the settings for ever
+        log.warning("going on as the node that joined before", reason=str(error))
+        return membership
+
+
+async def _join(settings: WorkerConfig, folder: Path) -> Membership:
     token = parse(_token_text(settings))
     problems = []
     for api in settings.masters:

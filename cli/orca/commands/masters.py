@@ -1,5 +1,8 @@
 """masters: who leads, how far each is, and how to add, remove and change over."""
 
+import asyncio
+import datetime
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -7,10 +10,13 @@ import click
 from orca import show
 from orca.commands.running import with_client
 from orca.commands.tokens import seconds
-from orca.errors import Refused
+from orca.errors import OrcaError, Refused
 
 if TYPE_CHECKING:
     from orca.client import Client  # slow to load
+
+LOOK_SECONDS = 0.5
+MOST_NAMES = 20
 
 
 @click.group(invoke_without_command=True)
@@ -66,6 +72,81 @@ def transfer() -> None:
     """Let another master lead: the one that is furthest."""
     answer = with_client(lambda client: client.transfer())
     click.echo(f"{show.clean(answer['leader'])} leads")
+
+
+@masters.command("rotate-ca")
+@click.option("--wait", is_flag=True, help="Until it is done; tells how far it is.")
+@click.option("--timeout", callback=seconds, default="10m", show_default=True, help="With --wait.")
+@click.option(
+    "--force", is_flag=True, help="Do not wait for who is away; also of one that goes on."
+)
+@click.option("--status", "only_status", is_flag=True, help="Begin nothing, tell how it is.")
+@show.output_option
+def rotate_ca(wait: bool, timeout: float, force: bool, only_status: bool, output: str) -> None:
+    """Replace the cluster's certificate authority while everything runs.
+
+    First everybody is told to trust the old one and a new one, then everybody is given a certificate of
+    the new one, then the old one is refused. Each step waits for all masters and nodes, so bring back
+    those that are away, remove them, or leave them behind with --force: they join again with a new token.
+    """
+    if only_status and (wait or force):
+        raise click.UsageError("--status only looks: give it alone")
+    if only_status:
+        found = with_client(lambda client: client.authority())
+    else:
+        found = with_client(lambda client: client.rotate_authority(force=force))
+    if wait:
+        found = with_client(lambda client: _until_rotated(client, timeout))
+    if show.structured(found, output):
+        return
+    if not wait:
+        _say_authority(found)
+
+
+async def _until_rotated(client: "Client", timeout: float) -> dict[str, Any]:
+    deadline = time.monotonic() + timeout
+    told: list[str] = []
+    while True:
+        found = await client.authority()
+        said = authority_sentences(found)
+        for sentence in said if said != told else ():
+            click.echo(show.clean(sentence), err=True)
+        told = said
+        if found["rotation"] is None:
+            return found
+        if time.monotonic() > deadline:
+            raise OrcaError(f"not done after {timeout:g} s; it goes on by itself")
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def _say_authority(found: dict[str, Any]) -> None:
+    for sentence in authority_sentences(found):
+        click.echo(show.clean(sentence))
+
+
+def authority_sentences(found: dict[str, Any]) -> list[str]:
+    """What `GET /api/v1/cluster/authority` says, for people."""
+    until = datetime.datetime.fromtimestamp(found["until"], datetime.UTC)
+    said = [f"authority {found['fingerprint'][:16]} signs, until {until:%Y-%m-%d}"]
+    rotation = found["rotation"]
+    if rotation is None:
+        if found["left_behind"]:
+            names = ", ".join(found["left_behind"])
+            said.append(f"left behind when the one before it was dropped: {names}")
+        return said
+    done = rotation["member_count"] - rotation["missing_count"]
+    step = {
+        "trusting": f"step 1 of 2: {done} of {rotation['member_count']} trust both authorities",
+        "renewing": f"step 2 of 2: {done} of {rotation['member_count']} have a certificate of the new one",
+    }
+    said.append(f"{step[rotation['step']]} (the new one is {rotation['new'][:16]})")
+    said += [
+        f"  {each['role']} {each['name']}: {each['reason']}"
+        for each in rotation["missing"][:MOST_NAMES]
+    ]
+    if rotation["missing_count"] > MOST_NAMES:
+        said.append(f"  and {rotation['missing_count'] - MOST_NAMES} more")
+    return said
 
 
 async def _known(client: "Client") -> dict[str, Any]:

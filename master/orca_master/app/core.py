@@ -4,6 +4,7 @@ import asyncio
 
 from orca_common.env import Env
 from orca_master.app.schema import SCHEMA
+from orca_master.cluster.authority.controller import AuthorityController
 from orca_master.cluster.leases import Leases
 from orca_master.cluster.liveness import Liveness
 from orca_master.cluster.masters.controller import MastersController
@@ -51,6 +52,7 @@ class MasterCore:
         ]
         if membership is not None:
             self._controllers.append(MastersController(self.store, membership))
+            self._controllers.append(AuthorityController(env, self.store, membership))
 
     async def run(self) -> None:
         """Until cancelled. `store.start` comes first."""

@@ -18,7 +18,7 @@ from orca_master.app.parts import Parts
 from orca_master.cluster.masters.custodian import BlobsCustodian
 from orca_master.cluster.masters.registrar import Registrar
 from orca_master.cluster.model import CLUSTER, MASTERS
-from orca_master.errors import Forbidden, NotReady
+from orca_master.errors import Forbidden
 from orca_master.http.access import AccessLog
 from orca_master.http.forward import ALPN as HTTP_ALPN
 from orca_master.http.port import PeerPort
@@ -27,14 +27,13 @@ from orca_master.http.server import HttpServer
 from orca_master.http.tls import ApiTls
 from orca_master.state.versions import check_not_older
 from orca_master.tasks.gateway import WorkerGateway
+from orca_master.tasks.trust import WorkersTrust
 
 CATCH_UP_LOOK_SECONDS = 0.05
 CATCH_UP_SECONDS = 30.0
 """How long a start is held back for a leader. After that the service manager is told that it is up,
 because masters that all start at once need each other."""
 
-RENEW_LOOK_SECONDS = 3600.0
-RENEW_AGAIN_SECONDS = 10.0
 
 log = get_logger("master")
 
@@ -80,7 +79,10 @@ class Doors:
             core.env, routes, parts.keys.authenticated, rates=rates, peer_of=self._peer_of
         )
         self._gateway = WorkerGateway(
-            core.dispatcher, cluster_id=parts.folder.cluster_id, certified=parts.keys.certified
+            core.dispatcher,
+            cluster_id=parts.folder.cluster_id,
+            certified=parts.keys.certified,
+            trust=WorkersTrust(core.store, parts.holdings.tell),
         )
         self._port: PeerPort | None = None
 
@@ -97,7 +99,8 @@ class Doors:
                 group.create_task(parts.watch.run())
                 group.create_task(BlobsCustodian(parts.core.store, parts.blobs).run())
                 group.create_task(self._settle_in())
-                group.create_task(self._stay_certified())
+                group.create_task(parts.keeper.run())
+                group.create_task(parts.keeper.stay_certified())
                 group.create_task(self._stay_new_enough())
                 group.create_task(show_life(lambda: parts.backing.log.stalled))
                 await self._catch_up()
@@ -115,10 +118,16 @@ class Doors:
         if parts.backing.log.raft is None:
             name = parts.settings.cluster_name
             await found(parts.core, parts.folder, parts.me, cluster_name=name)
-        if parts.keys.are_known:
+        if parts.keys.are_known and not self._has_current():
             parts.credentials.renew(parts.keys.signer())
         elif not parts.credentials.exist:
             raise BadFolder(f"{parts.folder.path}/tls is missing: put it back")
+
+    def _has_current(self) -> bool:
+        """Of several masters: what the log says at a start may be older than the certificate."""
+        parts = self._parts
+        is_one_of_several = parts.backing.log.raft is not None
+        return is_one_of_several and parts.credentials.exist and not parts.credentials.has_expired()
 
     async def _open(self) -> None:
         settings, credentials = self._parts.settings, self._parts.credentials
@@ -154,22 +163,6 @@ class Doors:
                 await follower.next()
         mark_started(self._parts.folder, keep_first_peers=False)
         settle_memory()
-
-    async def _stay_certified(self) -> None:
-        """A certificate that cannot be renewed now is tried again while a third of its life is left."""
-        env, credentials, keys = self._parts.core.env, self._parts.credentials, self._parts.keys
-        while True:
-            await asyncio.sleep(
-                min(RENEW_LOOK_SECONDS, max(0.0, credentials.renew_at() - env.now()))
-            )
-            if env.now() < credentials.renew_at():
-                continue
-            try:
-                credentials.renew(keys.signer())
-                log.info("this master's certificate was renewed")
-            except (NotReady, OSError) as error:
-                log.warning("the certificate is not renewed yet", reason=str(error))
-                await asyncio.sleep(RENEW_AGAIN_SECONDS)
 
     async def _stay_new_enough(self) -> None:
         """The log may bring later that the cluster is of a newer version than this master."""

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -26,7 +25,8 @@ from orca_common.logs import get_logger
 from orca_master.app.folder import first_peers, joined_folder, write_private
 from orca_master.http.forward import ALPN
 from orca_proto.identity import MASTER_NAME, NodeRole
-from orca_proto.join import JoinToken
+from orca_proto.join import ANOTHER_CLUSTER, JoinToken, trusted_by
+from orca_proto.trust import bundle, issuer
 
 API_PORT = 6880
 ANSWER_SECONDS = 15.0
@@ -109,9 +109,9 @@ async def fetch_key(folder: Path) -> None:
 async def _enrol(
     session: aiohttp.ClientSession, token: JoinToken, name: str, peers: str, folder: Path
 ) -> None:
-    ca = x509.load_pem_x509_certificate((await _json(session, "GET", "ca"))["certificate"].encode())
-    if not token.trusts(ca.public_bytes(Encoding.DER)):
-        raise CannotJoin("this is not the cluster that the token was made for (another CA)")
+    authorities = trusted_by(token, await _json(session, "GET", "ca"))
+    if not authorities:
+        raise CannotJoin(ANOTHER_CLUSTER)
     key = ec.generate_private_key(ec.SECP256R1())
     empty = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     request = empty.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
@@ -125,10 +125,8 @@ async def _enrol(
     }
     answer = await _enrolled(session, body)
     certificate = x509.load_pem_x509_certificate(answer["certificate"].encode())
-    try:
-        certificate.verify_directly_issued_by(ca)
-    except (InvalidSignature, ValueError, TypeError) as error:
-        raise CannotJoin("the certificate in the answer is not of the cluster's CA") from error
+    if issuer(certificate, authorities) is None:
+        raise CannotJoin("the certificate in the answer is not of the cluster's CA")
     if certificate.public_key() != key.public_key():
         raise CannotJoin("the certificate in the answer is for another key")
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -136,7 +134,7 @@ async def _enrol(
         folder,
         cluster_id=answer["cluster_id"],
         master_id=answer["id"],
-        authority=ca.public_bytes(Encoding.PEM),
+        authority=bundle(authorities),
         certificate_and_key=certificate.public_bytes(Encoding.PEM) + pem,
         first_peers={str(id): str(at) for id, at in answer["masters"].items() if at},
     )

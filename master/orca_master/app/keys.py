@@ -3,6 +3,7 @@
 from orca_master.app.core import MasterCore
 from orca_master.app.folder import Folder
 from orca_master.cluster import pki
+from orca_master.cluster.authority.operations import the_authority
 from orca_master.cluster.masters.operations import found_master
 from orca_master.cluster.model import AUTHORITY, CLUSTER, NODES, Authority, Master
 from orca_master.errors import Forbidden, NotReady, Unauthenticated
@@ -15,13 +16,13 @@ NO_STATE = "this master does not have the cluster's state yet: it has to reach t
 
 
 class Keys:
-    """The cluster's authority, opened once its row has come."""
+    """The authority that signs, opened once its row has come, and again when another one signs."""
 
     def __init__(self, core: MasterCore, folder: Folder, *, leaf_seconds: float) -> None:
         self._core = core
         self._folder = folder
         self._leaf_seconds = leaf_seconds
-        self._signer: pki.Signer | None = None
+        self._opened: tuple[Authority, pki.Signer] | None = None
         self._callers = Callers()
 
     @property
@@ -30,17 +31,16 @@ class Keys:
 
     def signer(self) -> pki.Signer:
         """Raises NotReady, WrongKey."""
-        if self._signer is None:
-            authority = self._core.store.state.get(AUTHORITY, "ca")
-            if authority is None:
-                raise NotReady(NO_STATE)
-            self._signer = pki.open_authority(
+        authority = the_authority(self._core.store.state)
+        if self._opened is None or self._opened[0] != authority:
+            signer = pki.open_authority(
                 authority,
                 self._folder.cluster_id,
                 self._folder.kek,
                 leaf_seconds=self._leaf_seconds,
             )
-        return self._signer
+            self._opened = authority, signer
+        return self._opened[1]
 
     def certified(self, node_id: str, request: bytes) -> bytes:
         """A new certificate (PEM) for a node that is known, from its request (PKCS #10, DER).

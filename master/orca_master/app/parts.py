@@ -6,6 +6,7 @@ from prometheus_client.registry import Collector
 
 from orca_common.env import Env
 from orca_common.version import orca_version
+from orca_master.app.authority import AuthorityKeeper, Holdings
 from orca_master.app.config import MasterConfig
 from orca_master.app.core import MasterCore
 from orca_master.app.credentials import Credentials
@@ -14,6 +15,7 @@ from orca_master.app.keys import Keys
 from orca_master.app.log import Backing
 from orca_master.app.members import LogMembership
 from orca_master.app.metrics import LivenessCollector, LogCollector
+from orca_master.cluster.authority.routes import AuthorityRoutes
 from orca_master.cluster.masters.agreement import AgreementWatch
 from orca_master.cluster.masters.leading import WhoLeads
 from orca_master.cluster.masters.routes import MasterRoutes
@@ -65,10 +67,14 @@ class Parts:
             history=self.history,
         )
         self.leading = WhoLeads(self.core.store, me.id)
-        self.forwarder = Forwarder(self.leading, self.credentials.client, server_name=MASTER_NAME)
+        self.forwarder = Forwarder(self.leading, self.credentials.asking, server_name=MASTER_NAME)
         self.others = Others(self._store, self.forwarder, me.id)
         self.watch = AgreementWatch(self.core.store, self.membership, self.others)
         self.keys = Keys(self.core, folder, leaf_seconds=settings.certificate_days * 86400)
+        self.holdings = Holdings(self.core.store, self.leading, self.forwarder.ask)
+        self.keeper = AuthorityKeeper(
+            env, self.core.store, self.credentials, self.keys, self.holdings, me=me.id
+        )
         self.meters = HttpMeters()
 
     def _store(self) -> Store:
@@ -107,6 +113,7 @@ class Parts:
                 core.env, store, nodes, core.liveness, membership, signer, version, refusals
             ).table(),
             *NodeRoutes(core.env, store, nodes).table(),
+            *AuthorityRoutes(core.env, store, membership, signer, kek).table(),
             *MasterRoutes(core.env, store, membership, signer, kek, refusals).table(),
             *SharingRoutes(store, self.history, self.blobs).table(),
         ]

@@ -1,5 +1,6 @@
 """Every table of the state, in one place: a new slice adds its tables here."""
 
+from orca_master.cluster.authority.model import HOLDINGS, ROTATIONS
 from orca_master.cluster.model import (
     AUTHORITY,
     CLUSTER,
@@ -27,6 +28,8 @@ def _cluster_version(view: View) -> int:
 SCHEMA = Schema(
     CLUSTER,
     AUTHORITY,
+    ROTATIONS,
+    HOLDINGS,
     MASTERS,
     JOIN_GRANTS,
     NODES,

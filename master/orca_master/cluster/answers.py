@@ -97,10 +97,19 @@ class GrantOut(msgspec.Struct, frozen=True):
     expires_at: float
 
 
-class CaOut(msgspec.Struct, frozen=True):
-    """`certificate`: X.509 in PEM."""
+class TrustedOut(msgspec.Struct, frozen=True):
+    """`certificate`: X.509 in PEM; `voucher`: with what the other one signed it, base64."""
 
     certificate: str
+    voucher: str
+
+
+class CaOut(msgspec.Struct, frozen=True):
+    """`certificate`: of the authority that signs, X.509 in PEM; `authorities`: both of them while one
+    replaces the other, else none."""
+
+    certificate: str
+    authorities: list[TrustedOut]
 
 
 class EnrolledOut(msgspec.Struct, frozen=True):

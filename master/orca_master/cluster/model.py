@@ -19,10 +19,18 @@ class Cluster(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Authority(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The cluster's certificate authority. The key is wrapped with the key-encryption key."""
+    """The cluster's certificate authority: the one that signs. The key is wrapped with the
+    key-encryption key.
+
+    `previous`: the certificate (PEM) of the one that it has replaced, which is trusted no more;
+    `left_behind`: names of masters and nodes that had no certificate of this one by then.
+    """
 
     certificate: bytes
     wrapped_key: bytes
+    since: float = 0.0
+    previous: bytes = b""
+    left_behind: tuple[str, ...] = ()
 
 
 class Master(msgspec.Struct, frozen=True, omit_defaults=True):

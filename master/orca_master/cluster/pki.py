@@ -27,6 +27,7 @@ from orca_common.env import Env
 from orca_master.cluster.model import Authority
 from orca_master.errors import Forbidden, Invalid, Problem
 from orca_proto.identity import MASTER_NAME, Bearer, NodeRole
+from orca_proto.trust import VOUCHED
 
 CA_SECONDS = 3650 * 86400.0
 LEAF_SECONDS = 90 * 86400.0
@@ -59,9 +60,12 @@ class Signer:
         return self.certificate.fingerprint(hashes.SHA256())
 
 
-def create_authority(env: Env, cluster_id: str, kek: bytes) -> Authority:
+def create_authority(env: Env, cluster_id: str, kek: bytes, *, mark: str = "") -> Authority:
+    """`mark` goes into its name: of two that are trusted at the same time, TLS libraries look only at
+    the first that has the name of a certificate's issuer."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"orca {cluster_id}")])
+    called = f"orca {cluster_id} {mark}".rstrip()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, called)])
     builder = _builder(env, name, name, key.public_key(), CA_SECONDS)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_usage(signs=True), critical=True)
@@ -88,6 +92,12 @@ def open_authority(
         raise WrongKey("the authority's key is of an unknown kind")
     certificate = x509.load_pem_x509_certificate(authority.certificate)
     return Signer(cluster_id, certificate, key, leaf_seconds)
+
+
+def vouch(signer: Signer, other: bytes) -> bytes:
+    """The signature with which this authority says that the other one (PEM) is the cluster's too."""
+    der = x509.load_pem_x509_certificate(other).public_bytes(Encoding.DER)
+    return signer.key.sign(VOUCHED + der, ec.ECDSA(hashes.SHA256()))
 
 
 def request_of(text: str) -> tuple[bytes, x509.CertificateSigningRequest]:

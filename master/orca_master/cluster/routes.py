@@ -1,5 +1,6 @@
 """The endpoints of the cluster: what it is made of, and how a worker joins it."""
 
+import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,9 @@ from orca_master.cluster.answers import (
     EvictedOut,
     GrantOut,
     LeaderOut,
+    TrustedOut,
 )
+from orca_master.cluster.authority.operations import the_authority, the_rotation
 from orca_master.cluster.liveness import Liveness
 from orca_master.cluster.masters.port import Membership
 from orca_master.cluster.masters.routes import describe
@@ -179,7 +182,21 @@ class ClusterRoutes:
         trail(tx, actor=actor, action=action, resource=resource, now=self.env.now())
 
     async def ca(self, call: Call[NoQuery, None]) -> CaOut:
-        return CaOut(self.signer().pem.decode())
+        state = self.store.state
+        signs, rotation = the_authority(state), the_rotation(state)
+        both = []
+        if rotation is not None:
+            both = [
+                (rotation.old.certificate, rotation.old_voucher),
+                (rotation.new.certificate, rotation.new_voucher),
+            ]
+        return CaOut(
+            certificate=signs.certificate.decode(),
+            authorities=[
+                TrustedOut(certificate.decode(), base64.b64encode(voucher).decode())
+                for certificate, voucher in both
+            ],
+        )
 
     async def enrol(self, call: Call[NoQuery, EnrolIn]) -> Reply:
         body = call.body
@@ -188,7 +205,7 @@ class ClusterRoutes:
 
     async def _enrol(self, body: EnrolIn) -> Reply:
         der, request = pki.request_of(body.request)
-        signer, new_id = self.signer(), self.env.new_id()
+        new_id = self.env.new_id()
 
         def enrol(tx: Transaction) -> Node:
             known = tx.find(NODES, "name", body.name)
@@ -208,6 +225,7 @@ class ClusterRoutes:
             return node
 
         node = await self.store.update(enrol)
+        signer = self.signer()  # now that it is waited for, if the authority is being replaced
         certificate = pki.issue_worker(self.env, signer, request, node.id)
         answer = EnrolledOut(
             node_id=node.id,

@@ -53,7 +53,8 @@ class Leading(Protocol):
 class Forwarder:
     """Keep `run` running while requests are passed on.
 
-    `server_name` is what every certificate of a master carries, `tls` makes the context once it is needed.
+    `server_name` is what every certificate of a master carries. `tls` gives the context for a request;
+    connections are kept for requests that are given the same one.
     """
 
     def __init__(
@@ -82,7 +83,9 @@ class Forwarder:
         try:
             async with asyncio.timeout(ALIVE_SECONDS):
                 async with self._client().get(
-                    f"https://{address}{ALIVE_PATH}", server_hostname=self._server_name
+                    f"https://{address}{ALIVE_PATH}",
+                    ssl=self._context(),
+                    server_hostname=self._server_name,
                 ) as answer:
                     return answer.status < 500
         except (aiohttp.ClientError, OSError, TimeoutError):
@@ -149,6 +152,7 @@ class Forwarder:
                         headers=list(headers),
                         data=body or None,
                         allow_redirects=False,
+                        ssl=self._context(),
                         server_hostname=self._server_name,
                     )
         except aiohttp.ClientConnectorError as error:
@@ -170,11 +174,14 @@ class Forwarder:
         finally:
             del self._waiting[scope]
 
+    def _context(self) -> ssl.SSLContext:
+        tls = self._tls()
+        tls.set_alpn_protocols([ALPN])
+        return tls
+
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
-            tls = self._tls()
-            tls.set_alpn_protocols([ALPN])
-            connector = aiohttp.TCPConnector(ssl=tls, limit=MAX_CONNECTIONS)
+            connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS)
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),

@@ -16,6 +16,7 @@ from orca_common.real import real_env
 from orca_master.cluster import pki
 from orca_proto import worker_pb2 as pb
 from orca_proto.identity import bearer_of_client
+from orca_proto.join import JoinToken
 from orca_worker.certificate import NodeCertificate
 from orca_worker.enrol import keep_certificate, saved
 from orca_worker.grpc_link import GrpcConnector
@@ -187,3 +188,63 @@ async def test_a_certificate_of_another_authority_is_not_taken(tmp_path: Path) -
         await asked.wait()
     staying.cancel()
     assert held.certificate == before
+
+
+class Certifying:
+    """A master whose authority is this one; `told` is what the worker says that it has."""
+
+    def __init__(self, signer: pki.Signer, authorities: bytes) -> None:
+        self._signer = signer
+        self._authorities = authorities
+        self.told: asyncio.Queue[pb.Trusted] = asyncio.Queue()
+
+    async def certified(self, request: bytes) -> tuple[bytes, bytes]:
+        wanted = pki.read_request(request)
+        env = real_env(threads=1)
+        return pki.issue_worker(env, self._signer, wanted, "w1"), self._authorities
+
+    async def tell(self, trusted: pb.Trusted) -> None:
+        self.told.put_nowait(trusted)
+
+
+async def test_a_node_trusts_both_and_takes_a_certificate_of_the_one_that_signs_cl_15(
+    tmp_path: Path,
+) -> None:
+    old, new = an_authority(), an_authority()
+    first, second = old.fingerprint.hex(), new.fingerprint.hex()
+    held = held_by(old, "w1", tmp_path / "w1")
+    master = Certifying(new, new.pem + old.pem)
+    staying = asyncio.ensure_future(held.stay(master))
+    said = held.trust(pb.Trust(authorities=old.pem + new.pem, signs=first))
+    assert (set(said.authorities), said.shows) == ({first, second}, first)
+    assert (tmp_path / "w1" / "ca.pem").read_bytes() == old.pem + new.pem, "it is kept"
+    said = held.trust(pb.Trust(authorities=new.pem + old.pem, signs=second, within_seconds=0.5))
+    assert said.shows == first
+    async with asyncio.timeout(60):
+        assert (await master.told.get()).shows == second
+    staying.cancel()
+    said = held.trust(pb.Trust(authorities=new.pem, signs=second))
+    assert (list(said.authorities), said.shows) == ([second], second)
+    member = saved(tmp_path / "w1")
+    assert member is not None
+    assert (member.ca, member.certificate) == (new.pem, held.certificate)
+
+
+def test_a_node_joins_again_for_a_token_of_an_authority_of_which_it_has_no_certificate_cl_15(
+    tmp_path: Path,
+) -> None:
+    old, new = an_authority(), an_authority()
+    held = held_by(old, "w1", tmp_path / "w1")
+    assert held.knows(JoinToken(old.fingerprint, bytes(32)))
+    assert not held.knows(JoinToken(new.fingerprint, bytes(32)))
+    held.trust(pb.Trust(authorities=old.pem + new.pem, signs=new.fingerprint.hex()))
+    assert not held.knows(JoinToken(new.fingerprint, bytes(32))), "it only trusts that one"
+
+
+@pytest.mark.parametrize("told", [b"", b"rubbish"])
+def test_what_is_no_authority_is_not_kept_cl_15(told: bytes, tmp_path: Path) -> None:
+    signer = an_authority()
+    held = held_by(signer, "w1", tmp_path / "w1")
+    with pytest.raises(ValueError):
+        held.trust(pb.Trust(authorities=told, signs="f" * 64))
+    assert (tmp_path / "w1" / "ca.pem").read_bytes() == signer.pem

@@ -167,7 +167,7 @@ class MasterRoutes:
 
     async def _enrol(self, body: EnrolMasterIn) -> Reply:
         der, request = pki.request_of(body.request)
-        signer, new_id = self.signer(), self.env.new_id()
+        new_id = self.env.new_id()
 
         def enrol(tx: Transaction) -> Master:
             master = operations.enrol_master(
@@ -187,6 +187,7 @@ class MasterRoutes:
 
         master = await self.store.update(enrol)
         others = [m for m in self.store.state.scan(MASTERS) if m.id != master.id]
+        signer = self.signer()  # now that it is waited for, if the authority is being replaced
         answer = EnrolledMasterOut(
             id=master.id,
             cluster_id=signer.cluster,
