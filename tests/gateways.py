@@ -38,6 +38,7 @@ class Echo:
 
     def __init__(self) -> None:
         self.streams = 0
+        self.leads = True
 
     async def serve(self, node_id: str, link) -> None:
         self.streams += 1
@@ -58,7 +59,13 @@ async def a_gateway(
         return pki.issue_worker(real_env(threads=1), signer, pki.read_request(request), node_id)
 
     echo, address = Echo(), f"127.0.0.1:{free_port()}"
-    gateway = WorkerGateway(echo, cluster_id="c1", certified=certified)  # type: ignore[arg-type]
+    gateway = WorkerGateway(
+        echo,
+        echo,  # type: ignore[arg-type]
+        cluster_id="c1",
+        is_master=lambda _: False,
+        certified=certified,
+    )
     await gateway.start(address, MasterCertificate(signer, folder))
     try:
         yield address, echo

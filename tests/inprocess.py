@@ -84,7 +84,7 @@ class InProcess:
 
     async def _serve(self, node_id: str, stream: Stream, refusal: list[str]) -> None:
         try:
-            await self.core.dispatcher.serve(node_id, MasterEnd(stream))
+            await self.core.streams.serve(node_id, MasterEnd(stream))
         except Forbidden as error:
             refusal.append(error.message)
         except (Trouble, ConnectionError):

@@ -80,7 +80,11 @@ class Doors:
             core.env, routes, parts.keys.authenticated, rates=rates, peer_of=self._peer_of
         )
         self._gateway = WorkerGateway(
-            core.dispatcher, cluster_id=parts.folder.cluster_id, certified=parts.keys.certified
+            core.streams,
+            core.dispatcher,
+            cluster_id=parts.folder.cluster_id,
+            is_master=parts.is_master,
+            certified=parts.keys.certified,
         )
         self._port: PeerPort | None = None
 
