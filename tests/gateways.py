@@ -37,11 +37,19 @@ class Echo:
     """Welcomes a worker and repeats every report as a list of masters."""
 
     def __init__(self) -> None:
-        self.streams = 0
+        self.streams = self.open = self.most_open = 0
         self.leads = True
 
     async def serve(self, node_id: str, link) -> None:
         self.streams += 1
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        try:
+            await self._repeat(node_id, link)
+        finally:
+            self.open -= 1
+
+    async def _repeat(self, node_id: str, link) -> None:
         await link.receive()
         await link.send(pb.FromMaster(welcome=pb.Welcome(cluster=node_id)))
         while (message := await link.receive()) is not None:
