@@ -39,8 +39,10 @@ class Echo:
     def __init__(self) -> None:
         self.streams = self.open = self.most_open = 0
         self.leads = True
+        self.through: list[str | None] = []
 
-    async def serve(self, node_id: str, link) -> None:
+    async def serve(self, node_id: str, link, *, through: str | None = None) -> bool:
+        self.through.append(through)
         self.streams += 1
         self.open += 1
         self.most_open = max(self.most_open, self.open)
@@ -48,6 +50,7 @@ class Echo:
             await self._repeat(node_id, link)
         finally:
             self.open -= 1
+        return False
 
     async def _repeat(self, node_id: str, link) -> None:
         await link.receive()
@@ -59,7 +62,7 @@ class Echo:
 
 @asynccontextmanager
 async def a_gateway(
-    signer: pki.Signer, folder: Path, *, removed: bool = False
+    signer: pki.Signer, folder: Path, *, removed: bool = False, masters: tuple[str, ...] = ()
 ) -> AsyncIterator[tuple[str, Echo]]:
     def certified(node_id: str, request: bytes) -> bytes:
         if removed:
@@ -68,10 +71,10 @@ async def a_gateway(
 
     echo, address = Echo(), f"127.0.0.1:{free_port()}"
     gateway = WorkerGateway(
-        echo,
         echo,  # type: ignore[arg-type]
+        echo,
         cluster_id="c1",
-        is_master=lambda _: False,
+        is_master=masters.__contains__,
         certified=certified,
     )
     await gateway.start(address, MasterCertificate(signer, folder))

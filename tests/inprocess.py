@@ -31,7 +31,8 @@ from orca_master.http.server import HttpServer
 from orca_master.http.streams import Form
 from orca_master.identity.model import Role
 from orca_master.identity.operations import create_token
-from sim.cluster import MasterEnd, SimWorker, Stream
+from sim.cluster import SimWorker
+from sim.streams import MasterEnd, Stream
 
 HOST = "127.0.0.1"
 

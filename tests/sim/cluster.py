@@ -6,13 +6,11 @@ power loss, what its disk had not synced); a worker's kill leaves its machine's 
 
 import asyncio
 import random
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar, cast
-
-from google.protobuf.message import Message
+from typing import Protocol, cast
 
 from fake_guardian import FakeGuardian
 from fake_runtime import FakeRuntime, Machine
@@ -26,167 +24,18 @@ from orca_master.state.solo.log import SoloLog
 from orca_proto import worker_pb2 as pb
 from orca_worker.agent import Agent
 from orca_worker.fencing import Fencing
-from orca_worker.ports import Link, Refused
+from orca_worker.ports import Link
 from orca_worker.runtime.port import Phase
 from orca_worker.session import Facts, Session
 from sim.disk import SimDisk
 from sim.env import SimClock, sim_env
 from sim.raft.network import Port, Wires
 from sim.raft.node import lay_folder
+from sim.streams import MasterEnd, RelayedEnd, Sent, Stream, WorkerEnd, a_stream
 
 CLUSTER = "simcluster"
 DOWN_AFTER_SECONDS = 3.0
-KEEPALIVE_SECONDS = 3.5
-CUT_LOOK_SECONDS = 0.05
 GIB = 1 << 30
-
-M = TypeVar("M", bound=Message)
-Sent = Callable[[MasterCore, pb.FromMaster], None]
-
-
-class _Pipe(Generic[M]):
-    """One direction: in order, each message after a delay, nothing after the close.
-
-    While `is_cut` says so nothing arrives, and when that lasts it is closed.
-    """
-
-    def __init__(
-        self,
-        chance: random.Random,
-        parse: Callable[[bytes], M],
-        is_cut: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self._chance = chance
-        self._is_cut = is_cut
-        self.steady_since = asyncio.get_running_loop().time()
-        self._parse = parse
-        self._messages: deque[tuple[float, bytes]] = deque()
-        self._wake = asyncio.Event()
-        self._last = 0.0
-        self.closed = False
-        self.held = False
-
-    def put(self, message: M) -> None:
-        if self.closed:
-            raise ConnectionError("the stream is closed")
-        at = asyncio.get_running_loop().time() + self._chance.uniform(0.0002, 0.02)
-        self._last = max(self._last, at)
-        self._messages.append((self._last, message.SerializeToString()))
-        self._wake.set()
-
-    def close(self) -> None:
-        self.closed = True
-        self._wake.set()
-
-    def hold(self, held: bool) -> None:
-        """A cut line: what is under way arrives when it is whole again."""
-        self.held = held
-        self._wake.set()
-
-    async def get(self) -> M | None:
-        while True:
-            self._wake.clear()
-            if self._is_cut():
-                await self._sit_out()
-            if self.closed:
-                return None
-            if self._messages and not self.held:
-                at, raw = self._messages[0]
-                wait = at - asyncio.get_running_loop().time()
-                if wait > 0:
-                    await asyncio.sleep(wait)
-                    continue
-                if self._is_cut():
-                    continue
-                self._messages.popleft()
-                return self._parse(raw)
-            await self._wake.wait()
-
-    async def _sit_out(self) -> None:
-        loop = asyncio.get_running_loop()
-        noticed = loop.time()
-        while self._is_cut() and not self.closed:
-            if loop.time() - noticed > KEEPALIVE_SECONDS:
-                self.close()
-            await asyncio.sleep(CUT_LOOK_SECONDS)
-            self.steady_since = loop.time()
-
-
-@dataclass(eq=False)
-class Stream:
-    """Both directions of one worker's connection, and each end as the product sees it."""
-
-    up: _Pipe[pb.FromWorker]
-    down: _Pipe[pb.FromMaster]
-    core: MasterCore | None = None
-    """Whose stream it is at the other end."""
-    onward: "Stream | None" = None
-    """From there to the leader, if that is another one."""
-
-    def close(self) -> None:
-        self.up.close()
-        self.down.close()
-
-
-def a_stream(chance: random.Random, is_cut: Callable[[], bool] = lambda: False) -> Stream:
-    return Stream(
-        _Pipe(chance, pb.FromWorker.FromString, is_cut),
-        _Pipe(chance, pb.FromMaster.FromString, is_cut),
-    )
-
-
-class _WorkerEnd:
-    def __init__(self, stream: Stream, refusal: list[str]) -> None:
-        self._stream = stream
-        self._refusal = refusal
-
-    async def send(self, message: pb.FromWorker) -> None:
-        self._stream.up.put(message)
-
-    async def receive(self) -> pb.FromMaster | None:
-        message = await self._stream.down.get()
-        if message is None and self._refusal:
-            raise Refused(self._refusal[0])
-        return message
-
-
-class MasterEnd:
-    """`sends` are told what this master sends, before it does; not what it only passes on."""
-
-    def __init__(self, stream: Stream, sends: Sequence[Sent] = ()) -> None:
-        self._stream = stream
-        self._sends = sends
-
-    async def send(self, message: pb.FromMaster) -> None:
-        onward = self._stream.onward
-        is_passed_on = onward is not None and not onward.up.closed
-        for told in () if is_passed_on else self._sends:
-            assert self._stream.core is not None
-            told(self._stream.core, message)
-        self._stream.down.put(message)
-
-    async def receive(self) -> pb.FromWorker | None:
-        return await self._stream.up.get()
-
-
-class _Onward:
-    """A relayed stream, as the master has it that holds the worker's."""
-
-    def __init__(self, stream: Stream, refusal: list[str], ended: list[bool]) -> None:
-        self._end = _WorkerEnd(stream, refusal)
-        self._ended = ended
-
-    async def send(self, message: pb.FromWorker) -> None:
-        await self._end.send(message)
-
-    async def receive(self) -> pb.FromMaster | None:
-        try:
-            message = await self._end.receive()
-        except Refused as error:
-            raise Forbidden(str(error)) from error
-        if message is None and not self._ended:
-            raise ConnectionError("the leader is gone")
-        return message
 
 
 class SimRelays:
@@ -196,11 +45,11 @@ class SimRelays:
         self._me = me
         self._chance = chance
 
-    def open(self, leader: str, node_id: str) -> AbstractAsyncContextManager[_Onward]:
+    def open(self, leader: str, node_id: str) -> AbstractAsyncContextManager[RelayedEnd]:
         return self._open(leader, node_id)
 
     @asynccontextmanager
-    async def _open(self, leader: str, node_id: str) -> AsyncIterator[_Onward]:
+    async def _open(self, leader: str, node_id: str) -> AsyncIterator[RelayedEnd]:
         me, other = self._me, self._me.others.get(leader)
         await asyncio.sleep(self._chance.uniform(0.001, 0.02))
         if other is None or not other.leads or me.is_cut_from(other):
@@ -211,7 +60,7 @@ class SimRelays:
         other.accept_relayed(node_id, stream, refusal, ended, through=me.name)
         me.streams[node_id].onward = stream
         try:
-            yield _Onward(stream, refusal, ended)
+            yield RelayedEnd(stream, refusal, ended)
         finally:
             stream.close()
 
@@ -520,7 +369,7 @@ class SimWorker:
         self.steady_since = asyncio.get_running_loop().time()
         self._master.accept(self.id, stream, refusal)
         try:
-            yield _WorkerEnd(stream, refusal)
+            yield WorkerEnd(stream, refusal)
         finally:
             stream.close()
 
