@@ -63,9 +63,13 @@ async def all_ready(client: Client) -> None:
 
 
 def running_pids() -> set[int]:
-    found = psutil.process_iter(["name", "cmdline"])
-    ours = (p for p in found if "7654327" in (p.info["cmdline"] or []))
-    return {p.pid for p in ours if p.info["name"] in ("sh", "sleep")}
+    """Without the shells' children, which look like them until they have become what they run."""
+    found = psutil.process_iter(["name", "cmdline", "ppid"])
+    ours = [p.info | {"pid": p.pid} for p in found if "7654327" in (p.info["cmdline"] or [])]
+    ours = [info for info in ours if info["name"] in ("sh", "sleep")]
+    return {info["pid"] for info in ours} - {
+        info["pid"] for info in ours if info["ppid"] in {other["pid"] for other in ours}
+    }
 
 
 async def test_streams_outlive_the_leader_and_workers_the_master_that_held_theirs(
