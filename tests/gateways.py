@@ -59,10 +59,22 @@ class Echo:
     """Welcomes a worker and repeats every report as a list of masters."""
 
     def __init__(self) -> None:
-        self.streams = 0
+        self.streams = self.open = self.most_open = 0
+        self.leads = True
+        self.through: list[str | None] = []
 
-    async def serve(self, node_id: str, link) -> None:
+    async def serve(self, node_id: str, link, *, through: str | None = None) -> bool:
+        self.through.append(through)
         self.streams += 1
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        try:
+            await self._repeat(node_id, link)
+        finally:
+            self.open -= 1
+        return False
+
+    async def _repeat(self, node_id: str, link) -> None:
         await link.receive()
         await link.send(pb.FromMaster(welcome=pb.Welcome(cluster=node_id)))
         while (message := await link.receive()) is not None:
@@ -72,7 +84,7 @@ class Echo:
 
 @asynccontextmanager
 async def a_gateway(
-    signer: pki.Signer, folder: Path, *, removed: bool = False
+    signer: pki.Signer, folder: Path, *, removed: bool = False, masters: tuple[str, ...] = ()
 ) -> AsyncIterator[tuple[str, Echo]]:
     def certified(node_id: str, request: bytes) -> bytes:
         if removed:
@@ -82,7 +94,9 @@ async def a_gateway(
     echo, address = Echo(), f"127.0.0.1:{free_port()}"
     gateway = WorkerGateway(
         echo,  # type: ignore[arg-type]
+        echo,
         cluster_id="c1",
+        is_master=masters.__contains__,
         certified=certified,
         trust=TrustsOne(signer),
     )

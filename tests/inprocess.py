@@ -31,7 +31,8 @@ from orca_master.http.server import HttpServer
 from orca_master.http.streams import Form
 from orca_master.identity.model import Role
 from orca_master.identity.operations import create_token
-from sim.cluster import MasterEnd, SimWorker, Stream
+from sim.cluster import SimWorker
+from sim.streams import MasterEnd, Stream
 
 HOST = "127.0.0.1"
 
@@ -84,7 +85,7 @@ class InProcess:
 
     async def _serve(self, node_id: str, stream: Stream, refusal: list[str]) -> None:
         try:
-            await self.core.dispatcher.serve(node_id, MasterEnd(stream))
+            await self.core.streams.serve(node_id, MasterEnd(stream))
         except Forbidden as error:
             refusal.append(error.message)
         except (Trouble, ConnectionError):

@@ -137,6 +137,7 @@ class FromMaster(_message.Message):
     LOG_MORE_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
     LEASE_EXTENDED_FIELD_NUMBER: _builtins.int
+    AGAIN_FIELD_NUMBER: _builtins.int
     RENEWED_FIELD_NUMBER: _builtins.int
     TRUST_FIELD_NUMBER: _builtins.int
     @_builtins.property
@@ -156,6 +157,8 @@ class FromMaster(_message.Message):
     @_builtins.property
     def lease_extended(self) -> Global___LeaseExtended: ...
     @_builtins.property
+    def again(self) -> Global___Again: ...
+    @_builtins.property
     def renewed(self) -> Global___Renewed: ...
     @_builtins.property
     def trust(self) -> Global___Trust: ...
@@ -170,14 +173,15 @@ class FromMaster(_message.Message):
         log_more: Global___LogMore | None = ...,
         removed: Global___Removed | None = ...,
         lease_extended: Global___LeaseExtended | None = ...,
+        again: Global___Again | None = ...,
         renewed: Global___Renewed | None = ...,
         trust: Global___Trust | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "lease_extended", b"lease_extended", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["again", b"again", "assignments", b"assignments", "body", b"body", "lease_extended", b"lease_extended", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "lease_extended", b"lease_extended", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["again", b"again", "assignments", b"assignments", "body", b"body", "lease_extended", b"lease_extended", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "log_request", "log_cancel", "masters", "log_more", "removed", "lease_extended", "renewed", "trust"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "log_request", "log_cancel", "masters", "log_more", "removed", "lease_extended", "again", "renewed", "trust"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -203,6 +207,25 @@ class Removed(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Removed: _TypeAlias = Removed  # noqa: Y015
+
+@_typing.final
+class Again(_message.Message):
+    """Another master leads now: say Hello again on this stream. All that was asked for on it before is void, and
+    what was sent may not have arrived. Sent only to who said that he can do that.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Again: _TypeAlias = Again  # noqa: Y015
 
 @_typing.final
 class RenewRequest(_message.Message):
@@ -379,6 +402,7 @@ class Hello(_message.Message):
     OS_FIELD_NUMBER: _builtins.int
     ARCHITECTURE_FIELD_NUMBER: _builtins.int
     INSTANCE_FIELD_NUMBER: _builtins.int
+    CAN_REPEAT_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     name: _builtins.str
     version: _builtins.str
@@ -389,6 +413,8 @@ class Hello(_message.Message):
     architecture: _builtins.str
     instance: _builtins.str
     """made anew at each start of the worker"""
+    can_repeat: _builtins.bool
+    """it understands Again"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -415,10 +441,11 @@ class Hello(_message.Message):
         os: _builtins.str = ...,
         architecture: _builtins.str = ...,
         instance: _builtins.str = ...,
+        can_repeat: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "architecture", b"architecture", "capacity", b"capacity", "instance", b"instance", "labels", b"labels", "name", b"name", "os", b"os", "protocol", b"protocol", "runtimes", b"runtimes", "tasks", b"tasks", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "architecture", b"architecture", "can_repeat", b"can_repeat", "capacity", b"capacity", "instance", b"instance", "labels", b"labels", "name", b"name", "os", b"os", "protocol", b"protocol", "runtimes", b"runtimes", "tasks", b"tasks", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -95,3 +95,87 @@ class Workers:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class RelaysStub:
+    """Between masters: a worker's stream that another master holds, passed on to the leader message by message.
+    The metadata `orca-node` names the worker's node. The leader answers with its first metadata once it takes
+    the stream; the first message is then Hello. It ends with OK when the worker's stream is to be closed, with
+    PERMISSION_DENIED when the worker is refused; with any other status the worker is asked for Hello again.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Session = channel.stream_stream(
+                '/orca.worker.v1.Relays/Session',
+                request_serializer=orca__proto_dot_worker__pb2.FromWorker.SerializeToString,
+                response_deserializer=orca__proto_dot_worker__pb2.FromMaster.FromString,
+                _registered_method=True)
+
+
+class RelaysServicer:
+    """Between masters: a worker's stream that another master holds, passed on to the leader message by message.
+    The metadata `orca-node` names the worker's node. The leader answers with its first metadata once it takes
+    the stream; the first message is then Hello. It ends with OK when the worker's stream is to be closed, with
+    PERMISSION_DENIED when the worker is refused; with any other status the worker is asked for Hello again.
+    """
+
+    def Session(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_RelaysServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Session': grpc.stream_stream_rpc_method_handler(
+                    servicer.Session,
+                    request_deserializer=orca__proto_dot_worker__pb2.FromWorker.FromString,
+                    response_serializer=orca__proto_dot_worker__pb2.FromMaster.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'orca.worker.v1.Relays', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('orca.worker.v1.Relays', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Relays:
+    """Between masters: a worker's stream that another master holds, passed on to the leader message by message.
+    The metadata `orca-node` names the worker's node. The leader answers with its first metadata once it takes
+    the stream; the first message is then Hello. It ends with OK when the worker's stream is to be closed, with
+    PERMISSION_DENIED when the worker is refused; with any other status the worker is asked for Hello again.
+    """
+
+    @staticmethod
+    def Session(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/orca.worker.v1.Relays/Session',
+            orca__proto_dot_worker__pb2.FromWorker.SerializeToString,
+            orca__proto_dot_worker__pb2.FromMaster.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

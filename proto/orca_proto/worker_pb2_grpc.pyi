@@ -52,3 +52,43 @@ class WorkersServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_worker_pb2.FromMaster], _abc.AsyncIterator[_worker_pb2.FromMaster]]: ...
 
 def add_WorkersServicer_to_server(servicer: WorkersServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class RelaysStub:
+    """Between masters: a worker's stream that another master holds, passed on to the leader message by message.
+    The metadata `orca-node` names the worker's node. The leader answers with its first metadata once it takes
+    the stream; the first message is then Hello. It ends with OK when the worker's stream is to be closed, with
+    PERMISSION_DENIED when the worker is refused; with any other status the worker is asked for Hello again.
+    """
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> RelaysAsyncStub: ...
+    Session: _grpc.StreamStreamMultiCallable[_worker_pb2.FromWorker, _worker_pb2.FromMaster]
+
+@_typing.type_check_only
+class RelaysAsyncStub(RelaysStub):
+    """Between masters: a worker's stream that another master holds, passed on to the leader message by message.
+    The metadata `orca-node` names the worker's node. The leader answers with its first metadata once it takes
+    the stream; the first message is then Hello. It ends with OK when the worker's stream is to be closed, with
+    PERMISSION_DENIED when the worker is refused; with any other status the worker is asked for Hello again.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    Session: _aio.StreamStreamMultiCallable[_worker_pb2.FromWorker, _worker_pb2.FromMaster]  # type: ignore[assignment]
+
+class RelaysServicer(metaclass=_abc_1.ABCMeta):
+    """Between masters: a worker's stream that another master holds, passed on to the leader message by message.
+    The metadata `orca-node` names the worker's node. The leader answers with its first metadata once it takes
+    the stream; the first message is then Hello. It ends with OK when the worker's stream is to be closed, with
+    PERMISSION_DENIED when the worker is refused; with any other status the worker is asked for Hello again.
+    """
+
+    @_abc_1.abstractmethod
+    def Session(
+        self,
+        request_iterator: _MaybeAsyncIterator[_worker_pb2.FromWorker],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_worker_pb2.FromMaster], _abc.AsyncIterator[_worker_pb2.FromMaster]]: ...
+
+def add_RelaysServicer_to_server(servicer: RelaysServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

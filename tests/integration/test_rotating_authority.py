@@ -62,12 +62,15 @@ class BareWorkers:
         for number in range(count):
             folder = self._folder / f"bare-{number}"
             member = await join(api, parse(token), f"bare-{number}", folder)
-            certificate = NodeCertificate(real_env(threads=1), folder, member)
-            connector = GrpcConnector(member.masters, certificate, keep=lambda _: None)
+            env = real_env(threads=1)
+            certificate = NodeCertificate(env, folder, member)
+            connector = GrpcConnector(
+                member.masters, certificate, random=env.random, keep=lambda _: None
+            )
             agent = _agent(member, folder)
             facts = Facts(folder.name, "0", "127.0.0.1", "linux", "x", {}, 1 << 30, 1000)
             group.create_task(agent.run())
-            group.create_task(Session(real_env(threads=1), agent, connector, facts).run())
+            group.create_task(Session(env, agent, connector, facts).run())
             group.create_task(certificate.stay(connector))
 
     async def stop(self) -> None:
@@ -262,8 +265,10 @@ async def _is_told_what_to_do(identity: Path, authorities: Path) -> None:
     shutil.copy(authorities, identity / "ca.pem")
     member = saved(identity)
     assert member is not None
-    held = NodeCertificate(real_env(threads=1), identity, member)
-    async with GrpcConnector(member.masters[:1], held, keep=print).connect() as link:
+    env = real_env(threads=1)
+    held = NodeCertificate(env, identity, member)
+    connector = GrpcConnector(member.masters[:1], held, random=env.random, keep=print)
+    async with connector.connect() as link:
         with pytest.raises(ports.Refused, match=r"was replaced .*`orca nodes token`.*--join"):
             await greet(link)
 

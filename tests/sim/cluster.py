@@ -6,13 +6,11 @@ power loss, what its disk had not synced); a worker's kill leaves its machine's 
 
 import asyncio
 import random
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar, cast
-
-from google.protobuf.message import Message
+from typing import Protocol, cast
 
 from fake_guardian import FakeGuardian
 from fake_runtime import FakeRuntime, Machine
@@ -26,115 +24,52 @@ from orca_master.state.solo.log import SoloLog
 from orca_proto import worker_pb2 as pb
 from orca_worker.agent import Agent
 from orca_worker.fencing import Fencing
-from orca_worker.ports import Link, Prober, Refused
+from orca_worker.ports import Link, Prober
 from orca_worker.runtime.port import Phase
 from orca_worker.session import Facts, Session
 from sim.disk import SimDisk
 from sim.env import SimClock, sim_env
 from sim.raft.network import Port, Wires
 from sim.raft.node import lay_folder
+from sim.streams import MasterEnd, RelayedEnd, Sent, Stream, WorkerEnd, a_stream
 
 CLUSTER = "simcluster"
 DOWN_AFTER_SECONDS = 3.0
 GIB = 1 << 30
 
-M = TypeVar("M", bound=Message)
-Sent = Callable[[MasterCore, pb.FromMaster], None]
 
+class SimRelays:
+    """`streams.Relays` of one master: to any other that leads, unless the network is cut between them."""
 
-class _Pipe(Generic[M]):
-    """One direction: in order, each message after a delay, nothing after the close."""
-
-    def __init__(self, chance: random.Random, parse: Callable[[bytes], M]) -> None:
+    def __init__(self, me: "SimMaster", chance: random.Random) -> None:
+        self._me = me
         self._chance = chance
-        self._parse = parse
-        self._messages: deque[tuple[float, bytes]] = deque()
-        self._wake = asyncio.Event()
-        self._last = 0.0
-        self.closed = False
-        self.held = False
 
-    def put(self, message: M) -> None:
-        if self.closed:
-            raise ConnectionError("the stream is closed")
-        at = asyncio.get_running_loop().time() + self._chance.uniform(0.0002, 0.02)
-        self._last = max(self._last, at)
-        self._messages.append((self._last, message.SerializeToString()))
-        self._wake.set()
+    def open(self, leader: str, node_id: str) -> AbstractAsyncContextManager[RelayedEnd]:
+        return self._open(leader, node_id)
 
-    def close(self) -> None:
-        self.closed = True
-        self._wake.set()
-
-    def hold(self, held: bool) -> None:
-        """A cut line: what is under way arrives when it is whole again."""
-        self.held = held
-        self._wake.set()
-
-    async def get(self) -> M | None:
-        while True:
-            self._wake.clear()
-            if self.closed:
-                return None
-            if self._messages and not self.held:
-                at, raw = self._messages[0]
-                wait = at - asyncio.get_running_loop().time()
-                if wait > 0:
-                    await asyncio.sleep(wait)
-                    continue
-                self._messages.popleft()
-                return self._parse(raw)
-            await self._wake.wait()
-
-
-@dataclass(eq=False)
-class Stream:
-    """Both directions of one worker's connection, and each end as the product sees it."""
-
-    up: _Pipe[pb.FromWorker]
-    down: _Pipe[pb.FromMaster]
-    core: MasterCore | None = None
-    """Whose stream it is at the other end."""
-
-    def close(self) -> None:
-        self.up.close()
-        self.down.close()
-
-
-class _WorkerEnd:
-    def __init__(self, stream: Stream, refusal: list[str]) -> None:
-        self._stream = stream
-        self._refusal = refusal
-
-    async def send(self, message: pb.FromWorker) -> None:
-        self._stream.up.put(message)
-
-    async def receive(self) -> pb.FromMaster | None:
-        message = await self._stream.down.get()
-        if message is None and self._refusal:
-            raise Refused(self._refusal[0])
-        return message
-
-
-class MasterEnd:
-    """`sends` are told what is sent, before it is."""
-
-    def __init__(self, stream: Stream, sends: Sequence[Sent] = ()) -> None:
-        self._stream = stream
-        self._sends = sends
-
-    async def send(self, message: pb.FromMaster) -> None:
-        for told in self._sends:
-            assert self._stream.core is not None
-            told(self._stream.core, message)
-        self._stream.down.put(message)
-
-    async def receive(self) -> pb.FromWorker | None:
-        return await self._stream.up.get()
+    @asynccontextmanager
+    async def _open(self, leader: str, node_id: str) -> AsyncIterator[RelayedEnd]:
+        me, other = self._me, self._me.others.get(leader)
+        await asyncio.sleep(self._chance.uniform(0.001, 0.02))
+        if other is None or not other.leads or me.is_cut_from(other):
+            raise ConnectionError(f"{leader} does not take the stream")
+        stream = a_stream(self._chance, lambda: me.is_cut_from(other))
+        refusal: list[str] = []
+        ended: list[bool] = []
+        other.accept_relayed(node_id, stream, refusal, ended, through=me.name)
+        me.streams[node_id].onward = stream
+        try:
+            yield RelayedEnd(stream, refusal, ended)
+        finally:
+            stream.close()
 
 
 class SimMaster:
-    """One master on one disk, which outlives it. With `peers`, one of several by Raft."""
+    """One master on one disk, which outlives it. With `peers`, one of several by Raft.
+
+    `others` are reached through its relays, `streams` those of workers that it holds, by node.
+    """
 
     def __init__(
         self, seed: int, name: str = "m1", peers: Sequence[str] = (), wires: Wires | None = None
@@ -151,10 +86,19 @@ class SimMaster:
         self.core: MasterCore | None = None
         self.watchers: list[Callable[[MasterCore], Awaitable[None]]] = []
         self.sends: list[Sent] = []
+        self.others: dict[str, SimMaster] = {}
+        self.streams: dict[str, Stream] = {}
 
     @property
     def is_up(self) -> bool:
         return self.core is not None
+
+    @property
+    def leads(self) -> bool:
+        return self.core is not None and self.core.store.leadership.is_leader
+
+    def is_cut_from(self, other: "SimMaster") -> bool:
+        return self._wires is not None and self._wires.is_cut(self.name, other.name)
 
     async def start(self) -> None:
         ready = asyncio.get_running_loop().create_future()
@@ -184,7 +128,25 @@ class SimMaster:
         assert self._sessions is not None
         assert self.core is not None
         stream.core = self.core
-        serving = self._serve(self.core, node_id, stream, refusal)
+        self.streams[node_id] = stream
+        self._begin(stream, self._serve(self.core, node_id, stream, refusal))
+
+    def accept_relayed(
+        self, node_id: str, stream: Stream, refusal: list[str], ended: list[bool], *, through: str
+    ) -> None:
+        """A stream that another master holds; `ended` gets an element when it is closed for good."""
+        assert self.core is not None
+        stream.core = core = self.core
+
+        async def serve() -> None:
+            end = MasterEnd(stream, self.sends)
+            if not await core.dispatcher.serve(node_id, end, through=through):
+                ended.append(True)
+
+        self._begin(stream, self._until_ended(serve, stream, refusal))
+
+    def _begin(self, stream: Stream, serving: Coroutine[None, None, None]) -> None:
+        assert self._sessions is not None
         try:
             self._sessions.create_task(serving)
         except RuntimeError:  # the master is ending by itself
@@ -199,8 +161,14 @@ class SimMaster:
     async def _serve(
         self, core: MasterCore, node_id: str, stream: Stream, refusal: list[str]
     ) -> None:
+        end = MasterEnd(stream, self.sends)
+        await self._until_ended(lambda: core.streams.serve(node_id, end), stream, refusal)
+
+    async def _until_ended(
+        self, serve: Callable[[], Awaitable[None]], stream: Stream, refusal: list[str]
+    ) -> None:
         try:
-            await core.dispatcher.serve(node_id, MasterEnd(stream, self.sends))
+            await serve()
         except Forbidden as error:
             refusal.append(error.message)
         except (Trouble, ConnectionError):
@@ -213,6 +181,7 @@ class SimMaster:
         core = MasterCore(
             env,
             self._log(env),
+            SimRelays(self, random.Random(self._seed * 1000 + self._boots)),
             heartbeat_seconds=1.0,
             node_down_after_seconds=DOWN_AFTER_SECONDS,
         )
@@ -251,6 +220,8 @@ class SimMasters:
             SimMaster(seed * 10 + number, name, [n for n in names if n != name], self.wires)
             for number, name in enumerate(names)
         ]
+        for master in self.all:
+            master.others = {other.name: other for other in self.all if other is not master}
         self._turns: Counter[str] = Counter()
 
     @property
@@ -354,10 +325,15 @@ class SimWorker:
 
     def is_heard_by(self, core: MasterCore) -> float:
         """For how many seconds nothing has kept its beats from coming to this master; 0: something does."""
-        stream = self._stream
-        if not self.is_up or self.cut or stream is None or stream.core is not core:
+        stream, since = self._stream, self.steady_since
+        if not self.is_up or self.cut:
             return 0.0
-        return 0.0 if stream.up.closed else asyncio.get_running_loop().time() - self.steady_since
+        while stream is not None and not stream.up.closed:
+            since = max(since, stream.up.steady_since)
+            if stream.core is core:
+                return asyncio.get_running_loop().time() - since
+            stream = stream.onward
+        return 0.0
 
     def set_cut(self, cut: bool) -> None:
         self.cut = cut
@@ -388,16 +364,13 @@ class SimWorker:
         if not self._master.is_up or self.cut:
             await asyncio.sleep(0.1)
             raise ConnectionError("no master answers")
-        stream = Stream(
-            _Pipe(self._chance, pb.FromWorker.FromString),
-            _Pipe(self._chance, pb.FromMaster.FromString),
-        )
+        stream = a_stream(self._chance)
         refusal: list[str] = []
         self._stream = stream
         self.steady_since = asyncio.get_running_loop().time()
         self._master.accept(self.id, stream, refusal)
         try:
-            yield _WorkerEnd(stream, refusal)
+            yield WorkerEnd(stream, refusal)
         finally:
             stream.close()
 

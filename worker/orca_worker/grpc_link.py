@@ -11,7 +11,9 @@ from typing import Protocol
 
 import grpc
 
+from orca_common.env import Randomness
 from orca_common.logs import get_logger
+from orca_common.unbroken import Reads, Writes
 from orca_proto import worker_pb2 as pb
 from orca_proto import worker_pb2_grpc as rpc
 from orca_proto.identity import MASTER_NAME
@@ -63,13 +65,20 @@ class Shown(Protocol):
 class GrpcConnector:
     """`masters` are `host:port`. The server must hold a master's certificate of our CA.
 
-    `keep` is told of other addresses, for the next start.
+    They are tried in an order of this worker's own, for any of them will do. `keep` is told of other
+    addresses, for the next start.
     """
 
     def __init__(
-        self, masters: Sequence[str], shown: Shown, *, keep: Callable[[list[str]], None]
+        self,
+        masters: Sequence[str],
+        shown: Shown,
+        *,
+        random: Randomness,
+        keep: Callable[[list[str]], None],
     ) -> None:
-        self._masters = list(masters)
+        self._random = random
+        self._masters = self._mixed(masters)
         self._keep = keep
         self._next = 0
         self._shown = shown
@@ -77,9 +86,12 @@ class GrpcConnector:
 
     def know(self, masters: list[str]) -> None:
         """See `Connector.know`."""
-        if masters and masters != self._masters:
-            self._masters = masters
+        if masters and set(masters) != set(self._masters):
+            self._masters = self._mixed(masters)
             self._keep(masters)
+
+    def _mixed(self, masters: Sequence[str]) -> list[str]:
+        return sorted(masters, key=lambda _: self._random.uniform(0.0, 1.0))
 
     @property
     def master_count(self) -> int:
@@ -114,7 +126,7 @@ class GrpcConnector:
                 yield link
             finally:
                 self._open = None
-                link.closed()
+                link.close()
                 call.cancel()
         finally:
             await channel.close()
@@ -130,9 +142,10 @@ class _GrpcLink:
         shown: Shown,
     ) -> None:
         self._call = call
+        self._reads = Reads(call.read)
+        self._writes = Writes(call.write)
         self._master = master
         self._shown = shown
-        self._writing = asyncio.Lock()
         self._answered = False
         self._renewed: asyncio.Future[pb.Renewed] | None = None
 
@@ -146,21 +159,25 @@ class _GrpcLink:
             raise Refused(answer.error)
         return answer.certificate, answer.authorities
 
-    def closed(self) -> None:
+    def close(self) -> None:
+        self._reads.close()
+        self._writes.close()
+        self._give_up_renewal()
+
+    def _give_up_renewal(self) -> None:
         if self._renewed is not None and not self._renewed.done():
             self._renewed.set_exception(ConnectionError("the connection ended"))
 
     async def send(self, message: pb.FromWorker) -> None:
         try:
-            async with self._writing:  # a stream takes one write at a time
-                await self._call.write(message)
+            await self._writes.send(message)
         except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError) as error:
             raise await self._translated() from error
 
     async def receive(self) -> pb.FromMaster | None:
         while True:
             try:
-                message = await self._call.read()
+                message = await self._reads.next()
             except (grpc.aio.AioRpcError, grpc.aio.BaseError) as error:
                 raise await self._translated() from error
             if not isinstance(message, pb.FromMaster):
@@ -172,6 +189,9 @@ class _GrpcLink:
                         self._renewed.set_result(message.renewed)
                 case "trust":
                     await self._trust(message.trust)
+                case "again":
+                    self._give_up_renewal()  # who was asked does not lead any more
+                    return message
                 case _:
                     return message
 

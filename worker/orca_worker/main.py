@@ -133,6 +133,7 @@ async def serve(settings: WorkerConfig) -> None:
     connector = GrpcConnector(
         membership.masters,
         certificate,
+        random=env.random,
         keep=lambda masters: keep_masters(folder / "identity", masters),
     )
     session = Session(env, agent, connector, _facts(env, settings))

@@ -20,7 +20,9 @@ REFUSED_RETRY_SECONDS = 5.0
 LASTED_SECONDS = 5.0
 """After a stream that lasted so long the next one is tried at once."""
 FIRST_BEAT_SECONDS = 1.0
-WELCOME_TIMEOUT_SECONDS = 5.0
+CONNECT_TIMEOUT_SECONDS = 5.0
+WELCOME_TIMEOUT_SECONDS = 15.0
+"""A master that is dead is noticed before; one that is busy has hundreds to welcome."""
 LOG_READERS = 64
 REPEAT_SECONDS = 30.0
 
@@ -62,7 +64,8 @@ class Session:
             started, refused_seconds = self._env.monotonic(), 0.0
             try:
                 async with self._connector.connect() as link:
-                    await self._talk(link)
+                    while await self._talk(link):
+                        log.info("another master leads; this worker introduces itself again")
                 log.info("connection to the master ended")
             except Refused as refused:
                 log.error("the master refuses this worker", reason=str(refused))
@@ -77,22 +80,27 @@ class Session:
             pause = refused_seconds or wait / masters
             await asyncio.sleep(pause * self._env.random.uniform(0.5, 1.5))
             tries += 1
-            if tries % masters == 0:  # all of them: only one leads
+            if tries % masters == 0:
                 wait = min(MOST_RETRY_BEATS * self._beat_seconds, wait * 2)
 
-    async def _talk(self, link: Link) -> None:
+    async def _talk(self, link: Link) -> bool:
+        """Under one leader; whether there is to be another one on the same stream."""
         self._agent.forget_session()
         hello = await self._hello()
-        async with asyncio.timeout(WELCOME_TIMEOUT_SECONDS):
+        async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
             await link.send(pb.FromWorker(hello=hello))
+        async with asyncio.timeout(WELCOME_TIMEOUT_SECONDS):
             first = await link.receive()
         if first is not None and first.WhichOneof("body") == "removed":
             raise Removed(first.removed.reason)
+        if first is not None and first.WhichOneof("body") == "again":
+            return True
         if first is None or first.WhichOneof("body") != "welcome":
             raise ConnectionError("the master closed the stream before welcoming this worker")
         log.info("connected", cluster=first.welcome.cluster)
         self._beat_seconds = first.welcome.heartbeat_seconds
         self.connected.set()
+        asked_again = False
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._beat(link))
@@ -106,6 +114,8 @@ class Session:
             for error in errors.exceptions:
                 if not isinstance(error, _Ended):
                     raise error from None
+            asked_again = any(isinstance(error, _AskedAgain) for error in errors.exceptions)
+        return asked_again
 
     async def _hello(self) -> pb.Hello:
         facts = self._facts
@@ -117,6 +127,7 @@ class Session:
             os=facts.os,
             architecture=facts.architecture,
             instance=facts.instance,
+            can_repeat=True,
             labels=facts.labels,
             runtimes=self._agent.runtime_names,
             capacity=pb.Resources(memory_bytes=facts.memory_bytes, cpu_millis=facts.cpu_millis),
@@ -129,6 +140,8 @@ class Session:
             match message.WhichOneof("body"):
                 case "welcome":
                     self._beat_seconds = message.welcome.heartbeat_seconds
+                case "again":
+                    raise _AskedAgain
                 case "assignments":
                     await self._agent.apply(message.assignments)
                 case "lease_extended":
@@ -205,3 +218,7 @@ def _too_many(request: str) -> pb.FromWorker:
 
 class _Ended(Exception):
     """The stream is over; ends its task group."""
+
+
+class _AskedAgain(_Ended):
+    """It is not, but the talk with this leader."""

@@ -9,6 +9,7 @@ from orca_master.cluster.leases import Leases
 from orca_master.cluster.liveness import Liveness
 from orca_master.cluster.masters.controller import MastersController
 from orca_master.cluster.masters.port import Membership
+from orca_master.cluster.model import NODES
 from orca_master.cluster.operations import found_cluster
 from orca_master.cluster.pace import Pace
 from orca_master.cluster.presence import Presence
@@ -19,18 +20,20 @@ from orca_master.state.history.keeper import History
 from orca_master.state.log import Log
 from orca_master.state.store import Store
 from orca_master.tasks.dispatcher import Dispatcher
+from orca_master.tasks.streams import Relays, Streams
 
 LEASE_SECONDS = 10.0
 
 
 class MasterCore:
-    """`membership`: how the log's members are changed; None where they are fixed. Without a `history`
-    no trail can be written, so nothing of `routes` works."""
+    """`relays` lead to the other masters. `membership`: how the log's members are changed; None where they
+    are fixed. Without a `history` no trail can be written, so nothing of `routes` works."""
 
     def __init__(
         self,
         env: Env,
         log: Log,
+        relays: Relays,
         *,
         heartbeat_seconds: float,
         node_down_after_seconds: float,
@@ -43,7 +46,9 @@ class MasterCore:
         self.presence = Presence(env, Pace(heartbeat_seconds, node_down_after_seconds))
         self.leases = Leases(env, fence_lease_seconds)
         self.dispatcher = Dispatcher(env, self.store, self.presence, self.leases)
-        self.liveness = Liveness(env, self.store, self.presence)
+        self.streams = Streams(env, self.store, self.dispatcher, relays)
+        self._membership = membership
+        self.liveness = Liveness(env, self.store, self.presence, self._silent_masters)
         self._services = ServicesController(env, self.store, self.presence, self.leases)
         self._controllers: list[Controller] = [
             self._services,
@@ -59,6 +64,17 @@ class MasterCore:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.store.run())
             group.create_task(run_while_leader(self.store, self._controllers))
+
+    def _silent_masters(self) -> list[str]:
+        """That this leader has not heard for a beat."""
+        if self._membership is None:
+            return []
+        beat = self.presence.pace(self.store.state.count(NODES)).beat
+        return [
+            member.id
+            for member in self._membership.members()
+            if member.heard_seconds is not None and member.heard_seconds > beat
+        ]
 
     def troubles(self) -> list[str]:
         """Objects that a controller fails on, and why; nodes that were lost at once."""

@@ -79,8 +79,10 @@ class Doors:
             core.env, routes, parts.keys.authenticated, rates=rates, peer_of=self._peer_of
         )
         self._gateway = WorkerGateway(
+            core.streams,
             core.dispatcher,
             cluster_id=parts.folder.cluster_id,
+            is_master=parts.is_master,
             certified=parts.keys.certified,
             trust=WorkersTrust(core.store, parts.holdings.tell),
         )

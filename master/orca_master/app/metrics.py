@@ -1,4 +1,5 @@
-"""What `/metrics` says of the log (who leads, how far everybody is, how long the disk takes) and of nodes."""
+"""What `/metrics` says of the log (who leads, how far everybody is, how long the disk takes), of nodes
+and of their streams."""
 
 from collections.abc import Iterable
 from itertools import accumulate
@@ -17,6 +18,7 @@ from orca_master.state.growing import GrowingLog
 from orca_master.state.raft.log import RaftLog
 from orca_master.state.raft.meters import Histogram
 from orca_master.state.store import Store
+from orca_master.tasks.streams import Streams
 
 
 class LogCollector(Collector):
@@ -65,6 +67,19 @@ class LivenessCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         held = float(len(self._liveness.held))
         yield _gauge("orca_evictions_held", "Nodes not given up: too many lost at once", held)
+
+
+class StreamsCollector(Collector):
+    """Of the workers' streams that this master holds, whoever leads."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+
+    def collect(self) -> Iterable[Metric]:
+        streams = self._streams
+        yield _gauge("orca_worker_streams", "Workers' streams that end here", streams.count)
+        yield _counter("orca_worker_streams_opened", "Workers' streams opened", streams.opened)
+        yield _counter("orca_worker_hellos_repeated", "Hellos asked for again", streams.repeated)
 
 
 def _raft(raft: RaftLog) -> Iterable[Metric]:

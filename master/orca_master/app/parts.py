@@ -14,13 +14,13 @@ from orca_master.app.folder import Folder
 from orca_master.app.keys import Keys
 from orca_master.app.log import Backing
 from orca_master.app.members import LogMembership
-from orca_master.app.metrics import LivenessCollector, LogCollector
+from orca_master.app.metrics import LivenessCollector, LogCollector, StreamsCollector
 from orca_master.cluster.authority.routes import AuthorityRoutes
 from orca_master.cluster.masters.agreement import AgreementWatch
 from orca_master.cluster.masters.leading import WhoLeads
 from orca_master.cluster.masters.routes import MasterRoutes
 from orca_master.cluster.masters.sharing import Others, SharingRoutes
-from orca_master.cluster.model import Master
+from orca_master.cluster.model import MASTERS, Master
 from orca_master.cluster.nodes import NodeRoutes, NodesShown
 from orca_master.cluster.refusals import Refusals
 from orca_master.cluster.routes import ClusterRoutes
@@ -40,6 +40,7 @@ from orca_master.state.history.keeper import WHAT_TO_DO, History
 from orca_master.state.store import Store
 from orca_master.state.versions import check_not_older
 from orca_master.tasks.on_nodes import TasksOnNodes
+from orca_master.tasks.relays import GrpcRelays
 from orca_proto.identity import MASTER_NAME
 
 
@@ -60,6 +61,7 @@ class Parts:
         self.core = MasterCore(
             env,
             self.backing.log,
+            GrpcRelays(self._port_for_workers, self.credentials),
             heartbeat_seconds=settings.heartbeat_seconds,
             node_down_after_seconds=settings.node_down_after_seconds,
             fence_lease_seconds=settings.lease_seconds,
@@ -76,6 +78,15 @@ class Parts:
             env, self.core.store, self.credentials, self.keys, self.holdings, me=me.id
         )
         self.meters = HttpMeters()
+
+    def _port_for_workers(self, master_id: str) -> str | None:
+        """Of another master, as far as it is known."""
+        row = self.core.store.state.get(MASTERS, master_id)
+        return row.workers or None if row is not None and row.id != self.me.id else None
+
+    def is_master(self, id: str) -> bool:
+        """Whether it is one that has not left."""
+        return self.core.store.state.get(MASTERS, id) is not None
 
     def _store(self) -> Store:
         return self.core.store
@@ -101,8 +112,8 @@ class Parts:
         nodes = NodesShown(core.env, core.presence, TasksOnNodes())
         refusals = Refusals(core.env, store)
         log = LogCollector(store, self.backing.log, membership)
-        lost = LivenessCollector(core.liveness)
-        collectors: list[Collector] = [log, lost, self.meters, services.meters.counter]
+        lost, streams = LivenessCollector(core.liveness), StreamsCollector(core.streams)
+        collectors: list[Collector] = [log, lost, streams, self.meters, services.meters.counter]
         routes = [
             *OpsRoutes(store, version, self._troubles, collectors).table(),
             *services.table(),

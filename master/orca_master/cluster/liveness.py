@@ -7,7 +7,7 @@ somebody says that they are gone.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from orca_common.env import Env
 from orca_common.logs import get_logger
@@ -27,8 +27,16 @@ log = get_logger("cluster")
 class Liveness:
     """`held`: names of the nodes that are not given up because too many were lost at once."""
 
-    def __init__(self, env: Env, store: Store, presence: Presence) -> None:
+    def __init__(
+        self,
+        env: Env,
+        store: Store,
+        presence: Presence,
+        silent_masters: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
+        """`silent_masters`: the ids of those that this leader does not hear at the moment."""
         self._env = env
+        self._silent_masters = silent_masters
         self._store = store
         self._presence = presence
         self._pulse_at = env.monotonic()
@@ -74,6 +82,8 @@ class Liveness:
         while True:
             await asyncio.sleep(self._look_seconds())
             self._notice_absence()
+            for master_id in self._silent_masters():
+                self._presence.master_is_silent(master_id)
             due = {node.id: self._presence.contact(node.id).heard for node in self._due()}
             if self._is_mass_loss(due):
                 self._hold(due)

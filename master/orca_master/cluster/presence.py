@@ -9,8 +9,13 @@ from orca_common.env import Env
 from orca_master.cluster.pace import Pace
 from orca_master.cluster.standing import Contact, Standing, Word, standing
 
+LEAVE_SECONDS = 6.0
+"""A worker finds out within that time that the master which holds its stream is gone, or is cut off."""
 ARRIVAL_SECONDS = 60.0
 """No longer than this are those waited for who come after one another to a new leader."""
+
+
+NEVER = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,8 @@ class Presence:
         self._used: dict[str, Used] = {}
         self._connected: set[str] = set()
         self._attended: Counter[str] = Counter()
+        self._through: dict[str, str | None] = {}
+        self._silent_masters: dict[str, tuple[float, float]] = {}
 
     def listen_anew(self) -> None:
         """Nobody was silent before now: this master begins to lead, or was away."""
@@ -62,6 +69,22 @@ class Presence:
                 del self._attended[node_id]
             self.heard(node_id)
 
+    def comes_through(self, node_id: str, master_id: str | None) -> None:
+        """Another master holds the node's stream; None: this one."""
+        self._through[node_id] = master_id
+
+    def master_is_silent(self, master_id: str) -> None:
+        """Now. Whose streams it holds are not to blame, until they have had the time to leave it."""
+        now = self._env.monotonic()
+        since, last = self._silent_masters.get(master_id, (now, now))
+        if now - last > LEAVE_SECONDS:
+            since = now
+        self._silent_masters[master_id] = since, now
+
+    def _excused_until(self, node_id: str) -> float:
+        since, last = self._silent_masters.get(self._through.get(node_id) or "", (NEVER, NEVER))
+        return min(last, since + LEAVE_SECONDS)
+
     def connected(self, node_id: str, is_connected: bool) -> None:
         if is_connected:
             self._connected.add(node_id)
@@ -86,13 +109,14 @@ class Presence:
             heard = self._heard[node_id]
         else:
             heard = min(self._arrived, self._since + ARRIVAL_SECONDS)
+        heard = max(heard, self._excused_until(node_id))
         ended = max(self._since, self._ended.get(node_id, self._since))
         is_connected = node_id in self._connected
         return Contact(heard, None if is_connected else ended)
 
     def _has_arrived(self, node_id: str) -> bool:
         """Whether it was heard of since this master has listened."""
-        return self._heard.get(node_id, float("-inf")) >= self._since
+        return self._heard.get(node_id, NEVER) >= self._since
 
     def standing(self, node_id: str, *, nodes: int) -> Standing:
         """Where one of so many nodes stands, if its row says ready."""

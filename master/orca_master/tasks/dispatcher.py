@@ -85,27 +85,31 @@ class Dispatcher:
         self._sessions: dict[str, _Session] = {}
         self._suspicion = Suspicion(env, store)
 
-    async def serve(self, node_id: str, link: Link) -> None:
-        """Serve one stream to its end. A newer stream of the same node ends the older one.
+    async def serve(self, node_id: str, link: Link, *, through: str | None = None) -> bool:
+        """Serve one stream, while this master leads; whether the worker may say Hello on it again.
 
-        Raises Forbidden when the node may not connect, Trouble when this master cannot serve it.
+        A newer stream of the same node ends the older one for good. `through`: the id of the master that
+        holds the stream, if that is another one. Raises Forbidden when the node may not connect, Trouble when
+        this master cannot serve it.
         """
         hello = await self._hello(link)
         if is_removed(self._store.state, node_id):
             log.info("a removed worker is told so", node=hello.name, id=node_id)
             await link.send(pb.FromMaster(removed=pb.Removed(reason=REMOVED)))
-            return
+            return False
         facts = wire.facts(hello)
         await self._suspicion.check_instance(node_id, hello.instance)
         previous = self._sessions.get(node_id)
         if previous is not None:
             previous.superseded.set()
         session = self._sessions[node_id] = _Session(node_id, link)
+        self._presence.comes_through(node_id, through)
         try:
             with self._presence.attending(node_id):
                 await self._connect(node_id, hello, facts)
             log.info("worker connected", node=hello.name, id=node_id, tasks=len(hello.tasks))
             await self._talk(session)
+            return not session.superseded.is_set()
         finally:
             if self._sessions.get(node_id) is session:
                 del self._sessions[node_id]
@@ -115,8 +119,12 @@ class Dispatcher:
             session.outputs.clear()
             log.info("worker disconnected", node=hello.name, id=node_id)
 
+    @property
+    def leads(self) -> bool:
+        return self._store.leadership.is_leader
+
     def is_connected(self, node_id: str) -> bool:
-        """Whether the node has a stream to this master."""
+        """Whether this master serves the node's stream, whoever holds it."""
         return node_id in self._sessions
 
     async def open_output(
@@ -195,7 +203,7 @@ class Dispatcher:
         raise _Ended
 
     async def _end_when_deposed(self) -> None:
-        """Only a leader can take reports; the worker then finds the new one."""
+        """Only a leader can take reports; the stream then goes to the new one."""
         seen = self._store.leadership
         while seen.is_leader:
             seen = await self._store.leadership_change(seen)

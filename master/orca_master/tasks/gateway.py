@@ -1,27 +1,38 @@
-"""The gRPC adapter for workers: mutual TLS, who is it, and the stream as a `Link`."""
+"""The gRPC adapter for workers: mutual TLS, who is it, and the stream as a `Link`.
+
+Other masters come here too, with the streams of their workers, while this one leads (`relays`).
+"""
 
 import asyncio
 import os
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # children of a gRPC process crash with it
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing, suppress
 from typing import Protocol
 
 import grpc
 
-from orca_common.cancelling import go_on_unless_cancelled
 from orca_common.logs import get_logger
-from orca_master.errors import Forbidden, NotReady, OrcaError
-from orca_master.tasks.dispatcher import Dispatcher
+from orca_common.unbroken import Reads, Writes
+from orca_master.errors import Forbidden, NotLeader, NotReady, OrcaError, RateLimited
+from orca_master.tasks.dispatcher import Link
+from orca_master.tasks.trusting import Trust, TrustingLink
 from orca_proto import worker_pb2 as pb
 from orca_proto import worker_pb2_grpc as rpc
-from orca_proto.identity import NodeRole, NotABearer, bearer_of_client
+from orca_proto.identity import Bearer, NodeRole, NotABearer, bearer_of_client
 
 MAX_MESSAGE_BYTES = 64 << 20
 STOP_GRACE_SECONDS = 1.0
 HEAR_SECONDS = 5.0
+STREAMS_PER_CONNECTION = 100
+HANDSHAKE_SECONDS = 10.0
+LEAST_PING_SECONDS = 0.25
+EARLY_PINGS = 100
+"""So many pings in a row that come sooner than that, and it is closed; a worker pings every second."""
+NODE_KEY = "orca-node"
+AGAIN = "say Hello again"
 
 log = get_logger("gateway")
 
@@ -33,16 +44,21 @@ class Held(Protocol):
     def authority(self) -> bytes: ...
 
 
-class Trust(Protocol):
-    """See `trust.WorkersTrust`."""
+class Local(Protocol):
+    """Serves a worker of this master's own: `Streams`."""
 
-    def recognized(self) -> bytes: ...
-    def check(self, pem: bytes) -> str: ...
-    def is_trusted(self, authority: str) -> bool: ...
-    async def keep_telling(
-        self, node_id: str, send: Callable[[pb.FromMaster], Awaitable[None]]
-    ) -> None: ...
-    async def heard(self, node_id: str, said: pb.Trusted) -> None: ...
+    async def serve(self, node_id: str, link: Link) -> None: ...
+
+
+class Leading(Protocol):
+    """Serves the workers of other masters while this one leads: `Dispatcher`."""
+
+    @property
+    def leads(self) -> bool: ...
+
+    async def serve(self, node_id: str, link: Link, *, through: str) -> bool:
+        """Whether the worker may say Hello again, to whoever leads then."""
+        ...
 
 
 def _configuration(shown: tuple[bytes, bytes], ca: bytes) -> grpc.ServerCertificateConfiguration:
@@ -51,18 +67,23 @@ def _configuration(shown: tuple[bytes, bytes], ca: bytes) -> grpc.ServerCertific
 
 
 class WorkerGateway(rpc.WorkersServicer):
-    """Listens for workers of one cluster and hands each authenticated stream to the dispatcher."""
+    """Listens for workers of one cluster, and for masters, and hands each authenticated stream on."""
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        local: Local,
+        leading: Leading,
         *,
         cluster_id: str,
+        is_master: Callable[[str], bool],
         certified: Callable[[str, bytes], bytes],
         trust: Trust,
     ) -> None:
-        """`certified` makes a certificate (PEM) for a node from a request (DER); raises OrcaError."""
-        self._dispatcher = dispatcher
+        """`is_master`: whether this id is one's that has not left. `certified` makes a certificate (PEM) for
+        a node from a request (DER); raises OrcaError."""
+        self._local = local
+        self._leading = leading
+        self._is_master = is_master
         self._cluster_id = cluster_id
         self._certified = certified
         self._trust = trust
@@ -78,12 +99,18 @@ class WorkerGateway(rpc.WorkersServicer):
                 ("grpc.keepalive_time_ms", 10_000),
                 ("grpc.keepalive_timeout_ms", 5_000),
                 ("grpc.http2.ping_timeout_ms", 5_000),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-                ("grpc.http2.max_ping_strikes", 0),
+                (
+                    "grpc.http2.min_recv_ping_interval_without_data_ms",
+                    round(LEAST_PING_SECONDS * 1000),
+                ),
+                ("grpc.http2.max_ping_strikes", EARLY_PINGS),
+                ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
+                ("grpc.server_handshake_timeout_ms", round(HANDSHAKE_SECONDS * 1000)),
                 ("grpc.so_reuseport", 0),
             ]
         )
         rpc.add_WorkersServicer_to_server(self, server)
+        rpc.add_RelaysServicer_to_server(_Relays(self), server)
         shown = self._shown(held)
 
         def renewed() -> grpc.ServerCertificateConfiguration | None:
@@ -115,23 +142,47 @@ class WorkerGateway(rpc.WorkersServicer):
     ) -> None:
         try:
             node_id, authority = await self._known(context)
-            link = _GrpcLink(
-                context,
-                node_id,
-                self._trust,
-                lambda request: self._renewed(node_id, request),
-                authority=authority,
-            )
-            async with link.told():
-                await self._dispatcher.serve(node_id, link)
-        except Forbidden as error:
-            log.warning("worker refused", reason=error.message, peer=context.peer())
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)
+            with closing(self._link(context, node_id)) as link:
+                trusting = TrustingLink(link, node_id, self._trust, authority)
+                async with trusting.told():
+                    await self._local.serve(node_id, trusting)
+        except RateLimited as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, error.message)
         except OrcaError as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, error.message)
+            await _refuse(context, error)
 
-    def _renewed(self, node_id: str, request: pb.RenewRequest) -> pb.Renewed:
-        """The answer to a worker that has made a new key."""
+    async def relayed(
+        self, context: "grpc.aio.ServicerContext[pb.FromWorker, pb.FromMaster]"
+    ) -> None:
+        """A worker's stream that another master holds; see the protocol for how it begins and ends."""
+        try:
+            bearer, _ = self._authenticated(context)
+            if bearer.role is not NodeRole.MASTER or not self._is_master(bearer.id):
+                raise Forbidden(f"the certificate names {bearer.uri}, which is no master")
+            node_id = _node_named(context)
+        except OrcaError as error:
+            log.warning("a relay was refused", reason=error.message, peer=context.peer())
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, error.message)
+        try:
+            if not self._leading.leads:
+                raise NotLeader("this master does not lead")
+            await context.send_initial_metadata(())
+            with closing(self._link(context, node_id)) as link:
+                again = await self._leading.serve(node_id, link, through=bearer.id)
+        except (OrcaError, ConnectionError) as error:
+            await _refuse(context, error)
+        if again:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, AGAIN)
+
+    def _link(
+        self, context: "grpc.aio.ServicerContext[pb.FromWorker, pb.FromMaster]", node_id: str
+    ) -> "_ServerLink":
+        return _ServerLink(context, lambda request: self._renewed(node_id, request))
+
+    def _renewed(self, node_id: str, request: pb.RenewRequest) -> pb.Renewed | None:
+        """The answer to a worker that has made a new key; None: that is for the leader to give."""
+        if not self._leading.leads:
+            return None
         assert self._held is not None, "nobody connects before it listens"
         try:
             certificate = self._certified(node_id, request.request)
@@ -149,99 +200,109 @@ class WorkerGateway(rpc.WorkersServicer):
     async def _known(
         self, context: "grpc.aio.ServicerContext[pb.FromWorker, pb.FromMaster]"
     ) -> tuple[str, str]:
-        """As `_authenticate`. Who is refused has been heard first: the reason of a stream that ends
-        while its client still writes may get lost. Raises Forbidden, NotReady."""
+        """The node's id, and its authority as in `_authenticated`. Who is refused was heard first: the
+        reason of a stream that ends while its client still writes may get lost. Raises Forbidden,
+        NotReady."""
         try:
-            return self._authenticate(context)
+            return self._worker(context)
         except Forbidden:
             with suppress(grpc.aio.BaseError, TimeoutError):
                 async with asyncio.timeout(HEAR_SECONDS):
                     await context.read()
             raise
 
-    def _authenticate(
+    def _worker(
         self, context: "grpc.aio.ServicerContext[pb.FromWorker, pb.FromMaster]"
     ) -> tuple[str, str]:
-        """The node id that the client's certificate names, and the fingerprint of the authority that
-        has issued it. Raises Forbidden, NotReady."""
+        bearer, authority = self._authenticated(context)
+        if bearer.role is not NodeRole.WORKER:
+            raise Forbidden(f"the certificate names {bearer.uri}, which is no worker")
+        return bearer.id, authority
+
+    def _authenticated(
+        self, context: "grpc.aio.ServicerContext[pb.FromWorker, pb.FromMaster]"
+    ) -> tuple[Bearer, str]:
+        """Whom of this cluster the client's certificate names, and the fingerprint of the authority that has
+        issued it. Raises Forbidden, NotReady."""
         pem = context.auth_context().get("x509_pem_cert", [b""])[0]
         try:
             bearer = bearer_of_client(pem)
         except (NotABearer, ValueError) as error:
             raise Forbidden(f"the certificate is refused: {error}") from error
-        if bearer.cluster != self._cluster_id or bearer.role is not NodeRole.WORKER:
-            raise Forbidden(
-                f"the certificate names {bearer.uri}, which is no worker of this cluster"
-            )
-        return bearer.id, self._trust.check(pem)
+        if bearer.cluster != self._cluster_id:
+            raise Forbidden(f"the certificate names {bearer.uri}, which is not of this cluster")
+        return bearer, self._trust.check(pem)
 
 
-class _GrpcLink:
-    """Certificates and authorities go beside what the session says; the dispatcher sees nothing of
-    them. `authority`: the fingerprint of the one that has issued the certificate that is shown; the
-    stream ends when that is trusted no more and the worker has not taken another one."""
+class _Relays(rpc.RelaysServicer):
+    """The service for other masters: its only method has the name of the workers' one."""
+
+    def __init__(self, gateway: WorkerGateway) -> None:
+        self._gateway = gateway
+
+    async def Session(  # type: ignore[override]
+        self,
+        request_iterator: AsyncIterator[pb.FromWorker],
+        context: "grpc.aio.ServicerContext[pb.FromWorker, pb.FromMaster]",
+    ) -> None:
+        await self._gateway.relayed(context)
+
+
+async def _refuse(
+    context: "grpc.aio.ServicerContext[pb.FromWorker, pb.FromMaster]", error: Exception
+) -> None:
+    if isinstance(error, Forbidden):
+        log.warning("worker refused", reason=error.message, peer=context.peer())
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)
+    await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
+
+def _node_named(context: "grpc.aio.ServicerContext[pb.FromWorker, pb.FromMaster]") -> str:
+    """Raises Forbidden."""
+    for key, value in context.invocation_metadata() or ():
+        if key == NODE_KEY and isinstance(value, str):
+            return value
+    raise Forbidden(f"a relay names its node in {NODE_KEY}")
+
+
+class _ServerLink:
+    """One stream at a master, see `dispatcher.Link`; whoever serves it may give way to another.
+
+    Renewals are answered by `renewed` beside what the session says, or passed on if it does not.
+    """
 
     def __init__(
         self,
         context: "grpc.aio.ServicerContext[pb.FromWorker, pb.FromMaster]",
-        node_id: str,
-        trust: Trust,
-        renewed: Callable[[pb.RenewRequest], pb.Renewed],
-        *,
-        authority: str,
+        renewed: Callable[[pb.RenewRequest], pb.Renewed | None],
     ) -> None:
-        self._context = context
-        self._node_id = node_id
-        self._trust = trust
         self._renewed = renewed
-        self._authority = authority
-        self._writing = asyncio.Lock()
-        self._greeted = asyncio.Event()
+        self._reads = Reads(context.read)
+        self._writes = Writes(context.write)
 
-    @asynccontextmanager
-    async def told(self) -> AsyncIterator[None]:
-        """Around the session: the worker is told whom to trust, once it was welcomed."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                telling = group.create_task(self._tell())
-                yield
-                telling.cancel()
-        except* Exception as errors:
-            go_on_unless_cancelled()
-            raise errors.exceptions[0] from None
-
-    async def _tell(self) -> None:
-        await self._greeted.wait()
-        with suppress(ConnectionError):
-            await self._trust.keep_telling(self._node_id, self.send)
+    def close(self) -> None:
+        self._reads.close()
+        self._writes.close()
 
     async def send(self, message: pb.FromMaster) -> None:
         try:
-            async with self._writing:  # a stream takes one write at a time
-                await self._context.write(message)
+            await self._writes.send(message)
         except (grpc.aio.BaseError, asyncio.InvalidStateError) as error:
             raise ConnectionError("the worker's stream is closed") from error
-        self._greeted.set()
 
     async def receive(self) -> pb.FromWorker | None:
         while True:
             try:
-                message = await self._context.read()
+                message = await self._reads.next()
             except grpc.aio.BaseError:
                 return None
             if not isinstance(message, pb.FromWorker):
                 return None  # the end
-            if not self._trust.is_trusted(self._authority):
-                log.warning("stream ended: its certificate is trusted no more", id=self._node_id)
+            is_renewal = message.WhichOneof("body") == "renew"
+            answer = self._renewed(message.renew) if is_renewal else None
+            if answer is None:
+                return message
+            try:
+                await self.send(pb.FromMaster(renewed=answer))
+            except ConnectionError:
                 return None
-            match message.WhichOneof("body"):
-                case "renew":
-                    try:
-                        await self.send(pb.FromMaster(renewed=self._renewed(message.renew)))
-                    except ConnectionError:
-                        return None
-                case "trusted":
-                    self._authority = message.trusted.shows
-                    await self._trust.heard(self._node_id, message.trusted)
-                case _:
-                    return message

@@ -138,6 +138,9 @@ class Wires:
         self._cut.add(_pair(one, other))
         self.breaks(one, other)
 
+    def is_cut(self, one: str, other: str) -> bool:
+        return _pair(one, other) in self._cut
+
     def hold(self, sender: str, receiver: str) -> None:
         self._held.add((sender, receiver))
 

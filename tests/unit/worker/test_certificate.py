@@ -79,7 +79,7 @@ async def test_a_certificate_is_renewed_over_a_stream_that_goes_on_cl_14(tmp_pat
     held = held_by(signer, "w1", tmp_path / "w1", dataclasses.replace(env, clock=clock))
     joined = held.key
     async with a_gateway(signer, tmp_path) as (address, echo):
-        connector = GrpcConnector([address], held, keep=print)
+        connector = GrpcConnector([address], held, random=real_env(threads=1).random, keep=print)
         async with connector.connect() as link:
             assert await greet(link) == "welcome"
             clock.seconds = 2500.0
@@ -119,7 +119,9 @@ async def test_an_expired_certificate_is_refused_with_what_to_do_cl_14(tmp_path:
         while held.expired() is None:
             await asyncio.sleep(0.1)
     async with a_gateway(signer, tmp_path) as (address, echo):
-        async with GrpcConnector([address], held, keep=print).connect() as link:
+        async with GrpcConnector(
+            [address], held, random=real_env(threads=1).random, keep=print
+        ).connect() as link:
             with pytest.raises(Refused, match=r"has expired .* `orca nodes token`.*--join"):
                 await greet(link)
         assert echo.streams == 0
@@ -129,7 +131,7 @@ async def test_a_removed_node_gets_no_new_certificate_cl_14(tmp_path: Path) -> N
     signer = an_authority()
     held = held_by(signer, "w1", tmp_path / "w1")
     async with a_gateway(signer, tmp_path, removed=True) as (address, _):
-        connector = GrpcConnector([address], held, keep=print)
+        connector = GrpcConnector([address], held, random=real_env(threads=1).random, keep=print)
         with pytest.raises(ConnectionError, match="not connected"):
             await connector.certified(b"too early")
         async with connector.connect() as link:

@@ -48,7 +48,9 @@ async def test_what_is_no_message_ends_its_own_stream_only_cl_21(tmp_path: Path)
     options = [("grpc.ssl_target_name_override", MASTER_NAME)]
     chance = random.Random(21)
     async with a_gateway(signer, tmp_path) as (address, echo):
-        async with GrpcConnector([address], held, keep=print).connect() as link:
+        async with GrpcConnector(
+            [address], held, random=real_env(threads=1).random, keep=print
+        ).connect() as link:
             assert await greet(link) == "welcome"
             async with grpc.aio.secure_channel(address, credentials, options=options) as channel:
                 for number in range(STREAMS):

@@ -50,7 +50,9 @@ async def test_a_worker_talks_to_masters_of_its_cluster_only_cl_24(
     own, own_key = pem_of(worker_files(authority, "w1", tmp_path)[0])
     member = Membership("w1", "c1", [], authority.pem, own, own_key)
     held = NodeCertificate(real_env(threads=1), tmp_path, member)
-    connector = GrpcConnector([f"127.0.0.1:{port}"], held, keep=print)
+    connector = GrpcConnector(
+        [f"127.0.0.1:{port}"], held, random=real_env(threads=1).random, keep=print
+    )
     try:
         async with connector.connect() as link:
             hello = pb.FromWorker(hello=pb.Hello(protocol=1, name="w1"))
