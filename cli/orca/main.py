@@ -18,6 +18,7 @@ COMMANDS = {
     "history": ("orca.commands.rollouts", "Every revision of a service."),
     "diff": ("orca.commands.rollouts", "What is different between two revisions."),
     "deployments": ("orca.commands.rollouts", "How changes of a service went, and why."),
+    "webhooks": ("orca.commands.webhooks", "Pushes to a repository that deploy a service."),
     "logs": ("orca.commands.logs", "Output of a service's replicas, now and from now on."),
     "start": ("orca.commands.rollouts", "Run stopped services again."),
     "stop": ("orca.commands.services", "Stop services; they can be started again."),

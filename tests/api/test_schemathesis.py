@@ -25,6 +25,7 @@ from schemathesis.specs.openapi.checks import (
 
 from inprocess import InProcess
 from orca_master.services import strategy
+from orca_master.sources.webhooks.model import Forge
 
 Operation = APIOperation[Any, Any, Any, Any]
 
@@ -49,6 +50,22 @@ NEVER_DONE = {
     "POST /api/v1/cluster/masters/transfer": "there is one master",
     "DELETE /api/v1/cluster/masters/{name}": "the last master cannot be removed",
     "DELETE /api/v1/cluster/nodes/{id}": "a service runs there",
+    **{
+        f"POST /api/v1/webhooks/{forge}{one}": "a secret has to sign it"
+        for forge in Forge
+        for one in ("", "/{id}")
+    },
+    "POST /api/v1/webhooks": "its service is made up",
+    **{
+        f"{line.replace('WEBHOOK', '/api/v1/webhooks/{id}')}": "there is no webhook"
+        for line in (
+            "DELETE WEBHOOK",
+            "POST WEBHOOK/test",
+            "POST WEBHOOK/rotate",
+            "GET WEBHOOK/deliveries",
+            "POST WEBHOOK/redeliver",
+        )
+    },
     "POST /api/v1/services/{name}/promote": "the service has no canary",
     "POST /api/v1/services/{name}/pause": "it has no rollout",
     "POST /api/v1/services/{name}/resume": "it has no rollout",

@@ -16,6 +16,8 @@ from orca_master.cluster.presence import Presence
 from orca_master.control.leader import Controller, run_while_leader
 from orca_master.http.once import OnceSweeper
 from orca_master.services.controller import ServicesController
+from orca_master.sources.webhooks.controller import SeenSweeper, WebhookController
+from orca_master.sources.webhooks.registry import Digests, Registries
 from orca_master.state.history.keeper import History
 from orca_master.state.log import Log
 from orca_master.state.store import Store
@@ -40,6 +42,7 @@ class MasterCore:
         fence_lease_seconds: float = LEASE_SECONDS,
         membership: Membership | None = None,
         history: History | None = None,
+        digests: Digests | None = None,
     ) -> None:
         self.env = env
         self.store = Store(env, log, SCHEMA, history)
@@ -50,10 +53,14 @@ class MasterCore:
         self._membership = membership
         self.liveness = Liveness(env, self.store, self.presence, self._silent_masters)
         self._services = ServicesController(env, self.store, self.presence, self.leases)
+        self.digests = digests or Registries()
+        self._webhooks = WebhookController(env, self.store, self.digests)
         self._controllers: list[Controller] = [
             self._services,
             self.liveness,
             OnceSweeper(env, self.store),
+            self._webhooks,
+            SeenSweeper(env, self.store),
         ]
         if membership is not None:
             self._controllers.append(MastersController(self.store, membership))
@@ -78,7 +85,8 @@ class MasterCore:
 
     def troubles(self) -> list[str]:
         """Objects that a controller fails on, and why; nodes that were lost at once."""
-        return [*self._services.aside.reasons(), *self.liveness.alarm()]
+        aside = [*self._services.aside.reasons(), *self._webhooks.aside.reasons()]
+        return [*aside, *self.liveness.alarm()]
 
     async def found(self, *, cluster_id: str, cluster_name: str) -> None:
         """Make the cluster's first row, once; needs `run` to be running."""

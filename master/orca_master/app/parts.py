@@ -34,6 +34,7 @@ from orca_master.ops.audit import AuditRoutes
 from orca_master.ops.health import OpsRoutes
 from orca_master.services.rollouts.routes import RolloutRoutes
 from orca_master.services.routes import ServiceRoutes
+from orca_master.sources.webhooks.routes import WebhookRoutes
 from orca_master.state.blobs import Blobs
 from orca_master.state.history.file import DamagedHistory
 from orca_master.state.history.keeper import WHAT_TO_DO, History
@@ -118,6 +119,7 @@ class Parts:
             *OpsRoutes(store, version, self._troubles, collectors).table(),
             *services.table(),
             *RolloutRoutes(services.changes).table(),
+            *WebhookRoutes(core.env, store, kek, core.digests).table(),
             *AuditRoutes(store, self.history).table(),
             *TokenRoutes(core.env, store).table(),
             *ClusterRoutes(

@@ -13,6 +13,7 @@ from orca_master.http.once import DONE
 from orca_master.identity.model import TOKENS
 from orca_master.services.model import FENCING_TOKENS, SERVICES
 from orca_master.services.rollouts.model import DEPLOYMENTS, REVISIONS
+from orca_master.sources.webhooks.model import DELIVERIES, DELIVERY_COUNTER, HOOKS, SEEN
 from orca_master.state.table import Schema, View
 from orca_master.tasks.model import HOMES, SPECS, TASKS
 
@@ -43,6 +44,10 @@ SCHEMA = Schema(
     TASKS,
     HOMES,
     SPECS,
+    HOOKS,
+    DELIVERIES,
+    SEEN,
+    DELIVERY_COUNTER,
     version=VERSION,
     cluster_version=_cluster_version,
 )

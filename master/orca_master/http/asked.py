@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode
 
+import aiohttp
 from aiohttp import web
 
 from orca_master.errors import ExpectationFailed, Invalid, Problem, TooLarge, TooSlow
@@ -14,13 +15,11 @@ from orca_master.http.matching import Parts
 from orca_master.http.names import is_name
 from orca_master.http.once import OnceKey, once_key
 from orca_master.http.parse import CONSISTENCY, query_values
-from orca_master.http.route import Caller, Route, Served
+from orca_master.http.route import Caller, Raw, Route, Served
 from orca_master.http.strict import check_media_type
 from orca_master.http.trace import HEADER as TRACE_HEADER
 from orca_master.http.trace import trace_id
 
-MAX_BODY_BYTES = 1 << 20
-"""The framework's own limit; a compressed body counts as what it inflates to."""
 BODY_SECONDS = 20.0
 KEY_HEADER = "Idempotency-Key"
 NAMES = frozenset({"name", "project", "id"})
@@ -83,25 +82,23 @@ class Asked:
             return
         if "Expect" in request.headers:
             await _go_on(request)
-        content = request.content
-        body: bytes | None
         try:
-            if content.is_eof():  # it came with the head: nothing is waited for
-                body = content.read_nowait()
-            else:
-                async with asyncio.timeout(BODY_SECONDS):
-                    body = await request.read()
+            async with asyncio.timeout(None if request.content.is_eof() else BODY_SECONDS):
+                body = await _body(request.content, route.most_body_bytes)
         except TimeoutError as error:
             raise TooSlow(f"the body did not come within {BODY_SECONDS:g} s") from error
-        except web.HTTPRequestEntityTooLarge:
-            body = None
         except web.RequestPayloadError as error:
             raise Invalid([Problem("", f"the body cannot be read: {error}")]) from error
-        if body is None or len(body) > MAX_BODY_BYTES:
-            raise TooLarge(f"a request body may have at most {MAX_BODY_BYTES} bytes")
         if body and route.body is not None:
             check_media_type(request.headers.get("Content-Type"))
         self.body = body
+
+    def raw(self, client: str) -> Raw:
+        """As it came."""
+        headers: dict[str, list[str]] = {}
+        for name, value in self.request.headers.items():
+            headers.setdefault(name.lower(), []).append(value)
+        return Raw(headers, self.body, client)
 
     def names(self) -> Mapping[str, str]:
         """The parts of the path that its template has names for. Raises Invalid."""
@@ -133,6 +130,18 @@ class Asked:
         return once_key(
             caller.tenant, key, method=request.method, target=request.raw_path, body=self.body
         )
+
+
+async def _body(content: aiohttp.StreamReader, most: int) -> bytes:
+    """A compressed one counts as what it inflates to. Raises TooLarge as soon as it is."""
+    parts: list[bytes] = []
+    size = 0
+    while part := await content.readany():
+        size += len(part)
+        if size > most:
+            raise TooLarge(f"a request body may have at most {most} bytes")
+        parts.append(part)
+    return b"".join(parts)
 
 
 async def _go_on(request: web.BaseRequest) -> None:

@@ -45,6 +45,9 @@ def _successes(route: Route) -> list[int]:
 
 def _errors(route: Route) -> list[type[OrcaError]]:
     errors: list[type[OrcaError]] = [Invalid, NotReady, TooLarge, TooSlow, ExpectationFailed]
+    errors += route.refusals
+    if route.takes_raw:
+        errors += [Unauthenticated, RateLimited, UnsupportedMediaType, Malformed]
     if not isinstance(route.permission, Open):
         errors += [Unauthenticated, Forbidden]
     if route.permission is Open.SIGNED:

@@ -1,6 +1,6 @@
 """Routes as data: everything the kit needs to know of an endpoint before it runs."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum, StrEnum
 from typing import Any, Generic, Protocol, TypeVar
@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
-from orca_master.errors import Forbidden
+from orca_master.errors import Forbidden, OrcaError
 from orca_master.http.dialects import Dialect
 from orca_master.http.once import OnceKey
 from orca_master.http.rates import Rate
@@ -63,6 +63,14 @@ class NoQuery(QueryModel):
     """Takes no query parameters."""
 
 
+class Raw(msgspec.Struct, frozen=True):
+    """A request as it came. `headers`: by lower-case name, every value; `client`: its address."""
+
+    headers: Mapping[str, Sequence[str]]
+    body: bytes
+    client: str
+
+
 class Call(msgspec.Struct, Generic[Q, B], frozen=True):
     """What a handler gets. `caller` is None on open routes only."""
 
@@ -78,6 +86,8 @@ class Call(msgspec.Struct, Generic[Q, B], frozen=True):
     """`Last-Event-ID`: what a reader of a stream saw last, who comes again."""
     peer: str | None = None
     """The id of the master that asks, on the port between masters."""
+    raw: Raw | None = None
+    """On routes that ask for it: what was signed."""
 
     @property
     def tenant(self) -> str:
@@ -133,6 +143,11 @@ class Route:
     """The bucket that requests are counted in; None: they are not."""
     is_stream: bool = False
     """It answers `streams.Events`: a token may come in other ways than the header, as browsers need it."""
+    takes_raw: bool = False
+    """Whether the handler reads the request itself, because it is signed."""
+    most_body_bytes: int = 1 << 20
+    refusals: tuple[type[OrcaError], ...] = ()
+    """Errors besides those of every route of its kind."""
     statuses: tuple[int, ...] = (200,)
     """What a handler answers itself; errors come on top."""
     media_type: str = "application/json"

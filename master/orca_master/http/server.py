@@ -218,6 +218,7 @@ class HttpServer:
             once=asked.once(route, caller),
             resume_after=asked.request.headers.get("Last-Event-ID") if route.is_stream else None,
             peer=self._peer_of(asked.request) if self._peer_of is not None else None,
+            raw=asked.raw(self._client(asked)) if route.takes_raw else None,
         )
         age = self._age()
         result = await route.handle(call)
@@ -243,12 +244,14 @@ class HttpServer:
         """Raises RateLimited."""
         if route.rate is None:
             return {}
-        if asked.caller is None:
-            told = asked.request.headers.get(CLIENT_HEADER) if self._peer_of else None
-            who = (told or client_of(asked.request)).rpartition(":")[0]
-        else:
-            who = f"{asked.caller.tenant}/{asked.caller.name}"
+        caller = asked.caller
+        who = self._client(asked) if caller is None else f"{caller.tenant}/{caller.name}"
         return self._rates.count(route.rate, who)
+
+    def _client(self, asked: Asked) -> str:
+        """The address that a request came from, also through another master."""
+        told = asked.request.headers.get(CLIENT_HEADER) if self._peer_of else None
+        return (told or client_of(asked.request)).rpartition(":")[0]
 
     async def _until_revoked(self, route: Route, asked: Asked) -> None:
         """Raises Unauthenticated or Forbidden."""

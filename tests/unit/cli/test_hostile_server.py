@@ -49,6 +49,14 @@ VERDICT = {
     "affinity": 0.0, "share": 0.1, "reason": EVIL,
 }  # fmt: skip
 PLACED = {"replica": 1, "revision": 1, "node": None, "reason": EVIL}
+DELIVERY = {
+    "delivery": 1, "at": 0.0, "state": EVIL, "branch": EVIL, "tag": None, "commit": EVIL, "revision": 1,
+    "message": EVIL + "\nfake row", "reason": EVIL,
+}  # fmt: skip
+HOOK = {
+    "id": EVIL, "forge": EVIL, "repo": EVIL, "branch": EVIL, "tag": EVIL, "project": EVIL,
+    "service_name": EVIL, "last_invocation": DELIVERY, "url": EVIL, "secret": EVIL,
+}  # fmt: skip
 DONE = {"ok": EVIL, "deployment": 1, "revision": 1}
 REVISION = {
     "revision": 1, "current": True, "stable": True, "rejected": False, "made_at": 0.0, "by": EVIL,
@@ -90,6 +98,13 @@ ANSWERS: dict[str, Any] = {
     },
     "DELETE /api/v1/cluster/masters/m": {"ok": EVIL},
     "POST /api/v1/cluster/masters/transfer": {"leader": EVIL},
+    "GET /api/v1/webhooks": {"webhooks": [HOOK, HOOK | {"last_invocation": None}]},
+    "POST /api/v1/webhooks": HOOK,
+    "DELETE /api/v1/webhooks/h": {"status": EVIL, "count": 1},
+    "POST /api/v1/webhooks/h/test": {"ok": EVIL, "image": EVIL},
+    "POST /api/v1/webhooks/h/rotate": HOOK,
+    "GET /api/v1/webhooks/h/deliveries": {"deliveries": [DELIVERY]},
+    "POST /api/v1/webhooks/h/redeliver": DELIVERY,
     "GET /api/v1/tokens": {"tokens": [TOKEN]},
     "POST /api/v1/tokens": TOKEN,
     "DELETE /api/v1/tokens/t": {"ok": EVIL},
@@ -104,6 +119,9 @@ STRUCTURED = [
     ["context", "list"], ["status", "web", "--explain"], ["history", "web"],
     ["deployments", "web"], ["diff", "web", "1", "2"], ["promote", "web", "--no-wait"],
     ["rollback", "web", "--no-wait"], ["pause", "web"], ["start", "web"],
+    ["webhooks", "list"], ["webhooks", "add", "--repo", "a/b", "--service", "web"],
+    ["webhooks", "remove", "h"], ["webhooks", "test", "h"], ["webhooks", "rotate", "h"],
+    ["webhooks", "deliveries", "h"], ["webhooks", "redeliver", "h", "1"],
 ]  # fmt: skip
 PLAIN = [
     ["status", "web"], ["logs", "web"], ["logs", "web", "--raw"], ["nodes", "token"],
