@@ -292,22 +292,23 @@ class Client:
 
     async def add_webhook(self, webhook: Mapping[str, Any]) -> dict[str, Any]:
         """`repo`, `service_name` and what else docs/webhooks.md lists; the answer has `secret`, once."""
-        return await self._json("POST", "/api/v1/webhooks", body=dict(webhook))
+        return await self._json("POST", "/api/v1/webhooks", body=dict(webhook), once=False)
 
     async def remove_webhook(self, webhook: str) -> dict[str, Any]:
         """By its id, or all of the service with this name."""
-        return await self._json("DELETE", f"/api/v1/webhooks/{_part(webhook)}")
+        return await self._json("DELETE", f"/api/v1/webhooks/{_part(webhook)}", once=False)
 
     async def test_webhook(self, webhook: str) -> dict[str, Any]:
         """What a push would do now. Changes nothing."""
-        return await self._json("POST", f"/api/v1/webhooks/{_part(webhook)}/test")
+        return await self._json("POST", f"/api/v1/webhooks/{_part(webhook)}/test", once=False)
 
     async def rotate_webhook(
         self, webhook: str, *, overlap: float = 86400.0, secret: str | None = None
     ) -> dict[str, Any]:
         """A new secret; the old one is taken for `overlap` seconds more."""
         body = {"overlap": overlap} | ({"secret": secret} if secret else {})
-        return await self._json("POST", f"/api/v1/webhooks/{_part(webhook)}/rotate", body=body)
+        path = f"/api/v1/webhooks/{_part(webhook)}/rotate"
+        return await self._json("POST", path, body=body, once=False)
 
     async def webhook_deliveries(self, webhook: str, *, limit: int = 20) -> list[dict[str, Any]]:
         """What was pushed, the newest first, and what became of it."""
@@ -319,7 +320,7 @@ class Client:
     async def redeliver(self, webhook: str, delivery: int) -> dict[str, Any]:
         """Deploy what was delivered once more."""
         path = f"/api/v1/webhooks/{_part(webhook)}/redeliver"
-        return await self._json("POST", path, body={"delivery": delivery})
+        return await self._json("POST", path, body={"delivery": delivery}, once=False)
 
     async def masters(self, *, stale: bool = False) -> dict[str, Any]:
         """`{masters: [...], term, voters, tolerates}`; `stale`: as one master knows it."""

@@ -54,7 +54,7 @@ async def test_the_documents_payload_runs_with_its_limits_and_survives_its_daemo
     cluster = engine_cluster
     async with cluster.client() as client:
         answer = await client.deploy([documents_payload(engine_image)])
-        assert answer == {"deployed": ["my-app"], "errors": []}
+        assert (answer["deployed"], answer["errors"]) == (["my-app"], [])
         running = containers(docker_client, cluster)
         assert len(running) == 2
         for inspected in running.values():
@@ -131,7 +131,7 @@ async def test_an_image_is_pulled_from_a_registry(
         answer = await client.deploy(
             [{"name": "pulled", "image": remote, "command": ["sleep", "1000"]}]
         )
-    assert answer == {"deployed": ["pulled"], "errors": []}
+    assert (answer["deployed"], answer["errors"]) == (["pulled"], [])
 
 
 async def test_a_container_that_dies_is_replaced_and_its_code_told(

@@ -21,7 +21,8 @@ def use(cluster: RealCluster) -> None:
     """From first to last, on whatever thread this is."""
     with SyncClient(cluster.apis, cluster.token) as client:
         assert client.health()["status"] == "ok"
-        assert client.deploy([TALK]) == {"deployed": ["talk"], "errors": []}
+        answer = client.deploy([TALK])
+        assert (answer["deployed"], answer["errors"]) == (["talk"], [])
         assert [service["name"] for service in client.status()] == ["talk"]
         followed = client.logs("talk", follow=True, tail=2)
         read = b""

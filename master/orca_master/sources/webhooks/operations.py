@@ -205,6 +205,9 @@ def start(tx: Transaction, hook: Hook, number: int, image: str, *, now: float) -
     if service is None or service.purge or service.stopped:
         what = "is stopped; start it" if service is not None else "does not exist any more"
         return end(tx, delivery, DeliveryState.FAILED, f"service {hook.service} {what}", now)
+    if not service.spec.image:
+        why = f"service {hook.service} is a plain process: it has no image to change"
+        return end(tx, delivery, DeliveryState.FAILED, why, now)
     accepted = services.deploy(
         tx,
         tenant=hook.tenant,
