@@ -21,14 +21,25 @@ DONE = [
     ["masters", "status"], ["masters", "token"], ["tokens"], ["tokens", "list"],
     ["tokens", "create", "viewer", "--role", "viewer"], ["audit"], ["context"],
     ["context", "add", "here", "--api", "API"], ["context", "use", "-"], ["context", "rm", "here"],
-    ["version"], ["completion", "zsh"], ["stop", "web"], ["rm", "web"],
+    ["version"], ["completion", "zsh"], ["history", "web"], ["diff", "web", "1", "1"],
+    ["deployments", "web"], ["restart", "web"], ["rollback", "web", "--to", "1"],
+    ["deploy", "CANARY", "--no-wait"], ["pause", "web"], ["resume", "web", "--no-wait"],
+    ["promote", "web"],
+    ["webhooks", "list"], ["webhooks", "add", "--repo", "a/b", "--service", "web", "--image", "a:1"],
+    ["webhooks", "test", "web"], ["webhooks", "deliveries", "web"], ["webhooks", "rotate", "web"],
+    ["webhooks", "remove", "web"], ["stop", "web"], ["start", "web"], ["stop", "web"],
+    ["rm", "web"],
     ["tokens", "revoke", "viewer"],
     ["nodes", "drain", "worker-1"], ["nodes", "undrain", "worker-1"],
     ["nodes", "label", "worker-1", "disk=ssd"],
 ]  # fmt: skip
 REFUSED = [
     ["deploy", "BAD"], ["deploy", "INVALID"], ["status", "nope"], ["status", "nope", "--explain"],
-    ["scale", "nope", "1"],
+    ["scale", "nope", "1"], ["promote", "nope"], ["rollback", "nope"], ["pause", "nope"],
+    ["resume", "nope"], ["restart", "nope"], ["start", "nope"], ["history", "nope"],
+    ["diff", "nope", "1", "2"], ["deployments", "nope"], ["webhooks", "remove", "nope"],
+    ["webhooks", "test", "nope"], ["webhooks", "rotate", "nope"], ["webhooks", "deliveries", "nope"],
+    ["webhooks", "redeliver", "nope", "1"], ["webhooks", "add", "--repo", "a/b", "--service", "nope"],
     ["nodes", "drain", "nope"], ["nodes", "rm", "nope"], ["nodes", "label", "nope", "a=b"],
     ["logs", "nope"], ["logs", "nope", "-f"], ["stop", "nope"], ["rm", "nope"],
     ["masters", "remove", "nope"], ["masters", "transfer"], ["tokens", "revoke", "nope"],
@@ -41,7 +52,9 @@ USAGE = [
     ["logs", "web", "--since", "soon"],
     ["logs", "web", "--replica", "first"], ["logs", "web", "--tail", "-1"], ["stop"],
     ["stop", "web", "--all"], ["rm"], ["nodes", "token", "--ttl", "soon"],
-    ["nodes", "drain"], ["nodes", "rm"],
+    ["nodes", "drain"], ["nodes", "rm"], ["diff", "web"], ["rollback", "web", "--to", "0"],
+    ["promote"], ["start"], ["pause"], ["resume"], ["restart"], ["history"], ["deployments"],
+    ["webhooks", "add", "--repo", "a/b"], ["webhooks", "redeliver", "x", "y"],
     ["nodes", "label", "worker-1", "disk"], ["nodes", "drain", "x", "--force", "--deadline", "1h"],
     ["nodes", "undrain", "--nope"], ["audit", "-f", "--limit", "-1"],
     ["masters", "remove"], ["tokens", "create", "x"], ["audit", "--limit", "0"],
@@ -52,7 +65,9 @@ USAGE = [
 ASKS = [
     ["deploy", "GOOD"], ["status"], ["scale", "web", "1"], ["logs", "web"], ["logs", "web", "-f"],
     ["stop", "web"], ["rm", "web"], ["nodes"], ["nodes", "token"], ["masters"],
-    ["nodes", "drain", "worker-1"], ["audit", "-f"],
+    ["nodes", "drain", "worker-1"], ["audit", "-f"], ["promote", "web"], ["rollback", "web"],
+    ["pause", "web"], ["resume", "web"], ["restart", "web"], ["start", "web"], ["history", "web"],
+    ["diff", "web", "1", "2"], ["deployments", "web"], ["webhooks", "list"], ["webhooks", "test", "x"],
     ["masters", "status"], ["masters", "transfer"], ["tokens"], ["tokens", "revoke", "x"],
     ["audit"], ["version"],
 ]  # fmt: skip
@@ -67,7 +82,16 @@ class Commands:
         (folder / "good.yaml").write_text("name: web\ncommand: [sleep, '1000']\n")
         (folder / "bad.json").write_text('{"name": "bad", "command": ["no-such-program"]}')
         (folder / "invalid.toml").write_text('[[service]]\nname = "UPPER"\n')
+        steps = "[{weight: 10, pause: true}, {weight: 50, pause: true}]"
+        canary = (
+            "name: web\ncommand: [sleep, '1001']\n"
+            f"deploy: {{strategy: canary, canary: {{steps: {steps}}}}}\n"
+        )
+        (folder / "canary.yaml").write_text(canary)
+        (folder / "ends.yaml").write_text("name: web\ncommand: [sh, -c, exit 3]\n")
         self._words = {
+            "CANARY": str(folder / "canary.yaml"),
+            "ENDS": str(folder / "ends.yaml"),
             "GOOD": str(folder / "good.yaml"),
             "BAD": str(folder / "bad.json"),
             "INVALID": str(folder / "invalid.toml"),
@@ -124,6 +148,12 @@ async def test_every_class_of_commands_leaves_with_the_right_code(tmp_path: Path
                 for words in cases:
                     group.create_task(one(words))
 
+        await check([["deploy", "GOOD"]], 0, "")
+        await check([["deploy", "ENDS"]], 10, "error: web: replica 1: exited with code 3 (try 3")
+        await check([["deploy", "ENDS", "--timeout", "0.1"]], 12, "error: web: still in progress")
+        await check([["rollback", "web"]], 0, "")
+        await check([["deploy", "CANARY"]], 11, "")
+        await check([["rollback", "web"]], 0, "")
         await check(DONE, 0, "")  # one after the other: each needs what those before it made
         await check(REFUSED, 1, "error: ")
         await check(USAGE, 2, "Error: ")
@@ -132,7 +162,8 @@ async def test_every_class_of_commands_leaves_with_the_right_code(tmp_path: Path
         await check(ASKS, 4, "error: invalid token", ORCA_TOKEN="orca_wrong")
         async with cluster.client() as client:
             viewer = (await client.create_token("eyes", "viewer", project="shop"))["token"]
-        forbidden = [words for words in ASKS if words[0] not in ("status", "logs")]
+        reads = ("status", "logs", "history", "diff", "deployments", "webhooks")
+        forbidden = [words for words in ASKS if words[0] not in reads]
         await check(forbidden, 4, "error: this token ", ORCA_TOKEN=viewer)
         assert (await commands.code(["down"]))[0] == 0
 
