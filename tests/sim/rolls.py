@@ -53,15 +53,15 @@ class _Prober:
     history: "Rolls"
     asked: dict[tuple[int, str], int] = field(default_factory=dict)
 
-    async def check(self, check: pb.HealthCheck, host_port: int) -> str | None:
-        key = host_port, check.path
+    async def check(self, probe: pb.Probe, host: str, port: int) -> str | None:
+        key = port, probe.path
         self.asked[key] = self.asked.get(key, 0) + 1
         chance = self.history.cluster.chance.random()
         fails = {
             "/slow": self.asked[key] < 4,
             "/sick": True,
             "/flaky": chance < 0.1,
-        }.get(check.path, False)
+        }.get(probe.path, False)
         return "answered 503" if fails else None
 
 
