@@ -10,7 +10,7 @@ from grpc import aio
 from orca_proto import worker_pb2 as pb
 from orca_worker.http import NotHttp, get_status
 
-CHECKS_AT_ONCE = 64
+CHECKS_AT_ONCE = 256
 GRPC_METHOD = "/grpc.health.v1.Health/Check"
 SERVING = {1: "", 2: "answered NOT_SERVING", 3: "answered SERVICE_UNKNOWN"}
 GRPC_OPTIONS = (

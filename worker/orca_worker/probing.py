@@ -80,9 +80,9 @@ class Probing:
         return self.verdict or next((c.complaint for c in self._checks.values() if c.complaint), "")
 
     @property
-    def complaints(self) -> str:
-        """What is wrong, also where it has no consequence yet."""
-        return "; ".join(check.complaint for check in self._checks.values() if check.complaint)
+    def failures(self) -> tuple[str, ...]:
+        """What is wrong with each, also where it has no consequence yet; not how often."""
+        return tuple(check.failure for check in self._checks.values())
 
     @property
     def results(self) -> str:

@@ -235,7 +235,7 @@ class TaskRunner:
         is_up = was_running or probing.is_ready
         state = pb.TASK_STATE_RUNNING if is_up else pb.TASK_STATE_STARTING
         reason = self._away or probing.reason
-        news = (state, probing.is_ready, reason, probing.complaints)
+        news = (state, probing.is_ready, reason, probing.failures)
         if news == self._told:
             return
         self._told = news

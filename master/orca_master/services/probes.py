@@ -61,7 +61,7 @@ class ProbeIn(StrictModel):
     ] = 10.0
     timeout_seconds: Annotated[
         float,
-        Field(ge=0.1, le=300, validation_alias=_seconds("timeout_seconds", "timeout_secs")),
+        Field(ge=0.1, le=60, validation_alias=_seconds("timeout_seconds", "timeout_secs")),
     ] = 3.0
     initial_delay_seconds: Annotated[
         float,
