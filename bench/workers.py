@@ -41,7 +41,7 @@ from orca_worker.fencing import Fencing
 from orca_worker.grpc_link import GrpcConnector
 from orca_worker.guarding import ProcessGuardian
 from orca_worker.ports import Link
-from orca_worker.prober import HttpProber
+from orca_worker.prober import NetworkProber
 from orca_worker.session import Facts, Session
 
 AT_ONCE = 32
@@ -85,7 +85,7 @@ async def a_worker(membership: Membership, folder: Path, number: int) -> None:
     env = real_env(threads=1)
     cluster, node = membership.cluster_id, membership.node_id
     fencing = Fencing(env, ProcessGuardian(env, str(folder / "fence")))
-    agent = Agent(env, {}, HttpProber(), fencing, cluster=cluster, node=node)
+    agent = Agent(env, {}, NetworkProber(), fencing, cluster=cluster, node=node)
     certificate = NodeCertificate(env, folder, membership)
     connector = Counted(membership.masters, certificate, random=env.random, keep=lambda _: None)
     facts = Facts(f"worker-{number}", "0", "127.0.0.1", "linux", "x", {}, 1 << 30, 1000)

@@ -6,7 +6,7 @@ program would do, see `FakeRuntime._behave`; whatever it does not know runs unti
 
 import asyncio
 import builtins
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -187,6 +187,24 @@ class FakeRuntime:
                     await thing.printed.wait()
         finally:
             self.following -= follow
+
+    async def execute(self, task_id: str, command: Sequence[str], *, seconds: float) -> int:
+        self._answers()
+        if self._known(task_id).container.phase is not Phase.RUNNING:
+            raise RuntimeRefusal(f"task {task_id} does not run")
+        match builtins.list(command):
+            case ["exit", code, *after]:
+                async with asyncio.timeout(seconds):
+                    await asyncio.sleep(float(after[0]) if after else 0.0)
+                return int(code)
+            case ["sleep", length]:
+                async with asyncio.timeout(seconds):
+                    await asyncio.sleep(float(length))
+                return 0
+            case [name, *_] if name in self.missing_commands:
+                raise RuntimeRefusal(f"command not found: {name}", permanent=True)
+            case _:
+                return 0
 
     def grip(self, task_id: str) -> Mapping[str, Any]:
         return {"runtime": self._name}

@@ -53,9 +53,9 @@ class _TaskStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskState.V
     TASK_STATE_PREPARING: _TaskState.ValueType  # 3
     """the image is being made available"""
     TASK_STATE_STARTING: _TaskState.ValueType  # 4
-    """it runs; its health check has not passed yet"""
+    """it runs, and has not been ready yet"""
     TASK_STATE_RUNNING: _TaskState.ValueType  # 5
-    """it runs; `healthy` says whether it passes its check"""
+    """it runs; `healthy` says whether it is ready"""
     TASK_STATE_STOPPING: _TaskState.ValueType  # 6
     TASK_STATE_EXITED: _TaskState.ValueType  # 7
     """it ended by itself"""
@@ -71,9 +71,9 @@ TASK_STATE_UNSPECIFIED: TaskState.ValueType  # 0
 TASK_STATE_PREPARING: TaskState.ValueType  # 3
 """the image is being made available"""
 TASK_STATE_STARTING: TaskState.ValueType  # 4
-"""it runs; its health check has not passed yet"""
+"""it runs, and has not been ready yet"""
 TASK_STATE_RUNNING: TaskState.ValueType  # 5
-"""it runs; `healthy` says whether it passes its check"""
+"""it runs; `healthy` says whether it is ready"""
 TASK_STATE_STOPPING: TaskState.ValueType  # 6
 TASK_STATE_EXITED: TaskState.ValueType  # 7
 """it ended by itself"""
@@ -570,20 +570,67 @@ class Resources(_message.Message):
 Global___Resources: _TypeAlias = Resources  # noqa: Y015
 
 @_typing.final
-class HealthCheck(_message.Message):
+class Probe(_message.Message):
+    """One way to ask whether a task is well, and how often. With `command` that runs inside, with `tcp` it is a
+    connection, with `grpc` the standard health service, else an HTTP GET.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     PATH_FIELD_NUMBER: _builtins.int
     PORT_FIELD_NUMBER: _builtins.int
     INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
     TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     FAILURE_THRESHOLD_FIELD_NUMBER: _builtins.int
+    SUCCESS_THRESHOLD_FIELD_NUMBER: _builtins.int
+    DELAY_SECONDS_FIELD_NUMBER: _builtins.int
+    TCP_FIELD_NUMBER: _builtins.int
+    GRPC_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """HTTP GET; 200 to 399 is healthy"""
+    """200 to 399 is well"""
     port: _builtins.int
+    """that the program listens on"""
     interval_seconds: _builtins.float
     timeout_seconds: _builtins.float
     failure_threshold: _builtins.int
+    """so many in a row, until it has failed"""
+    success_threshold: _builtins.int
+    """so many in a row, until it passes; 0: 1"""
+    delay_seconds: _builtins.float
+    """from the start to the first one"""
+    tcp: _builtins.bool
+    grpc: _builtins.bool
+    service: _builtins.str
+    """of `grpc`; empty: the server as a whole"""
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """0 is well"""
+
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
         *,
@@ -592,14 +639,21 @@ class HealthCheck(_message.Message):
         interval_seconds: _builtins.float = ...,
         timeout_seconds: _builtins.float = ...,
         failure_threshold: _builtins.int = ...,
+        success_threshold: _builtins.int = ...,
+        delay_seconds: _builtins.float = ...,
+        tcp: _builtins.bool = ...,
+        grpc: _builtins.bool = ...,
+        service: _builtins.str = ...,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure_threshold", b"failure_threshold", "interval_seconds", b"interval_seconds", "path", b"path", "port", b"port", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "delay_seconds", b"delay_seconds", "failure_threshold", b"failure_threshold", "grpc", b"grpc", "headers", b"headers", "interval_seconds", b"interval_seconds", "path", b"path", "port", b"port", "service", b"service", "success_threshold", b"success_threshold", "tcp", b"tcp", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HealthCheck: _TypeAlias = HealthCheck  # noqa: Y015
+Global___Probe: _TypeAlias = Probe  # noqa: Y015
 
 @_typing.final
 class TaskSpec(_message.Message):
@@ -634,7 +688,7 @@ class TaskSpec(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     PORT_FIELD_NUMBER: _builtins.int
     HOST_PORT_FIELD_NUMBER: _builtins.int
-    HEALTH_FIELD_NUMBER: _builtins.int
+    READINESS_FIELD_NUMBER: _builtins.int
     STOP_GRACE_SECONDS_FIELD_NUMBER: _builtins.int
     PULL_POLICY_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
@@ -648,6 +702,8 @@ class TaskSpec(_message.Message):
     LOG_BYTES_FIELD_NUMBER: _builtins.int
     LOG_FILES_FIELD_NUMBER: _builtins.int
     SECURITY_FIELD_NUMBER: _builtins.int
+    STARTUP_FIELD_NUMBER: _builtins.int
+    LIVENESS_FIELD_NUMBER: _builtins.int
     runtime: _builtins.str
     """"docker" | "process" """
     image: _builtins.str
@@ -677,8 +733,8 @@ class TaskSpec(_message.Message):
         """0: no limit"""
 
     @_builtins.property
-    def health(self) -> Global___HealthCheck:
-        """absent: running is healthy"""
+    def readiness(self) -> Global___Probe:
+        """absent: it is ready when it runs and `startup` has passed"""
 
     @_builtins.property
     def entrypoint(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -694,6 +750,14 @@ class TaskSpec(_message.Message):
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """names in the project's network, beside the service's"""
 
+    @_builtins.property
+    def startup(self) -> Global___Probe:
+        """the others begin once it has passed; failing, it ends the task"""
+
+    @_builtins.property
+    def liveness(self) -> Global___Probe:
+        """failing, it ends the task; it begins when the task was first ready"""
+
     def __init__(
         self,
         *,
@@ -704,7 +768,7 @@ class TaskSpec(_message.Message):
         limits: Global___Resources | None = ...,
         port: _builtins.int = ...,
         host_port: _builtins.int = ...,
-        health: Global___HealthCheck | None = ...,
+        readiness: Global___Probe | None = ...,
         stop_grace_seconds: _builtins.float = ...,
         pull_policy: _builtins.str = ...,
         user: _builtins.str = ...,
@@ -718,10 +782,12 @@ class TaskSpec(_message.Message):
         log_bytes: _builtins.int = ...,
         log_files: _builtins.int = ...,
         security: _builtins.str = ...,
+        startup: Global___Probe | None = ...,
+        liveness: Global___Probe | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["health", b"health", "limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "liveness", b"liveness", "readiness", b"readiness", "startup", b"startup"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "command", b"command", "devices", b"devices", "entrypoint", b"entrypoint", "env", b"env", "health", b"health", "host_port", b"host_port", "image", b"image", "limits", b"limits", "log_bytes", b"log_bytes", "log_files", b"log_files", "mounts", b"mounts", "port", b"port", "pull_policy", b"pull_policy", "runtime", b"runtime", "security", b"security", "stop_grace_seconds", b"stop_grace_seconds", "stop_signal", b"stop_signal", "user", b"user", "volumes", b"volumes", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "command", b"command", "devices", b"devices", "entrypoint", b"entrypoint", "env", b"env", "host_port", b"host_port", "image", b"image", "limits", b"limits", "liveness", b"liveness", "log_bytes", b"log_bytes", "log_files", b"log_files", "mounts", b"mounts", "port", b"port", "pull_policy", b"pull_policy", "readiness", b"readiness", "runtime", b"runtime", "security", b"security", "startup", b"startup", "stop_grace_seconds", b"stop_grace_seconds", "stop_signal", b"stop_signal", "user", b"user", "volumes", b"volumes", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -819,6 +885,7 @@ class Task(_message.Message):
     WANTED_FIELD_NUMBER: _builtins.int
     FENCING_TOKEN_FIELD_NUMBER: _builtins.int
     HAS_ENDED_FIELD_NUMBER: _builtins.int
+    WAS_READY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     project: _builtins.str
     service: _builtins.str
@@ -832,6 +899,8 @@ class Task(_message.Message):
     """not 0: fenced; it runs only while the node has the lease"""
     has_ended: _builtins.bool
     """seen by the master: if nothing of it is there any more, it is not run again"""
+    was_ready: _builtins.bool
+    """seen by the master: a worker that finds it running goes on from there"""
     def __init__(
         self,
         *,
@@ -844,10 +913,11 @@ class Task(_message.Message):
         wanted: Global___Wanted.ValueType = ...,
         fencing_token: _builtins.int = ...,
         has_ended: _builtins.bool = ...,
+        was_ready: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fencing_token", b"fencing_token", "has_ended", b"has_ended", "id", b"id", "project", b"project", "revision", b"revision", "service", b"service", "slot", b"slot", "spec_hash", b"spec_hash", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fencing_token", b"fencing_token", "has_ended", b"has_ended", "id", b"id", "project", b"project", "revision", b"revision", "service", b"service", "slot", b"slot", "spec_hash", b"spec_hash", "wanted", b"wanted", "was_ready", b"was_ready"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -922,6 +992,8 @@ class TaskStatus(_message.Message):
     ENDED_AT_FIELD_NUMBER: _builtins.int
     HOST_PORT_FIELD_NUMBER: _builtins.int
     CONTAINER_FIELD_NUMBER: _builtins.int
+    PROBES_FIELD_NUMBER: _builtins.int
+    LAST_LINES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     state: Global___TaskState.ValueType
     healthy: _builtins.bool
@@ -936,6 +1008,12 @@ class TaskStatus(_message.Message):
     """the node's port that reaches TaskSpec.port"""
     container: _builtins.str
     """the runtime's own id"""
+    probes: _builtins.str
+    """the last result of each, in words"""
+    @_builtins.property
+    def last_lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of its output, when it has ended; bounded, without control characters"""
+
     def __init__(
         self,
         *,
@@ -949,10 +1027,12 @@ class TaskStatus(_message.Message):
         ended_at: _builtins.float = ...,
         host_port: _builtins.int = ...,
         container: _builtins.str = ...,
+        probes: _builtins.str = ...,
+        last_lines: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "ended_at", b"ended_at", "exit_code", b"exit_code", "healthy", b"healthy", "host_port", b"host_port", "id", b"id", "oom_killed", b"oom_killed", "reason", b"reason", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "ended_at", b"ended_at", "exit_code", b"exit_code", "healthy", b"healthy", "host_port", b"host_port", "id", b"id", "last_lines", b"last_lines", "oom_killed", b"oom_killed", "probes", b"probes", "reason", b"reason", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -163,7 +163,7 @@ async def test_a_slow_deploy_tells_its_progress_and_rm_forgets(run: Run, tmp_pat
     )
     done = run("deploy", str(file))
     assert done.returncode == 0, done.stderr
-    assert "slow: pending, 0/1: replica 1: health check /" in done.stderr
+    assert "slow: pending, 0/1: replica 1: readiness check http /" in done.stderr
     assert run("rm", "slow").stdout == "slow: removed\n"
     assert "no services yet" in run("status").stdout
 

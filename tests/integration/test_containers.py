@@ -143,7 +143,7 @@ async def test_a_container_that_dies_is_replaced_and_its_code_told(
         (first,) = containers(docker_client, engine_cluster)
         docker_client.kill(first)
         shown = await engine_cluster.until("job", status="failed")
-        assert shown["reason"] == "replica 1: exited with code 137"
+        assert shown["reason"] == "replica 1: was killed by SIGKILL (exit code 137)"
         shown = await engine_cluster.until("job", status="running")
         assert shown["tasks"][0]["attempt"] == 1
         assert first not in containers(docker_client, engine_cluster)

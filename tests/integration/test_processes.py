@@ -92,7 +92,7 @@ async def test_a_check_that_fails_keeps_the_deploy_open_and_says_why(
     assert "has not passed its health check yet" in error
     shown = await process_cluster.service("web")
     assert shown["status"] == "pending"
-    assert shown["reason"] == "replica 1: health check /: nothing listens on its port"
+    assert shown["reason"] == "replica 1: readiness check http /: nothing listens on its port"
 
 
 async def test_acknowledged_deploys_survive_kill_9_of_the_master_at_random_moments(

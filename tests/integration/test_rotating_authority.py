@@ -28,7 +28,7 @@ from orca_worker.enrol import Membership, join, saved
 from orca_worker.fencing import Fencing
 from orca_worker.grpc_link import GrpcConnector
 from orca_worker.guarding import ProcessGuardian
-from orca_worker.prober import HttpProber
+from orca_worker.prober import NetworkProber
 from orca_worker.session import Facts, Session
 
 COMMAND = ["sleep", "7654393"]
@@ -95,7 +95,7 @@ async def _cancelled_at_the_end() -> AsyncIterator[asyncio.TaskGroup]:
 def _agent(member: Membership, folder: Path) -> Agent:
     env = real_env(threads=1)
     fencing = Fencing(env, ProcessGuardian(env, str(folder / "fence")))
-    return Agent(env, {}, HttpProber(), fencing, cluster=member.cluster_id, node=member.node_id)
+    return Agent(env, {}, NetworkProber(), fencing, cluster=member.cluster_id, node=member.node_id)
 
 
 class Load:

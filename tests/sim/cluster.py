@@ -401,7 +401,7 @@ class SimWorker:
 
 
 class _AlwaysHealthy:
-    async def check(self, check: pb.HealthCheck, host_port: int) -> str | None:
+    async def check(self, probe: pb.Probe, host: str, port: int) -> str | None:
         return None
 
 

@@ -6,6 +6,7 @@ leads to a revision that once was stable. In the end every rollout is over.
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +37,7 @@ from orca_master.services.strategy import (
 )
 from orca_master.state.follow import Commit, FeedOverrun
 from orca_master.state.transaction import Transaction, View
-from orca_master.tasks.model import TASKS, Task, Wanted
+from orca_master.tasks.model import TASKS, Probe, Task, Wanted
 from orca_proto import worker_pb2 as pb
 from sim.history import History, Want
 
@@ -45,29 +46,35 @@ DEADLINE_SECONDS = 15.0
 CHECKS = ("/well", "/well", "/slow", "/sick", "/flaky")
 """How what runs answers its health check: see `_Prober`."""
 
+BRITTLE = Probe(path="/brittle", interval_seconds=1.0, failure_threshold=2)
+
 
 @dataclass
 class _Prober:
-    """By the path: at once, from the fourth time, never, or mostly."""
+    """By the path: at once, from the fourth time, never, or mostly; `/brittle`, a liveness probe, fails
+    now and then for good, but not any more when everything is to come to rest."""
 
     history: "Rolls"
     asked: dict[tuple[int, str], int] = field(default_factory=dict)
+    chance: random.Random = field(default_factory=lambda: random.Random(1))
 
-    async def check(self, check: pb.HealthCheck, host_port: int) -> str | None:
-        key = host_port, check.path
+    async def check(self, probe: pb.Probe, host: str, port: int) -> str | None:
+        key = port, probe.path
         self.asked[key] = self.asked.get(key, 0) + 1
-        chance = self.history.cluster.chance.random()
+        chance = self.chance.random()
         fails = {
             "/slow": self.asked[key] < 4,
             "/sick": True,
             "/flaky": chance < 0.1,
-        }.get(check.path, False)
+            "/brittle": chance < 0.3 and not self.history.is_calm,
+        }.get(probe.path, False)
         return "answered 503" if fails else None
 
 
 @dataclass
 class Rolls(History):
     names: tuple[str, ...] = ("web", "api", "db")
+    is_calm: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,6 +110,7 @@ class Rolls(History):
             memory_bytes=16 << 20,
             port=80,
             health=path,
+            liveness=BRITTLE if name == "db" else None,
             fence=name in self.fenced,
         )
         rollout = self._rollout()
@@ -301,6 +309,7 @@ class Rolls(History):
         return service.spec.image == "broken:1" or service.spec.health == "/sick"
 
     async def _converge(self) -> None:
+        self.is_calm = True
         for _ in range(40):
             await self._go_on()
         await super()._converge()

@@ -7,7 +7,7 @@ library for that takes 8 MB of every node.
 import asyncio
 import io
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http.client import HTTPException, HTTPResponse
 from typing import Any
@@ -20,10 +20,14 @@ class NotHttp(Exception):
     """The other side's answer is no HTTP; the text says what is wrong with it."""
 
 
-async def get_status(host: str, port: int, path: str) -> int:
+async def get_status(
+    host: str, port: int, path: str, headers: Mapping[str, str] | None = None
+) -> int:
     """The status that a GET is answered with; its body is not waited for. Raises NotHttp, OSError."""
+    more = dict(headers or {})
+    named = next((more.pop(name) for name in list(more) if name.lower() == "host"), "")
     async with _connected(host, port) as (reader, writer):
-        writer.write(_head("GET", path, f"{host}:{port}"))
+        writer.write(_head("GET", path, named or f"{host}:{port}", more=more))
         return await _final_status(reader)
 
 
@@ -56,8 +60,15 @@ async def _connected(
         writer.close()
 
 
-def _head(method: str, path: str, host: str, body: bytes | None = None) -> bytes:
+def _head(
+    method: str,
+    path: str,
+    host: str,
+    body: bytes | None = None,
+    more: Mapping[str, str] | None = None,
+) -> bytes:
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", "Connection: close", "Accept: */*"]
+    lines += [f"{name}: {value}" for name, value in (more or {}).items()]
     if body is not None:
         lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
     return "\r\n".join([*lines, "", ""]).encode() + (body or b"")

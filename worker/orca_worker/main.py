@@ -38,7 +38,7 @@ from orca_worker.fencing import Fencing
 from orca_worker.grpc_link import GrpcConnector
 from orca_worker.guarding import ProcessGuardian
 from orca_worker.ports import Removed
-from orca_worker.prober import HttpProber
+from orca_worker.prober import NetworkProber
 from orca_worker.runtime.docker.access import Access
 from orca_worker.runtime.docker.cleaning import DiskLimits
 from orca_worker.runtime.docker.credentials import Credentials
@@ -125,7 +125,7 @@ async def serve(settings: WorkerConfig) -> None:
     runtimes = await _runtimes(env, settings, membership, folder)
     if "docker" in runtimes:
         (folder / ENGINE_MARK).touch()
-    prober = HttpProber()
+    prober = NetworkProber()
     certificate = NodeCertificate(env, folder / "identity", membership)
     guardian = ProcessGuardian(env, str(folder / FENCE))
     cluster, node = membership.cluster_id, membership.node_id

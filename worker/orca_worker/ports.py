@@ -36,8 +36,8 @@ class Connector(Protocol):
 
 
 class Prober(Protocol):
-    async def check(self, check: pb.HealthCheck, host_port: int) -> str | None:
-        """One health check of what listens on this port of the node: None, or why it failed."""
+    async def check(self, probe: pb.Probe, host: str, port: int) -> str | None:
+        """Ask once, over the network, what listens there: None, or what is wrong with it."""
         ...
 
 

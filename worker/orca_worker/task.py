@@ -14,11 +14,10 @@ from orca_common.env import Env
 from orca_common.logs import get_logger
 from orca_proto import worker_pb2 as pb
 from orca_worker.fencing import Fencing
+from orca_worker.last_lines import last_lines
 from orca_worker.ports import Prober
+from orca_worker.probing import Probing
 from orca_worker.runtime.port import Container, Phase, Runtime, RuntimeAway, RuntimeRefusal
-
-EARLY_PROBES_SECONDS = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
-"""Waits between the first checks, until the first success; then the check's own interval."""
 
 RETRY_SECONDS = 1.0
 TOKEN = "ORCA_FENCING_TOKEN"
@@ -53,6 +52,8 @@ class TaskRunner:
         self._stop_wanted = asyncio.Event()
         self._look = asyncio.Event()
         self._grace_seconds = 10.0
+        self._told: tuple[object, ...] = ()
+        self._away = ""  # why nothing newer is known of its container
         self.image = ""
         self.status = pb.TaskStatus(id=task.id)
 
@@ -162,65 +163,97 @@ class TaskRunner:
             raise RuntimeRefusal(f"a fenced replica needs its guardian: {error}") from error
 
     async def _watch_over(self, container: Container, spec: pb.TaskSpec) -> None:
-        """From started to ended, or until it is to be stopped."""
-        checked = spec.HasField("health")
-        self._report_running(container, healthy=not checked)
-        failures = probes = 0
-        next_probe = self._env.monotonic() + EARLY_PROBES_SECONDS[0] if checked else math.inf
-        next_look = math.inf  # again, when the engine did not answer
-        while not self._stop_wanted.is_set() and container.phase is not Phase.EXITED:
-            now = self._env.monotonic()
-            wait = max(0.0, min(next_probe, next_look) - now)
-            if await self._looked_at_within(wait) or self._env.monotonic() >= next_look:
+        """From started to ended, or until it is to be stopped. Probes are asked beside it."""
+        probing = Probing(
+            self._env,
+            self._prober,
+            self._runtime,
+            spec,
+            container,
+            was_ready=self._task.was_ready,
+            changed=lambda: self._take_probes(probing),
+        )
+        self._tell(probing)
+        try:
+            async with asyncio.TaskGroup() as group:
+                asking = group.create_task(probing.run())
                 try:
-                    found = await self._runtime.inspect(self._task.id)
-                except RuntimeAway as away:
-                    next_look = self._env.monotonic() + LOOK_AGAIN_SECONDS
-                    self._explain(away.reason)
-                    continue
-                if next_look < math.inf:
-                    next_look = math.inf
-                    self._explain("")
-                if found is None:
-                    reason = "it was removed from the engine by somebody else"
-                    self._report(pb.TASK_STATE_EXITED, reason=reason, ended_at=self._env.now())
-                    return
-                container = found
-            elif checked:
-                failure = await self._prober.check(spec.health, container.host_port)
-                probes += 1
-                failures = failures + 1 if failure else 0
-                self._take_probe(container, spec.health, failure, failures)
-                next_probe = self._env.monotonic() + self._probe_wait(spec.health, probes)
-        if container.phase is Phase.EXITED:
-            self._report_exited(container)
+                    await self._until_over(probing)
+                finally:
+                    asking.cancel()
+        except* RuntimeRefusal as refusals:
+            raise refusals.exceptions[0] from None
+        if probing.container.phase is Phase.EXITED:
+            await self._report_exited(probing.container, probing.verdict)
+
+    async def _until_over(self, probing: Probing) -> None:
+        """Until its container has ended or vanished, or the task is to be stopped."""
+        next_look = math.inf  # again, when the engine did not answer
+        while not self._stop_wanted.is_set() and probing.container.phase is not Phase.EXITED:
+            wait = max(0.0, next_look - self._env.monotonic())
+            if not await self._looked_at_within(wait) and self._env.monotonic() < next_look:
+                continue
+            try:
+                if probing.verdict:
+                    await self._end(probing.verdict)
+                found = await self._runtime.inspect(self._task.id)
+            except RuntimeAway as away:
+                next_look = self._env.monotonic() + LOOK_AGAIN_SECONDS
+                self._away = away.reason
+                self._tell(probing)
+                continue
+            self._away = ""
+            next_look = LOOK_AGAIN_SECONDS + self._env.monotonic() if probing.verdict else math.inf
+            if found is None:
+                reason = "it was removed from the engine by somebody else"
+                self._report(pb.TASK_STATE_EXITED, reason=reason, ended_at=self._env.now())
+                return
+            probing.container = found
+            if found.phase is not Phase.EXITED:
+                self._tell(probing)
+
+    async def _end(self, verdict: str) -> None:
+        """A probe has the last word: what it has found to be beyond help is replaced by a new task."""
+        log.warning("task is ended", task=self._task.id, reason=verdict)
+        try:
+            await self._unless_stopped(
+                self._runtime.stop(self._task.id, grace_seconds=self._grace_seconds)
+            )
+        except RuntimeAway:
+            raise
+        except RuntimeRefusal as refusal:
+            log.warning("could not end it", task=self._task.id, reason=refusal.reason)
+
+    def _take_probes(self, probing: Probing) -> None:
+        self._tell(probing)
+        if probing.verdict:
+            self._look.set()
+
+    def _tell(self, probing: Probing) -> None:
+        """Report what is so, if that is news."""
+        was_running = self.status.state == pb.TASK_STATE_RUNNING
+        is_up = was_running or probing.is_ready
+        state = pb.TASK_STATE_RUNNING if is_up else pb.TASK_STATE_STARTING
+        reason = self._away or probing.reason
+        news = (state, probing.is_ready, reason, probing.failures)
+        if news == self._told:
+            return
+        self._told = news
+        container = probing.container
+        self._report(
+            state,
+            healthy=probing.is_ready,
+            reason=reason,
+            started_at=container.started_at,
+            host_port=container.host_port,
+            container=container.id,
+            probes=probing.results,
+        )
 
     def _explain(self, reason: str) -> None:
         """Say why nothing newer is known; the state stays what it was."""
         if reason != self.status.reason:
             self._report(self.status.state, healthy=self.status.healthy, reason=reason)
-
-    def _take_probe(
-        self, container: Container, check: pb.HealthCheck, failure: str | None, failures: int
-    ) -> None:
-        running = self.status.state == pb.TASK_STATE_RUNNING
-        if failure is None:
-            if not running or not self.status.healthy:
-                self._report_running(container, healthy=True)
-        elif not running:
-            reason = f"health check {check.path}: {failure}"
-            if reason != self.status.reason:
-                self._report(pb.TASK_STATE_STARTING, reason=reason)
-        elif self.status.healthy and failures >= check.failure_threshold:
-            self._report(
-                pb.TASK_STATE_RUNNING, healthy=False, reason=f"health check {check.path}: {failure}"
-            )
-
-    def _probe_wait(self, check: pb.HealthCheck, probes: int) -> float:
-        if self.status.state == pb.TASK_STATE_RUNNING:
-            return check.interval_seconds
-        early = EARLY_PROBES_SECONDS[min(probes, len(EARLY_PROBES_SECONDS) - 1)]
-        return min(early, check.interval_seconds)
 
     async def _looked_at_within(self, seconds: float) -> bool:
         try:
@@ -264,20 +297,11 @@ class TaskRunner:
                 wait = min(MOST_RETRY_SECONDS, wait * 2)
         self._report(pb.TASK_STATE_GONE)
 
-    def _report_running(self, container: Container, *, healthy: bool) -> None:
-        state = pb.TASK_STATE_RUNNING if healthy else pb.TASK_STATE_STARTING
-        self._report(
-            state,
-            healthy=healthy,
-            started_at=container.started_at,
-            host_port=container.host_port,
-            container=container.id,
-        )
-
-    def _report_exited(self, container: Container) -> None:
-        reason = ""
+    async def _report_exited(self, container: Container, verdict: str) -> None:
+        reason = verdict
         if container.oom_killed:
             reason = "was killed: it used more memory than its limit"
+        lines = await last_lines(self._runtime, self._task.id)
         self._report(
             pb.TASK_STATE_EXITED,
             reason=reason,
@@ -286,6 +310,7 @@ class TaskRunner:
             started_at=container.started_at,
             ended_at=container.ended_at,
             container=container.id,
+            last_lines=lines,
         )
 
     def _report(self, state: "pb.TaskState.ValueType", **fields: Any) -> None:
@@ -295,6 +320,7 @@ class TaskRunner:
         kept.state = state
         kept.healthy = False
         kept.reason = ""
+        kept.last_lines[:] = fields.pop("last_lines", kept.last_lines)
         for name, value in fields.items():
             setattr(kept, name, value)
         self.status = kept

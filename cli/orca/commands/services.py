@@ -197,6 +197,23 @@ def _show_service(service: dict[str, Any]) -> None:
                 for task in service["tasks"]
             ],
         )
+    for task in service["tasks"]:
+        _show_why(task)
+
+
+def _show_why(task: dict[str, Any]) -> None:
+    """Of a replica that is not well: what its probes said, its last lines, when it is tried again."""
+    if task["healthy"]:
+        return
+    said = [task["probes"]] if task["probes"] else []
+    if task["signal"]:
+        said.append(f"ended by {task['signal']} (exit code {task['exit_code']})")
+    if task["next_try_at"]:
+        said.append(f"tried again in {max(0.0, task['next_try_at'] - time.time()):.0f} s")
+    for sentence in said:
+        show.say(f"replica {task['replica']}: {sentence}")
+    for line in task["last_lines"]:
+        show.say(f"replica {task['replica']} | {line}")
 
 
 def _show_placement(found: dict[str, Any]) -> None:

@@ -8,7 +8,9 @@ class TaskOut(msgspec.Struct, frozen=True):
     """One run of one replica.
 
     `replica`: its slot; `started_at`: Unix seconds; `address`: `host:port` of its node; `exit_code`:
-    of one that has ended; `container`: the engine's id; `reason`: why it does not run, in words.
+    of one that has ended, and `signal` what that stands for; `container`: the engine's id; `reason`: why it
+    does not run, in words; `attempt`: how often it has failed, `next_try_at` when it is tried next (Unix
+    seconds); `probes`: the last result of each, in words; `last_lines`: what it printed before it ended.
     """
 
     id: str
@@ -19,8 +21,12 @@ class TaskOut(msgspec.Struct, frozen=True):
     node: str | None
     reason: str | None
     exit_code: int | None
+    signal: str | None
     oom_killed: bool
     attempt: int
+    next_try_at: float | None
+    probes: str | None
+    last_lines: list[str]
     started_at: float | None
     address: str | None
     container: str | None

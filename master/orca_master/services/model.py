@@ -7,7 +7,7 @@ import msgspec
 from orca_master.services.strategy import Rollout
 from orca_master.state.table import Table
 from orca_master.tasks.constraints import Constraints
-from orca_master.tasks.model import Container
+from orca_master.tasks.model import Container, Probe
 
 OWNER_PREFIX = "service:"
 
@@ -21,7 +21,8 @@ class Reconnect(StrEnum):
 
 
 class ServiceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How one replica runs. Two equal specs are the same revision. Zero limits are no limits."""
+    """How one replica runs. Two equal specs are the same revision. Zero limits are no limits. `health`: a
+    path that stands for readiness and liveness, where these are not given."""
 
     image: str = ""
     command: tuple[str, ...] = ()
@@ -43,6 +44,9 @@ class ServiceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     log_files: int = 0
     container: Container = Container()
     fence: bool = False
+    startup: Probe | None = None
+    readiness: Probe | None = None
+    liveness: Probe | None = None
 
     @property
     def runtime(self) -> str:
@@ -51,7 +55,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def has_check(self) -> bool:
         """Whether something says when a replica is ready, besides that it runs."""
-        return bool(self.health)
+        return bool(self.health) or self.readiness is not None or self.startup is not None
 
 
 class Policy(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -32,7 +32,7 @@ from orca_master.services.rollouts.model import Kind
 from orca_master.services.strategy import Strategy
 from orca_master.state.transaction import Transaction, View
 from orca_master.tasks import operations as tasks
-from orca_master.tasks.model import HOMES, TASKS, Health, Task, TaskSpec, Wanted
+from orca_master.tasks.model import HOMES, TASKS, Probe, Task, TaskSpec, Wanted
 
 CHANGES_AT_ONCE = 50
 """Tasks of one service that one transaction makes or stops; the change brings the next look."""
@@ -306,6 +306,7 @@ def _next_look(view: View, mine: Sequence[Task], waiting: list[float], now: floa
 
 def task_spec(spec: ServiceSpec) -> TaskSpec:
     """What a node needs to know to run one replica."""
+    health = Probe(path=spec.health) if spec.health else None
     return TaskSpec(
         runtime=spec.runtime,
         image=spec.image,
@@ -315,7 +316,9 @@ def task_spec(spec: ServiceSpec) -> TaskSpec:
         cpu_millis=spec.cpu_millis,
         port=spec.port,
         host_port=spec.host_port,
-        health=Health(path=spec.health) if spec.health else None,
+        startup=spec.startup,
+        readiness=spec.readiness or health,
+        liveness=spec.liveness or health,
         stop_grace_seconds=spec.stop_grace_seconds,
         pull_policy=spec.pull_policy,
         user=spec.user,

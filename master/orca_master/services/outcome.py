@@ -14,6 +14,7 @@ from orca_master.services.rollouts.model import (
     number_key,
 )
 from orca_master.state.transaction import View
+from orca_master.tasks.endings import describe_end
 from orca_master.tasks.model import TASKS, Task, TaskState, Wanted
 
 
@@ -104,21 +105,15 @@ def progress(view: View, service: Service) -> str:
         if task.pending_reason
     ]
     parts += [
-        f"replica {task.slot} {_DOING[task.observed.state]}"
+        f"replica {task.slot} {_DOING[task.observed.state]}" + _because(task)
         for task in sorted(tasks, key=lambda task: task.slot)
         if not task.is_ready and task.observed.state in _DOING and not task.pending_reason
     ]
     return "; ".join(parts[:4])
 
 
-def describe_end(task: Task) -> str:
-    """Why a task that is over is over, in words."""
-    observed = task.observed
-    if observed.reason:
-        return observed.reason
-    if observed.oom_killed:
-        return "was killed: it used more memory than its limit"
-    return f"exited with code {observed.exit_code}"
+def _because(task: Task) -> str:
+    return f": {task.observed.reason}" if task.observed.reason else ""
 
 
 _DOING = {

@@ -17,6 +17,7 @@ from orca_master.http.names import Name
 from orca_master.http.route import QueryModel, StrictModel
 from orca_master.services.container import SIGNALS, ContainerIn, LogIn
 from orca_master.services.model import Policy, Reconnect, ServiceSpec
+from orca_master.services.probes import STARTUP_FAILURES, ProbesIn
 from orca_master.services.rollouts.payload import RolloutIn
 from orca_master.services.where import LeavingIn, PlacementIn, ResourcesIn, memory_bytes
 
@@ -28,9 +29,7 @@ DEFAULT_LINES = 100
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])", re.ASCII)
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}", re.ASCII)
-_PATH = re.compile(r"/(?!/)[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{0,2047}|/", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
-PATH_PATTERN = r"^/([A-Za-z0-9._~!$&'()*+,;=:@%?-][A-Za-z0-9._~!$&'()*+,;=:@%/?-]{0,2046})?$"
 DOMAIN_PATTERN = r"^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{1,63}$"
 _SECRET = re.compile(r"(?<!\$)\$\{secrets\.([^}]*)\}")
 
@@ -42,12 +41,6 @@ def check_domain(value: str) -> str:
     fits = len(value) <= 253 and len(labels) >= 2 and all(_LABEL.fullmatch(x) for x in labels)
     if not fits or labels[-1].isdigit():
         raise ValueError("must be a lower-case domain name such as app.example.com")
-    return value
-
-
-def check_path(value: str) -> str:
-    if not _PATH.fullmatch(value):
-        raise ValueError("must be a path such as /healthz")
     return value
 
 
@@ -80,9 +73,6 @@ Domain = Annotated[
     AfterValidator(check_domain),
     WithJsonSchema({"type": "string", "maxLength": 253, "pattern": DOMAIN_PATTERN}),
 ]
-Path = Annotated[
-    str, AfterValidator(check_path), WithJsonSchema({"type": "string", "pattern": PATH_PATTERN})
-]
 Text = Annotated[str, Field(max_length=4096), AfterValidator(check_no_nul)]
 Since = Annotated[str, AfterValidator(check_since)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -91,7 +81,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 _ANYWHERE = PlacementIn()
 
 
-class ServiceIn(ContainerIn):
+class ServiceIn(ContainerIn, ProbesIn):
     """A service. It needs an image, or a command to run as a plain process."""
 
     model_config = ConfigDict(
@@ -132,9 +122,6 @@ class ServiceIn(ContainerIn):
     ] = None
     domain: Annotated[
         Domain | None, Field(description="Kept and shown; nothing is routed yet.")
-    ] = None
-    health: Annotated[
-        Path | None, Field(description="A replica is ready once this answers 200 to 399.")
     ] = None
     env: dict[str, str] = Field(
         default_factory=dict,
@@ -200,7 +187,7 @@ class ServiceIn(ContainerIn):
 
     @model_validator(mode="after")
     def _check_whole(self) -> "ServiceIn":
-        mistakes = self.mistakes()
+        mistakes = self.mistakes() + self.mistakes_of_probes(self.port)
         if self.image is None and self.command is None:
             mistakes.append("needs an image, or a command to run as a plain process")
         if self.port is None and (self.health or self.host_port):
@@ -239,6 +226,9 @@ class ServiceIn(ContainerIn):
             log_files=self.log.max_files or 0,
             container=self.container(),
             fence=bool(self.volumes) if self.fence is None else self.fence,
+            startup=self.startup.probe(STARTUP_FAILURES) if self.startup else None,
+            readiness=self.readiness.probe() if self.readiness else None,
+            liveness=self.liveness.probe() if self.liveness else None,
         )
 
     def policy(self) -> Policy:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from orca_master.services.model import Reconnect
 from orca_master.services.replacing import is_awaited, may_be_replaced, who_goes_on
+from orca_master.tasks.endings import describe_end
 from orca_master.tasks.model import Task, Wanted
 
 BACKOFF_FIRST_SECONDS = 1.0
@@ -230,7 +231,7 @@ def next_try(
     lasted = last.observed.started_at > 0 and ran_seconds >= BACKOFF_RESET_SECONDS
     attempt = 1 if lasted else last.attempt + 1
     not_before = now + backoff_seconds(attempt)
-    return Create(slot, revision, attempt, not_before, last.observed.reason, generation)
+    return Create(slot, revision, attempt, not_before, describe_end(last), generation)
 
 
 def backoff_seconds(attempt: int) -> float:

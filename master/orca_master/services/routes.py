@@ -47,6 +47,7 @@ DEPLOY = {
             "replicas": 2,
             "port": 80,
             "health": "/",
+            "startup": {"tcp": True},
             "env": {"MODE": "production"},
             "resources": {"memory": "128Mi", "cpu": 0.25},
         }

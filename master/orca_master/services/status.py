@@ -9,13 +9,13 @@ from orca_master.cluster.model import NODES
 from orca_master.cluster.operations import down_nodes
 from orca_master.services.answers import RolloutOut, ServiceOut, TaskOut
 from orca_master.services.model import SERVICES, Service
-from orca_master.services.outcome import describe_end
 from orca_master.services.rollouts.advance import weight
 from orca_master.services.rollouts.model import DEPLOYMENTS, Deployment
 from orca_master.services.rollouts.operations import open_deployment
 from orca_master.services.strategy import Strategy
 from orca_master.state.rows import State
 from orca_master.state.transaction import View
+from orca_master.tasks.endings import describe_end, signal_name
 from orca_master.tasks.model import TASKS, Task, TaskState, Wanted
 
 _encoder = msgspec.json.Encoder()
@@ -172,6 +172,7 @@ def _task(view: View, task: Task) -> TaskOut:
     observed = task.observed
     node = view.get(NODES, task.node) if task.node else None
     address = node.facts.address if node else ""
+    has_exited = observed.state is TaskState.EXITED
     return TaskOut(
         id=task.id,
         replica=task.slot,
@@ -179,14 +180,24 @@ def _task(view: View, task: Task) -> TaskOut:
         state="stopping" if _is_leaving(task) else observed.state.name.lower(),
         healthy=observed.healthy,
         node=node.name if node else None,
-        reason=task.pending_reason or observed.reason or task.last_failure or None,
-        exit_code=observed.exit_code if observed.state is TaskState.EXITED else None,
+        reason=_why(task) or None,
+        exit_code=observed.exit_code if has_exited else None,
+        signal=signal_name(observed.exit_code) if has_exited else None,
         oom_killed=observed.oom_killed,
         attempt=task.attempt,
+        next_try_at=task.not_before or None if not task.node else None,
+        probes=observed.probes or None,
+        last_lines=list(observed.last_lines),
         started_at=observed.started_at or None,
         address=f"{address}:{observed.host_port}" if address and observed.host_port else None,
         container=observed.container or None,
     )
+
+
+def _why(task: Task) -> str:
+    if task.observed.state.is_over:
+        return describe_end(replace(task, observed=replace(task.observed, last_lines=())))
+    return task.pending_reason or task.observed.reason or task.last_failure
 
 
 def _is_leaving(task: Task) -> bool:

@@ -9,8 +9,8 @@ grows:
     pending    no node yet; `pending_reason` says why
     assigned   a node was chosen; its worker has not reported yet
     preparing  the image is being made available
-    starting   it runs, and has not passed its health check yet
-    running    it runs; `healthy` says whether it passes its check now
+    starting   it runs, and has not been ready yet
+    running    it runs; `healthy` says whether it is ready now
     exited     it ended by itself
     failed     it could not be started
     gone       nothing of it is left on the node; the row is deleted
@@ -47,13 +47,23 @@ class Wanted(StrEnum):
     STOP = "stop"
 
 
-class Health(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An HTTP check on the task's port; 200 to 399 is healthy."""
+class Probe(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a node asks whether a task is well: `command` inside it, a `tcp` connection, the standard `grpc`
+    health service, else an HTTP GET of `path` (200 to 399). `port` 0: the task's own. Thresholds are
+    answers in a row."""
 
-    path: str
+    path: str = ""
     interval_seconds: float = 10.0
     timeout_seconds: float = 3.0
     failure_threshold: int = 3
+    success_threshold: int = 1
+    delay_seconds: float = 0.0
+    port: int = 0
+    tcp: bool = False
+    grpc: bool = False
+    service: str = ""
+    command: tuple[str, ...] = ()
+    headers: dict[str, str] = {}
 
 
 class Device(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -101,7 +111,7 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     cpu_millis: int = 0
     port: int = 0
     host_port: int = 0
-    health: Health | None = None
+    readiness: Probe | None = msgspec.field(default=None, name="health")
     stop_grace_seconds: float = 10.0
     pull_policy: str = "auto"
     user: str = ""
@@ -110,6 +120,8 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     log_bytes: int = 0
     log_files: int = 0
     container: Container = Container()
+    startup: Probe | None = None
+    liveness: Probe | None = None
 
 
 class StoredSpec(msgspec.Struct, frozen=True):
@@ -120,7 +132,8 @@ class StoredSpec(msgspec.Struct, frozen=True):
 
 
 class Observed(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The worker's last word. Times are Unix seconds."""
+    """The worker's last word. Times are Unix seconds. `probes`: the last result of each, in words;
+    `last_lines`: of what it printed, once it has ended."""
 
     state: TaskState = TaskState.PENDING
     healthy: bool = False
@@ -131,6 +144,8 @@ class Observed(msgspec.Struct, frozen=True, omit_defaults=True):
     ended_at: float = 0.0
     host_port: int = 0
     container: str = ""
+    probes: str = ""
+    last_lines: tuple[str, ...] = ()
 
 
 class Task(msgspec.Struct, frozen=True, omit_defaults=True):

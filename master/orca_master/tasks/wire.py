@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from orca_master.cluster.model import NodeFacts
 from orca_master.cluster.presence import Used
 from orca_master.errors import Forbidden
-from orca_master.tasks.model import Observed, Task, TaskSpec, TaskState, Wanted
+from orca_master.tasks.model import Observed, Probe, Task, TaskSpec, TaskState, Wanted
 from orca_proto import worker_pb2 as pb
 
 MOST_MEMORY_BYTES = 1 << 50
@@ -19,6 +19,7 @@ MOST_LABELS = 100
 MOST_RUNTIMES = 10
 MOST_TEXT = 300
 MOST_REASON = 2000
+MOST_LINES, MOST_LINE = 5, 200
 MOST_SECONDS = 1e11
 """Of Unix time, some thousand years from now."""
 
@@ -77,7 +78,13 @@ def observed(status: pb.TaskStatus) -> tuple[str, Observed]:
         ended_at=_time(status.ended_at),
         host_port=status.host_port if status.host_port < 65536 else 0,
         container=status.container[:MOST_TEXT],
+        probes=_printable(status.probes, MOST_REASON),
+        last_lines=tuple(_printable(x, MOST_LINE) for x in status.last_lines[-MOST_LINES:]),
     )
+
+
+def _printable(text: str, most: int) -> str:
+    return "".join(c for c in text[:most] if c.isprintable())
 
 
 def assignments(
@@ -106,6 +113,7 @@ def _task(task: Task) -> pb.Task:
         wanted=_WANTED[task.wanted],
         fencing_token=task.fencing_token,
         has_ended=task.observed.state.is_over,
+        was_ready=task.is_ready,
     )
 
 
@@ -139,14 +147,27 @@ def _spec(spec: TaskSpec) -> pb.TaskSpec:
         aliases=container.aliases,
         security=container.security,
     )
-    if spec.health is not None:
-        message.health.CopyFrom(
-            pb.HealthCheck(
-                path=spec.health.path,
-                port=spec.port,
-                interval_seconds=spec.health.interval_seconds,
-                timeout_seconds=spec.health.timeout_seconds,
-                failure_threshold=spec.health.failure_threshold,
-            )
-        )
+    if spec.startup is not None:
+        message.startup.CopyFrom(_probe(spec.startup, spec.port))
+    if spec.readiness is not None:
+        message.readiness.CopyFrom(_probe(spec.readiness, spec.port))
+    if spec.liveness is not None:
+        message.liveness.CopyFrom(_probe(spec.liveness, spec.port))
     return message
+
+
+def _probe(probe: Probe, port: int) -> pb.Probe:
+    return pb.Probe(
+        path=probe.path,
+        port=probe.port or port,
+        interval_seconds=probe.interval_seconds,
+        timeout_seconds=probe.timeout_seconds,
+        failure_threshold=probe.failure_threshold,
+        success_threshold=probe.success_threshold,
+        delay_seconds=probe.delay_seconds,
+        tcp=probe.tcp,
+        grpc=probe.grpc,
+        service=probe.service,
+        command=probe.command,
+        headers=probe.headers,
+    )

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from builders import a_node, a_service, a_task
 from orca_master.app.schema import SCHEMA
@@ -145,3 +146,18 @@ def test_statuses_are_made_once_while_nothing_changes_that_has_a_part_in_them() 
     tx.put(TOKENS, Token("t", "ci", Role.VIEWER, "00", 0.0))
     assert statuses.at(tx.state, "default", None) is shown
     assert statuses.at(tx.state, "default", "other") is not shown
+
+
+def test_a_replica_that_ended_is_shown_with_all_that_is_known_of_its_end() -> None:
+    service = a_service(1)
+    ended = a_task(1, TaskState.EXITED, exit_code=137)
+    ended = replace(ended, observed=replace(ended.observed, probes="p", last_lines=("a", "b")))
+    (shown,) = status(a_state(service, ended), service, ()).tasks
+    assert (shown.exit_code, shown.signal) == (137, "SIGKILL")
+    assert (shown.probes, shown.last_lines) == ("p", ["a", "b"])
+    assert shown.reason == "was killed by SIGKILL (exit code 137)"
+    assert shown.next_try_at is None
+    waiting = a_task(1, TaskState.PENDING, attempt=2, not_before=NOW + 4, last_failure="x")
+    (shown,) = status(a_state(service, waiting), service, ()).tasks
+    assert (shown.attempt, shown.next_try_at, shown.reason) == (2, NOW + 4, "x")
+    assert (shown.exit_code, shown.signal, shown.probes) == (None, None, None)

@@ -9,7 +9,7 @@ from fake_runtime import FakeRuntime
 from orca_common.real import real_env
 from orca_proto import worker_pb2 as pb
 from orca_worker.agent import Agent
-from orca_worker.prober import HttpProber
+from orca_worker.prober import NetworkProber
 from orca_worker.runtime.port import Container
 
 
@@ -30,7 +30,9 @@ class SlowToList(FakeRuntime):
 async def test_what_changes_while_the_inventory_is_made_is_in_it() -> None:
     env = real_env(threads=1)
     runtime = SlowToList(env)
-    agent = Agent(env, {"docker": runtime}, HttpProber(), a_fencing(env), cluster="test", node="n1")
+    agent = Agent(
+        env, {"docker": runtime}, NetworkProber(), a_fencing(env), cluster="test", node="n1"
+    )
     running = asyncio.create_task(agent.run())
     inventory = asyncio.create_task(agent.inventory())
     try:

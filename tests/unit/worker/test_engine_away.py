@@ -11,7 +11,7 @@ from fake_runtime import FakeRuntime, Machine
 from orca_common.real import real_env
 from orca_proto import worker_pb2 as pb
 from orca_worker.agent import Agent
-from orca_worker.prober import HttpProber
+from orca_worker.prober import NetworkProber
 from orca_worker.runtime.port import RuntimeAway
 
 AWAY = "the container engine at /x cannot be reached"
@@ -22,7 +22,7 @@ async def working(runtime: FakeRuntime) -> AsyncIterator[Agent]:
     agent = Agent(
         real_env(threads=1),
         {"docker": runtime},
-        HttpProber(),
+        NetworkProber(),
         a_fencing(real_env(threads=1)),
         cluster="test",
         node="n1",

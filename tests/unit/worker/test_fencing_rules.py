@@ -14,7 +14,7 @@ from fake_runtime import FakeRuntime
 from orca_proto import worker_pb2 as pb
 from orca_worker.agent import Agent
 from orca_worker.fencing import Fencing, lease_until
-from orca_worker.prober import HttpProber
+from orca_worker.prober import NetworkProber
 from orca_worker.runtime.port import Container, Phase, RuntimeRefusal
 from sim.env import sim_env
 from sim.virtual_time import run_virtual
@@ -141,7 +141,7 @@ async def an_agent(
     env = sim_env(1)
     runtime = kind(env)
     fencing, guardian = a_fencing()
-    agent = Agent(env, {"docker": runtime}, HttpProber(), fencing, cluster="test", node="n1")
+    agent = Agent(env, {"docker": runtime}, NetworkProber(), fencing, cluster="test", node="n1")
     running = asyncio.create_task(agent.run())
     try:
         yield agent, runtime, guardian

@@ -17,7 +17,7 @@ from orca_worker.session import Facts, Session
 
 
 class Healthy:
-    async def check(self, check: pb.HealthCheck, host_port: int) -> str | None:
+    async def check(self, probe: pb.Probe, host: str, port: int) -> str | None:
         return None
 
 

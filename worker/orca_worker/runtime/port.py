@@ -5,7 +5,7 @@ runtime keeps no truth of its own: what exists is asked of the engine (or the fo
 exact labels, so that a restarted worker finds everything again.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -41,7 +41,8 @@ class Container:
     """One thing that exists on the node for one task, as the runtime sees it now.
 
     Times are Unix seconds (0.0: not yet). `host_port` is the node's port that reaches the spec's
-    `port` (0: none). `labels` are the identity labels that `create` was given, read back.
+    `port` (0: none), `address` where all of its ports are reached from the node ("": they are not).
+    `labels` are the identity labels that `create` was given, read back.
     """
 
     task: str
@@ -53,6 +54,7 @@ class Container:
     ended_at: float
     host_port: int
     labels: Mapping[str, str]
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,15 @@ class Runtime(Protocol):
         that. `follow` goes on with what is written later, until the task has ended; it holds
         neither a thread nor a turn while nothing comes.
         Works while it runs and after it ended, until `remove`. Unknown task: RuntimeRefusal.
+        """
+        ...
+
+    async def execute(self, task_id: str, command: Sequence[str], *, seconds: float) -> int:
+        """Run a command inside a running task, as it runs itself: environment, folder, user, limits.
+
+        Its exit code; its output is dropped. Raises TimeoutError when it has not ended in time, and
+        RuntimeRefusal when it cannot be started. One that does not end is ended; while that is not so, no
+        other one is started in the task.
         """
         ...
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from orca_master.services.outcome import describe_end
 from orca_master.services.rollouts.lanes import held_slots, moved_slots
 from orca_master.services.rollouts.model import (
     MOST_SENTENCES,
@@ -20,6 +19,7 @@ from orca_master.services.rollouts.model import (
 )
 from orca_master.services.rollouts.scene import Scene, is_waiting_for_place
 from orca_master.services.strategy import OnFailure, Rollout, Step, Strategy
+from orca_master.tasks.endings import describe_end
 from orca_master.tasks.model import Task, Wanted
 
 TRIES = 3

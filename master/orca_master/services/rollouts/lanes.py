@@ -27,7 +27,7 @@ def lanes(deployment: Deployment, rollout: Rollout, scene: Scene) -> dict[int, L
     return {
         slot: Lane(deployment.goal, beside=beside, drops=True, spares=spares)
         if slot in moved
-        else Lane(_staying(deployment, scene, slot))
+        else Lane(_staying(deployment, scene, slot), drops=True)
         for slot in scene.slots
     }
 
@@ -72,11 +72,11 @@ def _held(deployment: Deployment, rollout: Rollout, scene: Scene) -> dict[int, L
     for slot in scene.slots:
         staying = _staying(deployment, scene, slot)
         if slot not in held:
-            found[slot] = Lane(staying)
+            found[slot] = Lane(staying, drops=True)
         elif deployment.stop_first:
             found[slot] = Lane(deployment.goal)
         else:
-            found[slot] = Lane(staying, beside=deployment.goal)
+            found[slot] = Lane(staying, beside=deployment.goal, drops=True)
     return found
 
 

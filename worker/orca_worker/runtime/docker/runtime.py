@@ -7,7 +7,15 @@ ended container ended) are remembered to save round trips; all else is asked eac
 
 import asyncio
 import builtins
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -26,6 +34,7 @@ from orca_worker.runtime.docker.cleaning import Cleaning, DiskLimits
 from orca_worker.runtime.docker.credentials import Credentials
 from orca_worker.runtime.docker.engine import Engine, probe
 from orca_worker.runtime.docker.errors import Conflict, NotFound
+from orca_worker.runtime.docker.executing import Executing
 from orca_worker.runtime.docker.networks import Networks, is_of_network
 from orca_worker.runtime.docker.pull import Images, PullLimits
 from orca_worker.runtime.docker.streams import Closable, EndedFeed, frames, open_stream
@@ -78,6 +87,7 @@ class DockerRuntime:
         self._images = Images(self._engine, limits=pulls, credentials=credentials)
         self._cleaning = Cleaning(self._engine, limits=disk, record=record)
         self._networks = Networks(self._engine, cluster)
+        self._executing = Executing(self._engine)
         self._access = access
         self._log_readers = asyncio.Semaphore(LOG_READERS_AT_ONCE)
         self._meter = Meter(env)
@@ -168,6 +178,7 @@ class DockerRuntime:
                 await self._engine.call(partial(_remove, engine_id))
             await self._gone_within(engine_id, KILLED_SECONDS)
             self._facts.pop(engine_id, None)
+            self._executing.forget(engine_id)
         self._ids.pop(task_id, None)
         self._unstarted.discard(task_id)
 
@@ -257,6 +268,12 @@ class DockerRuntime:
             async for piece in pieces:
                 yield piece
 
+    async def execute(self, task_id: str, command: Sequence[str], *, seconds: float) -> int:
+        """Run a command inside, as the container's user; see `Executing`."""
+        if task_id not in self._ids and await self._look(task_id) is None:
+            raise RuntimeRefusal(f"there is no container for task {task_id}")
+        return await self._executing.run(self._ids[task_id], command, seconds=seconds)
+
     def grip(self, task_id: str) -> Mapping[str, Any]:
         """See `guardian`; it speaks to a local engine only."""
         if not self._engine.is_local:
@@ -328,7 +345,9 @@ class DockerRuntime:
     async def _told(self, answer: dict[str, Any]) -> Container:
         """An inspect as a Container. What the engine missed of a kill for memory, the kernel knows."""
         found = specs.from_inspect(answer)
-        if not specs.may_have_lacked_memory(found, answer) or not self._engine.is_local:
+        if not self._engine.is_local:
+            return replace(found, address="")
+        if not specs.may_have_lacked_memory(found, answer):
             return found
         lacked = await self._env.threads.run(partial(killed_for_memory, found.id))
         return replace(found, oom_killed=lacked)

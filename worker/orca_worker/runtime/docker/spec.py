@@ -178,6 +178,7 @@ def from_inspect(answer: Mapping[str, Any]) -> Container:
         ended_at=unix_time(state.get("FinishedAt") or "") if ended else 0.0,
         host_port=0 if phase is Phase.CREATED else _published(answer),
         labels=labels,
+        address=_address(answer),
     )
 
 
@@ -218,3 +219,9 @@ def _published(answer: Mapping[str, Any]) -> int:
         for binding in bindings or ():
             return int(binding["HostPort"])
     return 0
+
+
+def _address(answer: Mapping[str, Any]) -> str:
+    """Where the container is in its network; it has none while it does not run."""
+    networks = (answer.get("NetworkSettings") or {}).get("Networks") or {}
+    return next((str(each["IPAddress"]) for each in networks.values() if each["IPAddress"]), "")

@@ -232,6 +232,7 @@ def _container(record: Record, state: State | None, path: str) -> Container:
         ended_at=state.ended_at if state else 0.0,
         host_port=record.port,
         labels=record.labels,
+        address="127.0.0.1",
     )
 
 

@@ -11,7 +11,14 @@ import os
 import select
 import signal
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -27,6 +34,7 @@ from orca_worker.runtime.meter import Meter
 from orca_worker.runtime.port import Container, Phase, RuntimeRefusal, Swept
 from orca_worker.runtime.process import shim, table
 from orca_worker.runtime.process.ends import Watch, ended_within, on_end
+from orca_worker.runtime.process.executing import Executing
 from orca_worker.runtime.process.folder import (
     HIGHEST_PORT,
     LOWEST_PORT,
@@ -67,6 +75,7 @@ class ProcessRuntime:
         self._times = Times(self._tasks)
         self._meter = Meter(env)
         self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
+        self._executing = Executing()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._watches: set[Watch] = set()
 
@@ -245,6 +254,13 @@ class ProcessRuntime:
                 yield rest
         finally:
             stop()
+
+    async def execute(self, task_id: str, command: Sequence[str], *, seconds: float) -> int:
+        """Run a command in the task's place; see `Executing`."""
+        found = await self._observe(task_id)
+        if found.container.phase is not Phase.RUNNING:
+            raise RuntimeRefusal(f"task {task_id} does not run")
+        return await self._executing.run(self._tasks.path(task_id), command, seconds=seconds)
 
     def grip(self, task_id: str) -> Mapping[str, Any]:
         """See `guardian`."""

@@ -2,7 +2,9 @@
 
 Run as `python -I -S shim.py <task folder>` in a session of its own, so that it outlives the worker.
 It imports nothing but the standard library, and little of that: it stays in memory as long as the
-task. It reads `task.json`, writes `state.json` (always whole: a new file renamed over the old one)
+task. With a command after the folder it becomes that instead, in the task's place (`run_beside`).
+
+It reads `task.json`, writes `state.json` (always whole: a new file renamed over the old one)
 and says one line on its standard output: "started", "busy", or "refused <reason>".
 
 The lock on `lock` is held as long as this program lives: there is never a second one for a task.
@@ -14,10 +16,12 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 TRIM_SECONDS, LONGEST_TRIM_SECONDS = 0.2, 5.0
 TRIM_SLACK = 1 << 20
+CANNOT_RUN = 127
 # File systems end at a few times this.
 LARGEST_FILE = 1 << 40
 
@@ -138,21 +142,8 @@ def become(task: dict[str, Any], go_read: int, result_write: int) -> NoReturn:
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
-        for folder in task["cgroups"]:
-            doing = "joining " + folder
-            with open(folder + "/cgroup.procs", "w", encoding="ascii") as file:
-                file.write("0")
-        doing = "setting limits"
-        limit(task.get("limits") or {})
-        if task["user"]:
-            doing = "becoming user " + task["user"]
-            become_user(task["user"])
-        doing = "entering " + (task["workdir"] or "work")
-        os.chdir("work")
-        if task["workdir"]:
-            os.chdir(task["workdir"])
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
+        for step in enter(task):
+            doing = step
         doing = "starting " + command[0]
         os.execvpe(command[0], command, task["env"])
     except FileNotFoundError as error:
@@ -162,6 +153,38 @@ def become(task: dict[str, Any], go_read: int, result_write: int) -> NoReturn:
         reason = f"{doing}: {getattr(error, 'strerror', None) or error}"
     os.write(result_write, reason.encode())
     os._exit(127)
+
+
+def enter(task: dict[str, Any]) -> Iterator[str]:
+    """Take the task's place: its groups, limits, user and folder. Says what it does next."""
+    for folder in task["cgroups"]:
+        yield "joining " + folder
+        with open(folder + "/cgroup.procs", "w", encoding="ascii") as file:
+            file.write("0")
+    yield "setting limits"
+    limit(task.get("limits") or {})
+    if task["user"]:
+        yield "becoming user " + task["user"]
+        become_user(task["user"])
+    yield "entering " + (task["workdir"] or "work")
+    os.chdir("work")
+    if task["workdir"]:
+        os.chdir(task["workdir"])
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def run_beside(folder: str, command: list[str]) -> NoReturn:
+    """Turn into another command in the place of the task: a probe."""
+    os.chdir(folder)
+    with open("task.json", encoding="utf-8") as file:
+        task = json.load(file)
+    try:
+        for _ in enter(task):
+            pass
+        os.execvpe(command[0], command, task["env"])
+    except (OSError, KeyError, ValueError):
+        os._exit(CANNOT_RUN)
 
 
 def become_user(user: str) -> None:
@@ -246,4 +269,6 @@ def say(word: str) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        run_beside(sys.argv[1], sys.argv[2:])
     sys.exit(main(sys.argv[1]))
