@@ -254,7 +254,7 @@ def _over(deployment: Deployment, scene: Scene) -> Deployment:
 
 
 def _move(deployment: Deployment, rollout: Rollout, scene: Scene) -> Deployment:
-    if not deployment.base or deployment.strategy is Strategy.RECREATE:
+    if deployment.strategy is Strategy.RECREATE:
         moved = max(deployment.moved, scene.replicas)
     else:
         moved = _furthest(deployment, rollout, scene)
@@ -268,7 +268,8 @@ def _move(deployment: Deployment, rollout: Rollout, scene: Scene) -> Deployment:
 
 
 def _furthest(deployment: Deployment, rollout: Rollout, scene: Scene) -> int:
-    """Up to which slot the new revision may go now."""
+    """Up to which slot the new revision may go now. Where nothing was stable before, there is nothing to go
+    back to, and slots that have nothing ready wait for nobody."""
     done = moved_slots(deployment, scene)
     on_way = sum(not scene.has_settled(slot, deployment.goal) for slot in done)
     parallel = max(1, rollout.max_parallel.of(scene.replicas))
@@ -280,7 +281,8 @@ def _furthest(deployment: Deployment, rollout: Rollout, scene: Scene) -> int:
         budget = min(parallel - on_way, most - missing)
     moved = deployment.moved
     for slot in range(moved + 1, scene.replicas + 1):
-        is_free = slot in done or (deployment.stop_first and not scene.has_ready(slot))
+        is_empty = (deployment.stop_first or not deployment.base) and not scene.has_ready(slot)
+        is_free = slot in done or is_empty
         if not is_free and budget <= 0:
             break
         budget -= not is_free
