@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import uuid
+from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -261,6 +262,39 @@ class Client:
     async def revoke_token(self, name: str) -> dict[str, Any]:
         return await self._json("DELETE", f"/api/v1/tokens/{_part(name)}", once=False)
 
+    async def secrets(self, *, project: str | None = None) -> dict[str, Any]:
+        """`{secrets, data_key}`, without values; with a project its own and the cluster's."""
+        return await self._json("GET", "/api/v1/secrets", params=_given(project=project))
+
+    async def secret_usage(self, *, project: str | None = None) -> list[dict[str, Any]]:
+        """Each secret with the services that use it, and which version these have."""
+        answer = await self._json("GET", "/api/v1/secrets/usage", params=_given(project=project))
+        found: list[dict[str, Any]] = answer["secrets"]
+        return found
+
+    async def set_secret(
+        self, key: str, value: str | bytes, *, project: str | None = None, roll: bool = True
+    ) -> dict[str, Any]:
+        """Bytes need not be text. Unless `roll` is False, the services that use it are rolled out. The same
+        value again changes nothing, so this may be asked for again."""
+        body: dict[str, Any] = {"value": value, "roll": roll}
+        if isinstance(value, bytes):
+            body |= {"value": b64encode(value).decode(), "encoding": "base64"}
+        if project is not None:
+            body["project"] = project
+        return await self._json("PUT", _secret(key), body=body, once=False)
+
+    async def remove_secret(
+        self, key: str, *, project: str | None = None, force: bool = False
+    ) -> dict[str, Any]:
+        """All of its versions; with `force` also while services use it."""
+        params = _given(project=project, force="true" if force else None)
+        return await self._json("DELETE", _secret(key), params=params, once=False)
+
+    async def rotate_secrets_key(self) -> dict[str, Any]:
+        """Seal all secrets anew: `{number, made_at, left}`; `secrets` says how many are left."""
+        return await self._json("POST", "/api/v1/secrets/rotate-key", once=False)
+
     async def audit(self, *, resource: str | None = None, limit: int = 100) -> dict[str, Any]:
         """`{events: [...], next}`, newest first."""
         params = _given(resource=resource, limit=str(limit))
@@ -417,6 +451,10 @@ _NOT_ORCA = "the answer is not Orca's: is this the address of a master's API?"
 def _part(name: str) -> str:
     """A name as a part of a path, whatever is in it."""
     return quote(name, safe="")
+
+
+def _secret(key: str) -> str:
+    return f"/api/v1/secrets/{_part(key)}"
 
 
 def _why(error: Exception) -> str:

@@ -124,7 +124,11 @@ async def test_each_example_is_accepted(cluster: InProcess) -> None:
         token: str | None = ""
         if route.permission is Open.SIGNED:
             body, token = await signed(cluster, body), None
-        path = route.path.replace("{name}", "web").replace("{id}", cluster.worker.name)
+        path = (
+            route.path.replace("{name}", "web")
+            .replace("{id}", cluster.worker.name)
+            .replace("{key}", "KEY")
+        )
         query = "?wait=false" if route.path.endswith("/deploy") else ""
         answer = await cluster.call(route.method, path + query, body, token=token)
         if route.path.endswith("/masters/enroll"):

@@ -14,7 +14,9 @@ from orca_master.cluster.pace import Pace
 from orca_master.cluster.presence import Presence
 from orca_master.control.leader import Controller, run_while_leader
 from orca_master.http.once import OnceSweeper
+from orca_master.identity.secrets.vault import Vault
 from orca_master.services.controller import ServicesController
+from orca_master.services.secrets.controller import SecretsController
 from orca_master.state.history.keeper import History
 from orca_master.state.log import Log
 from orca_master.state.store import Store
@@ -25,7 +27,7 @@ LEASE_SECONDS = 10.0
 
 class MasterCore:
     """`membership`: how the log's members are changed; None where they are fixed. Without a `history`
-    no trail can be written, so nothing of `routes` works."""
+    no trail can be written, so nothing of `routes` works; without a `kek` there are no secrets."""
 
     def __init__(
         self,
@@ -37,18 +39,21 @@ class MasterCore:
         fence_lease_seconds: float = LEASE_SECONDS,
         membership: Membership | None = None,
         history: History | None = None,
+        kek: bytes | None = None,
     ) -> None:
         self.env = env
         self.store = Store(env, log, SCHEMA, history)
         self.presence = Presence(env, Pace(heartbeat_seconds, node_down_after_seconds))
         self.leases = Leases(env, fence_lease_seconds)
-        self.dispatcher = Dispatcher(env, self.store, self.presence, self.leases)
+        self.vault = Vault(env, kek)
+        self.dispatcher = Dispatcher(env, self.store, self.presence, self.leases, self.vault)
         self.liveness = Liveness(env, self.store, self.presence)
         self._services = ServicesController(env, self.store, self.presence, self.leases)
         self._controllers: list[Controller] = [
             self._services,
             self.liveness,
             OnceSweeper(env, self.store),
+            SecretsController(env, self.store, self.vault),
         ]
         if membership is not None:
             self._controllers.append(MastersController(self.store, membership))

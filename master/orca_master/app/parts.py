@@ -34,6 +34,7 @@ from orca_master.ops.audit import AuditRoutes
 from orca_master.ops.health import OpsRoutes
 from orca_master.services.rollouts.routes import RolloutRoutes
 from orca_master.services.routes import ServiceRoutes
+from orca_master.services.secrets.routes import SecretRoutes
 from orca_master.state.blobs import Blobs
 from orca_master.state.history.file import DamagedHistory
 from orca_master.state.history.keeper import WHAT_TO_DO, History
@@ -65,6 +66,7 @@ class Parts:
             fence_lease_seconds=settings.lease_seconds,
             membership=self.membership,
             history=self.history,
+            kek=folder.kek,
         )
         self.leading = WhoLeads(self.core.store, me.id)
         self.forwarder = Forwarder(self.leading, self.credentials.asking, server_name=MASTER_NAME)
@@ -107,6 +109,7 @@ class Parts:
             *OpsRoutes(store, version, self._troubles, collectors).table(),
             *services.table(),
             *RolloutRoutes(services.changes).table(),
+            *SecretRoutes(services.changes, core.vault).table(),
             *AuditRoutes(store, self.history).table(),
             *TokenRoutes(core.env, store).table(),
             *ClusterRoutes(

@@ -15,9 +15,16 @@ from pydantic import (
 
 from orca_master.http.names import Name
 from orca_master.http.route import QueryModel, StrictModel
+from orca_master.identity.secrets import templates
 from orca_master.services.container import SIGNALS, ContainerIn, LogIn
 from orca_master.services.model import Policy, Reconnect, ServiceSpec
 from orca_master.services.rollouts.payload import RolloutIn
+from orca_master.services.secrets.payload import (
+    MOST_FILES,
+    MOST_REFERENCES,
+    SecretFileIn,
+    file_mistakes,
+)
 from orca_master.services.where import LeavingIn, PlacementIn, ResourcesIn, memory_bytes
 
 MAX_SERVICES = 500
@@ -32,7 +39,6 @@ _PATH = re.compile(r"/(?!/)[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{0,2047}|/", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 PATH_PATTERN = r"^/([A-Za-z0-9._~!$&'()*+,;=:@%?-][A-Za-z0-9._~!$&'()*+,;=:@%/?-]{0,2046})?$"
 DOMAIN_PATTERN = r"^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{1,63}$"
-_SECRET = re.compile(r"(?<!\$)\$\{secrets\.([^}]*)\}")
 
 
 def check_domain(value: str) -> str:
@@ -139,9 +145,13 @@ class ServiceIn(ContainerIn):
     env: dict[str, str] = Field(
         default_factory=dict,
         max_length=1000,
-        description="Names that begin with `ORCA_` are reserved.",
+        description="Names that begin with `ORCA_` are reserved. `${secrets.KEY}` stands for a secret.",
         json_schema_extra={"propertyNames": {"pattern": f"^(?!ORCA_){_ENV_KEY.pattern}$"}},
     )
+    files: Annotated[
+        list[SecretFileIn],
+        Field(max_length=MOST_FILES, description="Files in memory that hold secrets."),
+    ] = Field(default_factory=list)
     resources: ResourcesIn = ResourcesIn()
     internal: Annotated[bool, Field(description="Kept and shown; nothing is routed yet.")] = False
     # From a factory: a default that holds a dict is copied deeply for every service.
@@ -196,11 +206,18 @@ class ServiceIn(ContainerIn):
             if key.startswith("ORCA_"):
                 raise ValueError(f"{key[:80]}: names that begin with ORCA_ are reserved")
             check_no_nul(value)
+            templates.keys([value])
         return env
 
     @model_validator(mode="after")
     def _check_whole(self) -> "ServiceIn":
         mistakes = self.mistakes()
+        told = [*(self.command or ()), *(self.entrypoint or ())]
+        taken = [m.target for m in self.mounts] + [v.target for v in self.volumes]
+        mistakes += file_mistakes(self.files, told, taken)
+        texts = [*self.env.values(), *(file.content or "" for file in self.files)]
+        if sum(map(templates.references, texts)) > MOST_REFERENCES:
+            mistakes.append(f"env and files name secrets more than {MOST_REFERENCES} times")
         if self.image is None and self.command is None:
             mistakes.append("needs an image, or a command to run as a plain process")
         if self.port is None and (self.health or self.host_port):
@@ -239,6 +256,7 @@ class ServiceIn(ContainerIn):
             log_files=self.log.max_files or 0,
             container=self.container(),
             fence=bool(self.volumes) if self.fence is None else self.fence,
+            files=tuple(file.row() for file in self.files),
         )
 
     def policy(self) -> Policy:
@@ -246,9 +264,8 @@ class ServiceIn(ContainerIn):
         return Policy(self.drain.max_parallel, Reconnect(self.reconnect), rollout)
 
     def secrets(self) -> list[str]:
-        """The keys of all `${secrets.KEY}` in its environment, sorted."""
-        referring = [value for value in self.env.values() if "${secrets." in value]
-        return sorted({key for value in referring for key in _SECRET.findall(value)})
+        """The keys of all secrets that it needs, sorted."""
+        return sorted(self.spec().secret_keys)
 
 
 class DeployIn(StrictModel):
