@@ -233,7 +233,7 @@ HOSTILE: list[tuple[str, Any, int]] = [
     ("KEY", {"value": PLANTED, "encoding": "rot13"}, 400),
     ("KEY", {"value": PLANTED, "project": "../x"}, 400),
     ("KEY", {"value": PLANTED, "more": PLANTED}, 400),
-    ("KEY", {"valeu": PLANTED}, 400),
+    ("KEY", {"key": PLANTED}, 400),
     ("1KEY", {"value": PLANTED}, 400),
     ("K.EY", {"value": PLANTED}, 400),
     ("A%2FB", {"value": PLANTED}, 400),

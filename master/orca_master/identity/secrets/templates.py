@@ -79,8 +79,8 @@ def expanded(text: str, value: Callable[[str], str]) -> str:
 
 def escaped(text: str) -> str:
     """A text that `expanded` makes this one of."""
-    *befores, last = text.split(_OPENING)
-    doubled = [each + "$" * (len(each) - len(each.rstrip("$"))) + _OPENING for each in befores]
+    *pieces, last = text.split(_OPENING)
+    doubled = [each + "$" * (len(each) - len(each.rstrip("$"))) + _OPENING for each in pieces]
     return "".join(doubled) + last
 
 
