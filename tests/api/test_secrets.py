@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 
 from inprocess import Answer, InProcess, eventually
 from orca_master.identity.model import Role
+from orca_master.identity.secrets import operations
 from orca_master.identity.secrets.model import DATA_KEYS, SECRET_VERSIONS, SECRETS
 from orca_master.services import strategy
+from orca_master.state.transaction import Transaction
 
 PATH = "/api/v1/secrets"
 PLANTED = "planted-5f1e77c0"
@@ -321,6 +324,55 @@ async def until_told(cluster: InProcess, why: str) -> None:
     async with cluster.waiting():
         while why not in str(await cluster.status("web")):
             await asyncio.sleep(0.02)
+
+
+async def test_a_stopped_service_gets_the_new_value_when_it_is_started(cluster: InProcess) -> None:
+    await put(cluster, "KEY", "one")
+    await cluster.deploy(USES)
+    await cluster.call("POST", "/api/v1/services/web/stop")
+    await eventually(lambda: cluster.worker.machine.things == {})
+    assert (await put(cluster, "KEY", "two")).json["rolling"] == ["web"]
+    await cluster.until("web", revision=2)
+    await cluster.call("POST", "/api/v1/services/web/start")
+    await until_given(cluster, "two")
+
+
+async def test_with_ten_thousand_secrets_all_goes_on_and_one_more_is_refused(
+    cluster: InProcess,
+) -> None:
+    """What looks at all of them is not done inside of a transaction, which may take 20 ms."""
+    vault, store = cluster.core.vault, cluster.core.store
+    await put(cluster, "KEY", "one")
+    await cluster.deploy(USES)
+
+    def fill(tx: Transaction, first: int) -> None:
+        for number in range(first, first + 45):
+            operations.set_secret(
+                tx,
+                vault,
+                tenant="default",
+                project="",
+                key=f"K{number}",
+                value=b"x" * 40,
+                used=(),
+                roll=False,
+                by="me",
+                now=0.0,
+            )
+
+    fills = [store.update(partial(fill, first=first)) for first in range(0, 9990, 45)]
+    await asyncio.gather(*fills)
+    for number in range(9990, 9999):
+        assert (await put(cluster, f"K{number}", "x")).status == 200
+    refused = await put(cluster, "ONE_MORE", "x")
+    assert refused.status == 409
+    assert (await put(cluster, "KEY", "two")).json["rolling"] == ["web"]
+    await until_given_once(cluster, "two")
+    assert (await cluster.call("POST", f"{PATH}/rotate-key")).status == 202
+    await eventually(lambda: [k.number for k in store.state.scan(DATA_KEYS)] == [2])
+    assert len((await cluster.call("GET", PATH)).json["secrets"]) == operations.MOST_SECRETS
+    assert (await cluster.call("DELETE", f"{PATH}/K5")).status == 200
+    assert (await put(cluster, "ONE_MORE", "x")).status == 200
 
 
 async def test_a_planted_value_is_nowhere_but_in_its_task(

@@ -91,7 +91,11 @@ SECRETS = Table(
     "secrets",
     Secret,
     key=lambda s: (s.tenant, s.project, s.key),
-    indexes={"tenant": lambda s: s.tenant},
+    indexes={
+        "tenant": lambda s: s.tenant,
+        "rolling": lambda s: "yes" if s.rolling else None,
+        "removed": lambda s: None if s.current else "yes",
+    },
 )
 SECRET_VERSIONS = Table(
     "secret_versions",

@@ -106,18 +106,11 @@ def set_secret(
     """
     _check_value(value)
     before = tx.get(SECRETS, tenant, project, key)
-    if before is None or not before.current:
-        _check_room(tx, tenant)
     current = current_of(tx, tenant, project, key)
     if before is not None and current is not None and vault.open(tx, current) == value:
         after = replace(before, rolling=before.rolling or roll, by=by if roll else before.by)
         tx.put(SECRETS, after)
         return after, False
-    if sum(each.bytes_kept for each in tx.scan(SECRETS)) + len(value) > MOST_BYTES:
-        raise TooLarge(
-            f"all secrets together are at most {MOST_BYTES >> 20} MiB, old versions included:"
-            " remove some with `orca secrets rm`"
-        )
     data_key = sealing_key(tx, vault, tenant, by=by)
     number = 1 + (before.newest if before is not None else 0)
     sealed = vault.seal(data_key, value, project=project, name=key, version=number)
@@ -148,10 +141,18 @@ def _check_value(value: bytes) -> None:
         raise TooLarge(f"a secret is at most {MOST_VALUE_BYTES >> 10} KiB")
 
 
-def _check_room(tx: Transaction, tenant: str) -> None:
-    if len(tx.find(SECRETS, "tenant", tenant)) >= MOST_SECRETS:
+def check_room(view: View, tenant: str, project: str, key: str, size: int) -> None:
+    """Whether one more value of so many bytes can be kept. It looks at all secrets, which takes too long for
+    a transaction. Raises Conflict, TooLarge."""
+    known = view.find(SECRETS, "tenant", tenant)
+    if len(known) >= MOST_SECRETS and view.get(SECRETS, tenant, project, key) is None:
         raise Conflict(
             f"there are {MOST_SECRETS} secrets already, and no more can be kept:"
+            " remove some with `orca secrets rm`"
+        )
+    if sum(each.bytes_kept for each in known) + size > MOST_BYTES:
+        raise TooLarge(
+            f"all secrets together are at most {MOST_BYTES >> 20} MiB, old versions included:"
             " remove some with `orca secrets rm`"
         )
 
@@ -240,8 +241,8 @@ def left_to_seal(view: View, tenant: str) -> list[SecretVersion]:
 def seal_anew(
     tx: Transaction, vault: Vault, tenant: str, rows: Sequence[SecretVersion]
 ) -> list[str]:
-    """Seal these with the newest key, as far as they are there still, and forget old keys that sealed nothing
-    else. Returns the names of what cannot be opened; it stays, with its key."""
+    """Seal these with the newest key, as far as they are there still. Returns the names of what cannot be
+    opened; it stays as it is."""
     unreadable = []
     known = data_keys(tx, tenant)
     for planned in rows:
@@ -258,7 +259,11 @@ def seal_anew(
             known[-1], value, project=row.project, name=row.key, version=row.version
         )
         tx.put(SECRET_VERSIONS, replace(row, ciphertext=sealed, data_key=known[-1].number))
-    for old in known[:-1]:
+    return unreadable
+
+
+def forget_old_keys(tx: Transaction, tenant: str) -> None:
+    """Those that have sealed nothing that is kept."""
+    for old in data_keys(tx, tenant)[:-1]:
         if not tx.find(SECRET_VERSIONS, "data_key", f"{tenant}/{old.number}"):
             tx.delete(DATA_KEYS, tenant, version_key(old.number))
-    return unreadable

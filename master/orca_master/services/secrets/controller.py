@@ -40,7 +40,7 @@ class SecretsController:
                     await self._store.tend(partial(secrets.forget_removed, secrets=gone))
 
     async def _roll_all(self) -> None:
-        for secret in [each for each in self._store.state.scan(SECRETS) if each.rolling]:
+        for secret in self._store.state.find(SECRETS, "rolling", "yes"):
             await self._roll(secret)
 
     async def _roll(self, secret: Secret) -> None:
@@ -72,6 +72,7 @@ class SecretsController:
                 )
                 if unreadable:
                     log.error("secrets cannot be opened; set them again", secrets=unreadable)
+            await self._store.update(partial(secrets.forget_old_keys, tenant=tenant))
         except (NotReady, Unreadable) as error:
             log.error("secrets cannot be sealed anew", reason=str(error))
             return
@@ -80,7 +81,7 @@ class SecretsController:
 
 
 def _batches(rows: Sequence[SecretVersion]) -> Iterator[list[SecretVersion]]:
-    """At least one, which may be empty: keys that sealed nothing are to go, too."""
+    """Of so many, and so large, that a transaction may take them."""
     batch: list[SecretVersion] = []
     size = 0
     for row in rows:
@@ -89,4 +90,5 @@ def _batches(rows: Sequence[SecretVersion]) -> Iterator[list[SecretVersion]]:
             batch, size = [], 0
         batch.append(row)
         size += row.size
-    yield batch
+    if batch:
+        yield batch

@@ -141,7 +141,7 @@ def roll(tx: Transaction, service: Service, secret: Secret, *, now: float) -> bo
 
 def removed_for_good(view: View) -> list[Secret]:
     """Secrets that were removed, and that no revision names any more."""
-    gone = [secret for secret in view.scan(SECRETS) if not secret.current]
+    gone = view.find(SECRETS, "removed", "yes")
     if not gone:
         return []
     named = {tenant: users(view, tenant) for tenant in {secret.tenant for secret in gone}}

@@ -127,6 +127,7 @@ class SecretRoutes:
         # meanwhile uses its current version, which is kept.
         seen = await self.changes.store.fresh()
         using = operations.users_of(seen, tenant, project, key)
+        secrets.check_room(seen, tenant, project, key, len(value))
         if not secrets.is_text(value):
             operations.check_fits_env(using, key)
         used = {version for user in using for version in user.kept}
@@ -185,14 +186,14 @@ class SecretRoutes:
         raise Conflict("services are being changed just now: ask again")
 
     async def rotate_key(self, call: Call[NoQuery, None]) -> Reply:
-        def rotate(tx: Transaction) -> DataKeyOut:
+        def rotate(tx: Transaction) -> None:
             made = secrets.rotate_key(tx, self.vault, call.tenant, by=call.actor)
             resource = f"secrets/data-keys/{made.number}"
             now = self._now()
             trail(tx, actor=call.actor, action="secret.rotate-key", resource=resource, now=now)
-            return _data_key_out(tx, call.tenant)
 
-        return Reply(await self.changes.store.update(rotate), 202)
+        await self.changes.store.update(rotate)
+        return Reply(_data_key_out(self.changes.store.state, call.tenant), 202)
 
     def _now(self) -> float:
         return self.changes.env.now()
