@@ -134,6 +134,18 @@ async def test_the_same_value_again_rolls_who_was_left_behind(cluster: InProcess
     await until_given(cluster, "two")
 
 
+async def test_who_uses_several_that_were_set_is_rolled_out_once(cluster: InProcess) -> None:
+    """As `orca secrets import` sets them: all of them first."""
+    for key in "AB":
+        await put(cluster, key, "one")
+    await cluster.deploy({"name": "web", "env": {"X": "${secrets.A}${secrets.B}"}})
+    for roll in (False, True):
+        for key in "AB":
+            await put(cluster, key, "two", roll=roll)
+    await eventually(lambda: given(cluster) == [{"X": "twotwo"}])
+    assert (await cluster.status("web"))["revision"] == 2
+
+
 async def test_a_projects_own_secret_takes_the_place_of_the_clusters(cluster: InProcess) -> None:
     await put(cluster, "KEY", "all")
     await cluster.deploy(USES | {"project": "shop"})

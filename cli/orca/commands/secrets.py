@@ -104,10 +104,18 @@ def import_file(file: Any, project: str | None, no_roll: bool, output: str) -> N
         raise click.UsageError(f"{file.name}: {error}") from error
 
     async def run(client: "Client") -> list[dict[str, Any]]:
-        return [
-            await client.set_secret(key, value, project=project, roll=not no_roll)
+        done = [
+            await client.set_secret(key, value, project=project, roll=False)
             for key, value in pairs.items()
         ]
+        if no_roll:
+            return done
+        # Only once all are set, so that who uses several of them is rolled out once.
+        for each in done:
+            if each["outdated"]:
+                await client.set_secret(each["key"], pairs[each["key"]], project=project)
+                each |= {"rolling": each["outdated"], "outdated": []}
+        return done
 
     done = with_client(run)
     if show.structured({"secrets": done}, output):
