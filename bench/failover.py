@@ -27,7 +27,7 @@ import aiohttp
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from integration.conftest import RealCluster, running
-from orca.client import OrcaError
+from orca.errors import OrcaError
 
 PAUSE_SECONDS = (0.3, 1.0)
 ANSWER_SECONDS = 5.0

@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from chaos.masters import MasterProcess
 from chaos.network import Network
 from chaos.workers import WorkerProcess
-from orca.client import Client, OrcaError
+from orca.client import Client
+from orca.errors import OrcaError
 
 NAMES = ("a", "b", "c")
 REPLICAS = 6

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from engine import free_port
 from integration.conftest import RealCluster, running
-from orca.client import OrcaError
+from orca.errors import OrcaError
 from orca_master.app.config import MasterConfig
 
 TTL_SECONDS = MasterConfig().node_down_after_seconds

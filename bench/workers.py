@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from chaos.masters import MasterProcess
 from engine import free_port
-from orca.client import Client, OrcaError
+from orca.client import Client
+from orca.errors import OrcaError
 from orca_common.logs import configure_logs
 from orca_common.real import real_env
 from orca_proto.join import JoinToken, parse

@@ -1,25 +1,13 @@
 """An asynchronous client of the HTTP API. Methods return the API's JSON; errors are exceptions."""
 
-import asyncio
 import json
-import os
-import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from types import TracebackType
-from typing import Any, Self
+from base64 import b64encode
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
-import aiohttp
+from orca.transport import Transport, error_of
 
-from orca.errors import CannotReach, NotAllowed, OrcaError, Refused
-
-CONNECT_SECONDS = 5.0
-ROUNDS = 2
-BETWEEN_ROUNDS_SECONDS = 0.5
-AGAIN = (503, 504)
-"""Another master may know better, or the same one in a moment."""
-ANSWER_SECONDS = 30.0
 DEPLOY_MARGIN_SECONDS = 30.0
 BEAT = b"\0"
 BEAT_SECONDS = 10.0
@@ -27,32 +15,12 @@ SILENT_SECONDS = 35.0
 """Of a stream with beats: then its master is lost."""
 
 
-class Client:
+class Client(Transport):
     """Use as an asynchronous context. `api`: one or several masters' addresses, `http://host:6880`.
 
     Any master will do; one that cannot be reached is passed over. Changes carry an
     `Idempotency-Key`, so one that was asked for again, because a master was lost, is done once.
     """
-
-    def __init__(self, api: str | Sequence[str], token: str | None = None) -> None:
-        self._apis = [each.rstrip("/") for each in ([api] if isinstance(api, str) else api)]
-        self._first = 0
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS, sock_connect=CONNECT_SECONDS)
-        self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._session is not None:
-            await self._session.close()
 
     async def health(self) -> dict[str, Any]:
         return await self._json("GET", "/api/v1/health")
@@ -188,7 +156,7 @@ class Client:
             "GET", path, params=params, seconds=None, silent_seconds=SILENT_SECONDS
         ) as response:
             if response.status >= 400:
-                raise await _error(response)
+                raise await error_of(response)
             async for chunk in response.content.iter_any():
                 if lines := chunk.replace(BEAT, b"") if follow else chunk:
                     yield lines
@@ -261,6 +229,39 @@ class Client:
     async def revoke_token(self, name: str) -> dict[str, Any]:
         return await self._json("DELETE", f"/api/v1/tokens/{_part(name)}", once=False)
 
+    async def secrets(self, *, project: str | None = None) -> dict[str, Any]:
+        """`{secrets, data_key}`, without values; with a project its own and the cluster's."""
+        return await self._json("GET", "/api/v1/secrets", params=_given(project=project))
+
+    async def secret_usage(self, *, project: str | None = None) -> list[dict[str, Any]]:
+        """Each secret with the services that use it, and which version these have."""
+        answer = await self._json("GET", "/api/v1/secrets/usage", params=_given(project=project))
+        found: list[dict[str, Any]] = answer["secrets"]
+        return found
+
+    async def set_secret(
+        self, key: str, value: str | bytes, *, project: str | None = None, roll: bool = True
+    ) -> dict[str, Any]:
+        """Bytes need not be text. Unless `roll` is False, the services that use it are rolled out. The same
+        value again changes nothing, so this may be asked for again."""
+        body: dict[str, Any] = {"value": value, "roll": roll}
+        if isinstance(value, bytes):
+            body |= {"value": b64encode(value).decode(), "encoding": "base64"}
+        if project is not None:
+            body["project"] = project
+        return await self._json("PUT", _secret(key), body=body, once=False)
+
+    async def remove_secret(
+        self, key: str, *, project: str | None = None, force: bool = False
+    ) -> dict[str, Any]:
+        """All of its versions; with `force` also while services use it."""
+        params = _given(project=project, force="true" if force else None)
+        return await self._json("DELETE", _secret(key), params=params, once=False)
+
+    async def rotate_secrets_key(self) -> dict[str, Any]:
+        """Seal all secrets anew: `{number, made_at, left}`; `secrets` says how many are left."""
+        return await self._json("POST", "/api/v1/secrets/rotate-key", once=False)
+
     async def audit(self, *, resource: str | None = None, limit: int = 100) -> dict[str, Any]:
         """`{events: [...], next}`, newest first."""
         params = _given(resource=resource, limit=str(limit))
@@ -280,7 +281,7 @@ class Client:
             silent_seconds=SILENT_SECONDS,
         ) as response:
             if response.status >= 400:
-                raise await _error(response)
+                raise await error_of(response)
             async for line in response.content:
                 if line.startswith(b"data: "):
                     yield json.loads(line.removeprefix(b"data: "))
@@ -349,138 +350,15 @@ class Client:
         """Let another master lead; `{leader: name}`."""
         return await self._json("POST", "/api/v1/cluster/masters/transfer", once=False)
 
-    async def _json(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        body: Any = None,
-        answers_with_errors: bool = False,
-        seconds: float = ANSWER_SECONDS,
-        once: bool = True,
-    ) -> dict[str, Any]:
-        async with self._answered(
-            method, path, params=params, body=body, seconds=seconds, once=once
-        ) as response:
-            failed = response.status >= 400
-            if failed and not (answers_with_errors and response.status == 500):
-                raise await _error(response)
-            try:
-                answer: dict[str, Any] = await response.json(content_type=None)
-            except ValueError as error:
-                raise Refused(_NOT_ORCA, status=response.status) from error
-            if not isinstance(answer, dict):
-                raise Refused(_NOT_ORCA, status=response.status)
-            if failed and "errors" not in answer:
-                raise Refused(str(answer.get("error")), status=response.status)
-            return answer
-
-    @asynccontextmanager
-    async def _answered(
-        self, method: str, path: str, *, once: bool = False, **request: Any
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """`once` says that the change may be sent again: it is done once under its key."""
-        try:
-            response = await self._ask(method, path, once=once, **request)
-            async with response:
-                yield response
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise CannotReach(f"the master was lost while it answered ({_why(error)})") from error
-
-    async def _ask(
-        self,
-        method: str,
-        path: str,
-        *,
-        once: bool,
-        headers: Mapping[str, str] | None = None,
-        **request: Any,
-    ) -> aiohttp.ClientResponse:
-        """The answer of the first master that gives one. Raises CannotReach, Refused."""
-        may_repeat = method == "GET" or once
-        headers = dict(headers or {})
-        if once and method != "GET":
-            headers["Idempotency-Key"] = uuid.uuid4().hex
-        tries = len(self._apis) * (ROUNDS if may_repeat else 1)
-        problems: list[str] = []
-        refused: OrcaError | None = None
-        for number in range(1, tries + 1):
-            api = self._apis[self._first % len(self._apis)]
-            try:
-                response = await self._request(method, api + path, headers=headers, **request)
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                problems.append(f"{api} ({_why(error)})")
-                if not may_repeat and not isinstance(error, aiohttp.ClientConnectorError):
-                    raise CannotReach(
-                        f"the master at {problems[-1]} was lost before it answered:"
-                        " look whether it was done, then ask again"
-                    ) from error
-            else:
-                if response.status not in AGAIN or not may_repeat or number == tries:
-                    return response
-                refused = await _error(response)
-                response.release()
-            self._first += 1
-            if number % len(self._apis) == 0:
-                await asyncio.sleep(BETWEEN_ROUNDS_SECONDS)
-        if refused is not None:  # by one that can be reached: it knows more than a connection
-            raise refused
-        raise CannotReach(f"no master answers at {', '.join(dict.fromkeys(problems))}")
-
-    async def _request(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: Mapping[str, str],
-        params: Mapping[str, str] | None = None,
-        body: Any = None,
-        seconds: float | None = ANSWER_SECONDS,
-        silent_seconds: float | None = None,
-    ) -> aiohttp.ClientResponse:
-        assert self._session is not None, "use the client as a context: async with Client(...)"
-        timeout = aiohttp.ClientTimeout(
-            total=seconds, sock_connect=CONNECT_SECONDS, sock_read=silent_seconds
-        )
-        return await self._session.request(
-            method, url, params=params, json=body, timeout=timeout, headers=headers
-        )
-
-
-_NOT_ORCA = "the answer is not Orca's: is this the address of a master's API?"
-
 
 def _part(name: str) -> str:
     """A name as a part of a path, whatever is in it."""
     return quote(name, safe="")
 
 
-def _why(error: Exception) -> str:
-    """In few words: which address it was stands beside it."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        why = getattr(error.certificate_error, "verify_message", "") or str(error)
-        return f"its certificate is not trusted: {why}; SSL_CERT_FILE names a file of authorities"
-    if isinstance(error, aiohttp.ClientConnectorSSLError):
-        return "it does not speak TLS: is it http://?"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        cause = error.os_error
-        return (os.strerror(cause.errno) if cause.errno and cause.errno > 0 else str(cause)).lower()
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return str(error) or type(error).__name__
+def _secret(key: str) -> str:
+    return f"/api/v1/secrets/{_part(key)}"
 
 
 def _given(**params: str | None) -> dict[str, str]:
     return {name: value for name, value in params.items() if value is not None}
-
-
-async def _error(response: aiohttp.ClientResponse) -> OrcaError:
-    try:
-        answer = await response.json(content_type=None)
-        message, problems = str(answer["error"]), answer.get("problems", [])
-    except (ValueError, KeyError, TypeError):
-        message, problems = f"the server answered {response.status}", []
-    if response.status in (401, 403):
-        return NotAllowed(message, status=response.status)
-    return Refused(message, status=response.status, problems=problems)

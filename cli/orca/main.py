@@ -24,6 +24,7 @@ COMMANDS = {
     "stop": ("orca.commands.services", "Stop services; they can be started again."),
     "rm": ("orca.commands.services", "Stop services and forget them."),
     "masters": ("orca.commands.masters", "The masters: who leads, and how to add one."),
+    "secrets": ("orca.commands.secrets", "Passwords and keys of services."),
     "tokens": ("orca.commands.tokens", "Who may reach the API."),
     "audit": ("orca.commands.audit", "Who changed what."),
     "nodes": ("orca.commands.nodes", "The cluster's machines, and how to add one."),

@@ -681,6 +681,26 @@ class TaskSpec(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class SecretEnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     RUNTIME_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
@@ -704,6 +724,9 @@ class TaskSpec(_message.Message):
     SECURITY_FIELD_NUMBER: _builtins.int
     STARTUP_FIELD_NUMBER: _builtins.int
     LIVENESS_FIELD_NUMBER: _builtins.int
+    SECRET_ENV_FIELD_NUMBER: _builtins.int
+    SECRET_FILES_FIELD_NUMBER: _builtins.int
+    LACKS_FIELD_NUMBER: _builtins.int
     runtime: _builtins.str
     """"docker" | "process" """
     image: _builtins.str
@@ -724,6 +747,8 @@ class TaskSpec(_message.Message):
     """0: the node's default"""
     security: _builtins.str
     """"default" ("") | "restricted" """
+    lacks: _builtins.str
+    """not empty: why it cannot be started; what runs goes on"""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -758,6 +783,12 @@ class TaskSpec(_message.Message):
     def liveness(self) -> Global___Probe:
         """failing, it ends the task; it begins when the task was first ready"""
 
+    @_builtins.property
+    def secret_env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """as env; the worker keeps it in memory only"""
+
+    @_builtins.property
+    def secret_files(self) -> _containers.RepeatedCompositeFieldContainer[Global___SecretFile]: ...
     def __init__(
         self,
         *,
@@ -784,14 +815,45 @@ class TaskSpec(_message.Message):
         security: _builtins.str = ...,
         startup: Global___Probe | None = ...,
         liveness: Global___Probe | None = ...,
+        secret_env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        secret_files: _abc.Iterable[Global___SecretFile] | None = ...,
+        lacks: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "liveness", b"liveness", "readiness", b"readiness", "startup", b"startup"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "command", b"command", "devices", b"devices", "entrypoint", b"entrypoint", "env", b"env", "host_port", b"host_port", "image", b"image", "limits", b"limits", "liveness", b"liveness", "log_bytes", b"log_bytes", "log_files", b"log_files", "mounts", b"mounts", "port", b"port", "pull_policy", b"pull_policy", "readiness", b"readiness", "runtime", b"runtime", "security", b"security", "startup", b"startup", "stop_grace_seconds", b"stop_grace_seconds", "stop_signal", b"stop_signal", "user", b"user", "volumes", b"volumes", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "command", b"command", "devices", b"devices", "entrypoint", b"entrypoint", "env", b"env", "host_port", b"host_port", "image", b"image", "lacks", b"lacks", "limits", b"limits", "liveness", b"liveness", "log_bytes", b"log_bytes", "log_files", b"log_files", "mounts", b"mounts", "port", b"port", "pull_policy", b"pull_policy", "readiness", b"readiness", "runtime", b"runtime", "secret_env", b"secret_env", "secret_files", b"secret_files", "security", b"security", "startup", b"startup", "stop_grace_seconds", b"stop_grace_seconds", "stop_signal", b"stop_signal", "user", b"user", "volumes", b"volumes", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskSpec: _TypeAlias = TaskSpec  # noqa: Y015
+
+@_typing.final
+class SecretFile(_message.Message):
+    """A file that is in memory only: in a container below /run/secrets, else below the folder $ORCA_SECRETS."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """below that folder"""
+    content: _builtins.bytes
+    mode: _builtins.int
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        content: _builtins.bytes = ...,
+        mode: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "mode", b"mode", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretFile: _TypeAlias = SecretFile  # noqa: Y015
 
 @_typing.final
 class Device(_message.Message):

@@ -100,6 +100,27 @@ async def test_what_is_said_of_another_nodes_task_is_ignored_and_noted_cl_16(
     assert [t.id for t in cluster.core.store.state.scan(TASKS)] == [task.id]
 
 
+async def test_a_node_is_sent_the_secrets_of_its_own_tasks_only_cl_17(cluster: InProcess) -> None:
+    planted = "planted-0c7d"
+    await cluster.call("PUT", "/api/v1/secrets/KEY", {"value": planted})
+    pinned = {"placement": {"node": cluster.worker.name}, "env": {"A": "${secrets.KEY}"}}
+    await cluster.deploy({"name": "web"} | pinned)
+    (task,) = cluster.core.store.state.scan(TASKS)
+    (thing,) = cluster.worker.machine.things.values()
+    assert thing.spec.secret_env["A"] == planted
+    liar = Node("liar", "liar", 0.0)
+    await cluster.core.store.update(lambda tx: tx.put(NODES, liar))
+    claimed = pb.TaskStatus(id=task.id, state=pb.TASK_STATE_RUNNING)
+    async with a_line(cluster, "liar", tasks=[claimed], runtimes=["docker"]) as (line, _):
+        empty = await line.hear("assignments")
+        assert (list(empty.assignments.tasks), dict(empty.assignments.specs)) == ([], {})
+        own = {"placement": {"node": "liar"}, "name": "own", "env": {"A": "plain"}}
+        await cluster.deploy(own, wait="false")
+        listed = await line.hear("assignments")
+        assert [each.service for each in listed.assignments.tasks] == ["own"]
+        assert planted.encode() not in listed.SerializeToString()
+
+
 async def test_a_certificate_opens_only_its_own_nodes_stream_cl_09(cluster: InProcess) -> None:
     """Whatever name the worker gives itself."""
     await a_node(cluster, "w2")

@@ -128,7 +128,7 @@ async def test_each_example_is_accepted(cluster: InProcess) -> None:
         if route.permission is Open.SIGNED:
             body, token = await signed(cluster, body), None
         id = hook if "/webhooks/" in route.path else cluster.worker.name
-        path = route.path.replace("{name}", "web").replace("{id}", id)
+        path = route.path.replace("{name}", "web").replace("{id}", id).replace("{key}", "KEY")
         query = "?wait=false" if route.path.endswith("/deploy") else ""
         answer = await cluster.call(route.method, path + query, body, token=token)
         if route.path.endswith("/masters/enroll"):

@@ -120,6 +120,8 @@ class Asker:
         assert made.status_code == 200, made.text
         token = {"name": NAME, "role": "viewer"}
         assert session.post(f"{self.api}/api/v1/tokens", json=token).status_code in (201, 409)
+        secret = session.put(f"{self.api}/api/v1/secrets/{NAME}", json={"value": "x"})
+        assert secret.status_code == 200, secret.text
 
     def _ask(self, operation: Operation, session: requests.Session) -> None:
         is_open = operation.definition.raw["security"] == []
@@ -127,7 +129,7 @@ class Asker:
         def send(case: Case, is_known: bool) -> None:
             keep_small(case)
             if is_known and self.mode is GenerationMode.POSITIVE and case.path_parameters:
-                known = {"name": NAME, "id": self.node}
+                known = {"name": NAME, "id": self.node, "key": NAME}
                 case.path_parameters |= {part: known[part] for part in case.path_parameters}
                 if isinstance(case.query, dict):
                     case.query.pop("project", None)  # another one is not its own

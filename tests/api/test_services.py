@@ -200,7 +200,13 @@ async def test_in_16_an_unknown_node_is_an_error_and_nothing_runs(cluster: InPro
 async def test_in_09_a_missing_secret_is_an_error_that_names_it(cluster: InProcess) -> None:
     answer = await cluster.deploy({"name": "web", "env": {"A": "${secrets.KEY}"}}, {"name": "b"})
     assert answer.status == 206
-    assert told(answer) == {"deployed": ["b"], "errors": ["web: secret KEY does not exist"]}
+    assert told(answer) == {
+        "deployed": ["b"],
+        "errors": [
+            "web: secret KEY does not exist: set it with `orca secrets set KEY`, or with"
+            " `--project default` for this project only"
+        ],
+    }
 
 
 async def test_a_crashed_replica_comes_back(cluster: InProcess) -> None:

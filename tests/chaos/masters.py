@@ -10,7 +10,8 @@ from typing import Any
 import aiohttp
 
 from chaos.daemons import DaemonProcess
-from orca.client import Client, OrcaError
+from orca.client import Client
+from orca.errors import OrcaError
 
 READY_SECONDS = 90.0
 PORTS = (6880, 6881, 6882)

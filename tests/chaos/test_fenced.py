@@ -19,7 +19,8 @@ from chaos.masters import MasterProcess
 from chaos.network import Network
 from chaos.workers import WorkerProcess
 from ledger import GUARD_SECONDS, PROGRAM, Ledger
-from orca.client import Client, OrcaError
+from orca.client import Client
+from orca.errors import OrcaError
 from totals import Totals
 
 MASTERS, WORKERS = ("m1", "m2", "m3"), ("w1", "w2")

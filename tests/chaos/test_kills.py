@@ -10,7 +10,7 @@ import pytest
 
 from integration.conftest import RealCluster, running
 from integration.test_three_masters import number_in, until_all_agree
-from orca.client import OrcaError
+from orca.errors import OrcaError
 from orca.local import CannotStart
 from totals import Totals
 

@@ -16,7 +16,8 @@ import pytest
 from chaos.masters import MasterProcess
 from chaos.shim import Shim
 from integration.conftest import free_ports
-from orca.client import Client, OrcaError
+from orca.client import Client
+from orca.errors import OrcaError
 from totals import Totals
 
 DEPLOYS = 8

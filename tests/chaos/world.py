@@ -20,7 +20,8 @@ from chaos.masters import MasterProcess, stale_services
 from chaos.network import Network
 from chaos.registers import Registers, Violation
 from chaos.shim import Shim
-from orca.client import Client, OrcaError
+from orca.client import Client
+from orca.errors import OrcaError
 
 NAMES = ("m1", "m2", "m3")
 DISK = "size=96m"

@@ -17,7 +17,8 @@ import pytest
 
 import engine
 from orca import local
-from orca.client import Client, OrcaError
+from orca.client import Client
+from orca.errors import OrcaError
 
 PATIENT_SECONDS = 15.0
 """Where a test is not about lost nodes: a machine that stands still for a while loses none."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from integration.conftest import RealCluster, running
-from orca.client import OrcaError
+from orca.errors import OrcaError
 
 SERVICES = [
     {"name": name, "command": ["sleep", "7654324"], "replicas": replicas}

@@ -8,7 +8,7 @@ import aiohttp
 import psutil
 
 from integration.conftest import RealCluster
-from orca.client import OrcaError
+from orca.errors import OrcaError
 
 SERVE = (
     "import http.server, os;"

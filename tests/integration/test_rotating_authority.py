@@ -15,7 +15,8 @@ from cryptography import x509
 from chaos.workers import WorkerProcess
 from gateways import greet
 from integration.conftest import RealCluster, running
-from orca.client import Client, OrcaError, Refused
+from orca.client import Client
+from orca.errors import OrcaError, Refused
 from orca_common.real import real_env
 from orca_master.http.forward import ALPN
 from orca_proto.identity import MASTER_NAME

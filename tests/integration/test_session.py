@@ -16,6 +16,7 @@ ASK_AGAIN_SECONDS = 60.0
 NORMAL = [
     (r"\b[0-9a-f]{16}\b", "ID"),
     (r"\borca_[\w-]{20,}", "SECRET"),
+    (r"\bwhsec_\S+", "SECRET"),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\dZ)?", "TIME"),
     (r"\(\d+\.\d s\)", "(SECONDS)"),
     (r"127\.0\.0\.1:\d{4,5}", "127.0.0.1:PORT"),
@@ -24,7 +25,7 @@ NORMAL = [
     (r"  +", "  "),  # columns are as wide as what is in them
     (r" +$", ""),
 ]
-ASKS = re.compile(r"orca( --context \w+| --api \S+)? (status|logs|nodes|masters|audit|tokens list)")
+ASKS = re.compile(r"orca( --context \w+| --api \S+)? (status|logs|nodes|masters|audit|tokens list|history)")
 """What only asks is asked again until it answers as written: things settle in their own time."""
 
 

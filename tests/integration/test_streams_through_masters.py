@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from integration.conftest import RealCluster, running
-from orca.client import Client, OrcaError
+from orca.client import Client
+from orca.errors import OrcaError
 from orca_master.tasks.streams import LEADERLESS_SECONDS
 
 TICKS = "while :; do echo tick; sleep 0.2; done"

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from integration.conftest import RealCluster, running
-from orca.client import CannotReach, Client, OrcaError, Refused
+from orca.client import Client
+from orca.errors import CannotReach, OrcaError, Refused
 
 SLEEPS = {"name": "sleeps", "command": ["sleep", "7654321"], "replicas": 2}
 COUNTED = SLEEPS | {"command": ["sleep", "7654322"]}

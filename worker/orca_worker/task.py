@@ -133,11 +133,16 @@ class TaskRunner:
     async def _started(self, spec: pb.TaskSpec) -> Container | None:
         """The container, started; None if it is to be stopped before it was made."""
         container = await self._runtime.inspect(self._task.id)
+        if container is None and spec.lacks:
+            raise RuntimeRefusal(spec.lacks)
         if container is None:
             self._report(pb.TASK_STATE_PREPARING)
             await self._unless_stopped(self._runtime.prepare(spec))
             if self._stop_wanted.is_set():
                 return None
+            container = await self._runtime.create(self._task, spec, self._labels)
+        elif container.phase is Phase.CREATED and spec.secret_env:
+            # An earlier worker made it, and took what it kept in memory only with it.
             container = await self._runtime.create(self._task, spec, self._labels)
         if container.phase is Phase.CREATED and self.is_fenced:
             await self._unless_stopped(self._admitted())

@@ -15,7 +15,9 @@ from orca_master.cluster.pace import Pace
 from orca_master.cluster.presence import Presence
 from orca_master.control.leader import Controller, run_while_leader
 from orca_master.http.once import OnceSweeper
+from orca_master.identity.secrets.vault import Vault
 from orca_master.services.controller import ServicesController
+from orca_master.services.secrets.controller import SecretsController
 from orca_master.sources.webhooks.controller import SeenSweeper, WebhookController
 from orca_master.sources.webhooks.registry import Digests, Registries
 from orca_master.state.history.keeper import History
@@ -29,7 +31,8 @@ LEASE_SECONDS = 10.0
 
 class MasterCore:
     """`relays` lead to the other masters. `membership`: how the log's members are changed; None where they
-    are fixed. Without a `history` no trail can be written, so nothing of `routes` works."""
+    are fixed. Without a `history` no trail can be written, so nothing of `routes` works; without a `kek`
+    there are no secrets."""
 
     def __init__(
         self,
@@ -43,12 +46,14 @@ class MasterCore:
         membership: Membership | None = None,
         history: History | None = None,
         digests: Digests | None = None,
+        kek: bytes | None = None,
     ) -> None:
         self.env = env
         self.store = Store(env, log, SCHEMA, history)
         self.presence = Presence(env, Pace(heartbeat_seconds, node_down_after_seconds))
         self.leases = Leases(env, fence_lease_seconds)
-        self.dispatcher = Dispatcher(env, self.store, self.presence, self.leases)
+        self.vault = Vault(env, kek)
+        self.dispatcher = Dispatcher(env, self.store, self.presence, self.leases, self.vault)
         self.streams = Streams(env, self.store, self.dispatcher, relays)
         self._membership = membership
         self.liveness = Liveness(env, self.store, self.presence, self._silent_masters)
@@ -61,6 +66,7 @@ class MasterCore:
             OnceSweeper(env, self.store),
             self._webhooks,
             SeenSweeper(env, self.store),
+            SecretsController(env, self.store, self.vault),
         ]
         if membership is not None:
             self._controllers.append(MastersController(self.store, membership))

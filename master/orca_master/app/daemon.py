@@ -106,6 +106,8 @@ class Doors:
                 group.create_task(self._stay_new_enough())
                 group.create_task(show_life(lambda: parts.backing.log.stalled))
                 await self._catch_up()
+                if parts.keys.are_known:
+                    parts.keys.signer()  # a wrong key-encryption key is found now, not in need
                 port, cluster = parts.settings.api_port, parts.folder.cluster_id
                 log.info("ready", api_port=port, cluster=cluster)
                 notify("READY=1", f"STATUS=serves cluster {cluster}")

@@ -34,6 +34,7 @@ from orca_master.ops.audit import AuditRoutes
 from orca_master.ops.health import OpsRoutes
 from orca_master.services.rollouts.routes import RolloutRoutes
 from orca_master.services.routes import ServiceRoutes
+from orca_master.services.secrets.routes import SecretRoutes
 from orca_master.sources.webhooks.routes import WebhookRoutes
 from orca_master.state.blobs import Blobs
 from orca_master.state.history.file import DamagedHistory
@@ -68,6 +69,7 @@ class Parts:
             fence_lease_seconds=settings.lease_seconds,
             membership=self.membership,
             history=self.history,
+            kek=folder.kek,
         )
         self.leading = WhoLeads(self.core.store, me.id)
         self.forwarder = Forwarder(self.leading, self.credentials.asking, server_name=MASTER_NAME)
@@ -120,6 +122,7 @@ class Parts:
             *services.table(),
             *RolloutRoutes(services.changes).table(),
             *WebhookRoutes(core.env, store, kek, core.digests).table(),
+            *SecretRoutes(services.changes, core.vault).table(),
             *AuditRoutes(store, self.history).table(),
             *TokenRoutes(core.env, store).table(),
             *ClusterRoutes(

@@ -11,6 +11,7 @@ from orca_master.cluster.model import (
 )
 from orca_master.http.once import DONE
 from orca_master.identity.model import TOKENS
+from orca_master.identity.secrets.model import DATA_KEYS, SECRET_VERSIONS, SECRETS
 from orca_master.services.model import FENCING_TOKENS, SERVICES
 from orca_master.services.rollouts.model import DEPLOYMENTS, REVISIONS
 from orca_master.sources.webhooks.model import DELIVERIES, DELIVERY_COUNTER, HOOKS, SEEN
@@ -36,6 +37,9 @@ SCHEMA = Schema(
     NODES,
     REMOVED_NODES,
     TOKENS,
+    DATA_KEYS,
+    SECRETS,
+    SECRET_VERSIONS,
     DONE,
     SERVICES,
     REVISIONS,

@@ -22,6 +22,8 @@ class Permission(StrEnum):
     MASTERS_WRITE = "masters:write"
     AUDIT_READ = "audit:read"
     TOKENS_WRITE = "tokens:write"
+    SECRETS_READ = "secrets:read"
+    SECRETS_WRITE = "secrets:write"
 
 
 class Role(StrEnum):
@@ -35,6 +37,7 @@ _DEPLOYER = _VIEWER | {
     Permission.SERVICES_DEPLOY,
     Permission.SERVICES_SCALE,
     Permission.SERVICES_STOP,
+    Permission.SECRETS_READ,
 }
 
 PROJECT_PERMISSIONS = frozenset(
@@ -44,6 +47,8 @@ PROJECT_PERMISSIONS = frozenset(
         Permission.SERVICES_DEPLOY,
         Permission.SERVICES_SCALE,
         Permission.SERVICES_STOP,
+        Permission.SECRETS_READ,
+        Permission.SECRETS_WRITE,
     }
 )
 """What a token of one project may have at most."""

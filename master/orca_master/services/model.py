@@ -4,10 +4,11 @@ from enum import StrEnum
 
 import msgspec
 
+from orca_master.identity.secrets import templates
 from orca_master.services.strategy import Rollout
 from orca_master.state.table import Table
 from orca_master.tasks.constraints import Constraints
-from orca_master.tasks.model import Container, Probe
+from orca_master.tasks.model import Container, Probe, SecretFile
 
 OWNER_PREFIX = "service:"
 
@@ -47,6 +48,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     startup: Probe | None = None
     readiness: Probe | None = None
     liveness: Probe | None = None
+    files: tuple[SecretFile, ...] = ()
 
     @property
     def runtime(self) -> str:
@@ -56,6 +58,16 @@ class ServiceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     def has_check(self) -> bool:
         """Whether something says when a replica is ready, besides that it runs."""
         return bool(self.health) or self.readiness is not None or self.startup is not None
+
+    @property
+    def secret_keys(self) -> set[str]:
+        """Every KEY of a `${secrets.KEY}` that a replica needs the value of."""
+        texts = [*self.env.values(), *(file.content for file in self.files)]
+        return templates.keys(texts) | {file.key for file in self.files if file.key}
+
+    @property
+    def secret_keys_of_env(self) -> set[str]:
+        return templates.keys(self.env.values())
 
 
 class Policy(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -15,6 +15,8 @@ from orca_master.cluster.operations import (
     overdue_nodes,
 )
 from orca_master.errors import Ambiguous, Conflict, NotFound
+from orca_master.identity.secrets.model import SecretUse
+from orca_master.identity.secrets.operations import find_uses, version_of
 from orca_master.services.fenced import may_run, reconcile_fenced
 from orca_master.services.model import (
     FENCING_TOKENS,
@@ -33,6 +35,7 @@ from orca_master.services.strategy import Strategy
 from orca_master.state.transaction import Transaction, View
 from orca_master.tasks import operations as tasks
 from orca_master.tasks.model import HOMES, TASKS, Probe, Task, TaskSpec, Wanted
+from orca_master.tasks.secrets import oversize
 
 CHANGES_AT_ONCE = 50
 """Tasks of one service that one transaction makes or stops; the change brings the next look."""
@@ -64,13 +67,13 @@ def deploy(
     before = tx.get(SERVICES, tenant, project, name)
     if before is None:
         before = Service(tenant, project, name, spec, replicas, 0, now, now, policy=policy)
-    elif _is_wanted(before, spec, replicas, policy):
+    elif _is_wanted(before, spec, replicas, policy) and not _has_newer_secrets(tx, before):
         _try_again_now(tx, before)
         return Accepted(before, changed=False)
     after = replace(
         before, replicas=replicas, stopped=False, purge=False, updated_at=now, policy=policy
     )
-    if not before.revision or before.spec != spec:
+    if not before.revision or before.spec != spec or _has_newer_secrets(tx, before):
         after = _new_revision(tx, after, spec, now=now, by=by, message=message)
     tx.put(SERVICES, after)
     _try_again_now(tx, after)
@@ -82,12 +85,40 @@ def _new_revision(
 ) -> Service:
     """`service` with its new spec, under a number, and the rollout that leads there."""
     going = rollouts.open_deployment(tx, service)
-    if going is not None and going.base and rollouts.spec_of(tx, service, going.base) == spec:
+    if going is not None and going.base and _is_like(tx, service, going.base, spec):
         return rollouts.return_home(tx, service, going, now)
     base = rollouts.base_of(tx, service)
     service = replace(service, spec=spec)
     service = rollouts.keep_revision(tx, service, now=now, by=by, message=message)
     return rollouts.begin(tx, service, kind=Kind.DEPLOY, now=now, by=by, message=message, base=base)
+
+
+def _is_like(view: View, service: Service, number: int, spec: ServiceSpec) -> bool:
+    """Whether this revision is this spec, with its secrets as they are now."""
+    if rollouts.spec_of(view, service, number) != spec:
+        return False
+    uses, _ = find_uses(view, service.tenant, service.project, spec.secret_keys)
+    return uses == rollouts.secrets_of(view, service, number)
+
+
+def _has_newer_secrets(view: View, service: Service) -> bool:
+    return not _is_like(view, service, service.revision, service.spec)
+
+
+def lacking(view: View, *, tenant: str, project: str, spec: ServiceSpec) -> list[str]:
+    """Why secrets keep this from being deployed: one sentence for each."""
+    keys = spec.secret_keys
+    if not keys:
+        return []
+    uses, missing = find_uses(view, tenant, project, keys)
+    said = [each.reason for each in missing]
+    in_env = spec.secret_keys_of_env
+    for use in uses:
+        row = version_of(view, use)
+        if use.key in in_env and row is not None and not row.is_text:
+            said.append(f"secret {use.name} is no text: give it in files, not in env")
+    too_large = oversize(view, task_spec(spec, uses))
+    return said + ([too_large] if too_large else [])
 
 
 def _is_wanted(service: Service, spec: ServiceSpec, replicas: int, policy: Policy) -> bool:
@@ -263,7 +294,7 @@ def _create(tx: Transaction, service: Service, wanted: Create, *, now: float, id
         name=service.name,
         revision=wanted.revision,
         slot=wanted.slot,
-        spec=task_spec(spec),
+        spec=task_spec(spec, rollouts.secrets_of(tx, service, wanted.revision)),
         constraints=spec.constraints,
         now=now,
         attempt=wanted.attempt,
@@ -304,7 +335,7 @@ def _next_look(view: View, mine: Sequence[Task], waiting: list[float], now: floa
     return min(waiting, default=None)
 
 
-def task_spec(spec: ServiceSpec) -> TaskSpec:
+def task_spec(spec: ServiceSpec, secrets: tuple[SecretUse, ...] = ()) -> TaskSpec:
     """What a node needs to know to run one replica."""
     health = Probe(path=spec.health) if spec.health else None
     return TaskSpec(
@@ -327,4 +358,6 @@ def task_spec(spec: ServiceSpec) -> TaskSpec:
         log_bytes=spec.log_bytes,
         log_files=spec.log_files,
         container=spec.container,
+        files=spec.files,
+        secrets=secrets,
     )

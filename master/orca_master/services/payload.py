@@ -15,10 +15,17 @@ from pydantic import (
 
 from orca_master.http.names import Name
 from orca_master.http.route import QueryModel, StrictModel
+from orca_master.identity.secrets import templates
 from orca_master.services.container import SIGNALS, ContainerIn, LogIn
 from orca_master.services.model import Policy, Reconnect, ServiceSpec
 from orca_master.services.probes import STARTUP_FAILURES, ProbesIn
 from orca_master.services.rollouts.payload import RolloutIn
+from orca_master.services.secrets.payload import (
+    MOST_FILES,
+    MOST_REFERENCES,
+    SecretFileIn,
+    file_mistakes,
+)
 from orca_master.services.where import LeavingIn, PlacementIn, ResourcesIn, memory_bytes
 
 MAX_SERVICES = 500
@@ -31,7 +38,6 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 DOMAIN_PATTERN = r"^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{1,63}$"
-_SECRET = re.compile(r"(?<!\$)\$\{secrets\.([^}]*)\}")
 
 
 def check_domain(value: str) -> str:
@@ -126,9 +132,13 @@ class ServiceIn(ContainerIn, ProbesIn):
     env: dict[str, str] = Field(
         default_factory=dict,
         max_length=1000,
-        description="Names that begin with `ORCA_` are reserved.",
+        description="Names that begin with `ORCA_` are reserved. `${secrets.KEY}` stands for a secret.",
         json_schema_extra={"propertyNames": {"pattern": f"^(?!ORCA_){_ENV_KEY.pattern}$"}},
     )
+    files: Annotated[
+        list[SecretFileIn],
+        Field(max_length=MOST_FILES, description="Files in memory that hold secrets."),
+    ] = Field(default_factory=list)
     resources: ResourcesIn = ResourcesIn()
     internal: Annotated[bool, Field(description="Kept and shown; nothing is routed yet.")] = False
     # From a factory: a default that holds a dict is copied deeply for every service.
@@ -183,11 +193,18 @@ class ServiceIn(ContainerIn, ProbesIn):
             if key.startswith("ORCA_"):
                 raise ValueError(f"{key[:80]}: names that begin with ORCA_ are reserved")
             check_no_nul(value)
+            templates.keys([value])
         return env
 
     @model_validator(mode="after")
     def _check_whole(self) -> "ServiceIn":
         mistakes = self.mistakes() + self.mistakes_of_probes(self.port)
+        told = [*(self.command or ()), *(self.entrypoint or ())]
+        taken = [m.target for m in self.mounts] + [v.target for v in self.volumes]
+        mistakes += file_mistakes(self.files, told, taken)
+        texts = [*self.env.values(), *(file.content or "" for file in self.files)]
+        if sum(map(templates.references, texts)) > MOST_REFERENCES:
+            mistakes.append(f"env and files name secrets more than {MOST_REFERENCES} times")
         if self.image is None and self.command is None:
             mistakes.append("needs an image, or a command to run as a plain process")
         if self.port is None and (self.health or self.host_port):
@@ -229,6 +246,7 @@ class ServiceIn(ContainerIn, ProbesIn):
             startup=self.startup.probe(STARTUP_FAILURES) if self.startup else None,
             readiness=self.readiness.probe() if self.readiness else None,
             liveness=self.liveness.probe() if self.liveness else None,
+            files=tuple(file.row() for file in self.files),
         )
 
     def policy(self) -> Policy:
@@ -236,9 +254,8 @@ class ServiceIn(ContainerIn, ProbesIn):
         return Policy(self.drain.max_parallel, Reconnect(self.reconnect), rollout)
 
     def secrets(self) -> list[str]:
-        """The keys of all `${secrets.KEY}` in its environment, sorted."""
-        referring = [value for value in self.env.values() if "${secrets." in value]
-        return sorted({key for value in referring for key in _SECRET.findall(value)})
+        """The keys of all secrets that it needs, sorted."""
+        return sorted(self.spec().secret_keys)
 
 
 class DeployIn(StrictModel):

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -30,12 +30,12 @@ from orca_master.services.answers import (
 from orca_master.services.changes import Changes
 from orca_master.services.explain import explained
 from orca_master.services.meters import DeployMeters
-from orca_master.services.model import SERVICES, Service
+from orca_master.services.model import SERVICES, Service, ServiceSpec
 from orca_master.services.outcome import Ending, Outcome, outcome, progress
 from orca_master.services.rollouts.model import DEPLOYMENTS
 from orca_master.services.status import Statuses
 from orca_master.state.store import Store
-from orca_master.state.transaction import Transaction
+from orca_master.state.transaction import Transaction, View
 from orca_master.tasks.dispatcher import Dispatcher
 from orca_master.tasks.model import TASKS
 
@@ -55,6 +55,8 @@ DEPLOY = {
 }
 
 OPEN = "open"
+
+_Asked = tuple[payload.ServiceIn, ServiceSpec]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,15 +157,10 @@ class ServiceRoutes:
     async def deploy(self, call: Call[payload.DeployQuery, payload.DeployIn]) -> Reply:
         """Answers when each outcome is known: 200 all run, 206 some, 500 none; 202 with wait=false, and
         when some rollouts are paused and none has failed."""
-        ready: list[payload.ServiceIn] = []
         errors: list[str] = []
         for item in call.body.services:
             call.scope(item.project)
-            lacking = [f"{item.name}: secret {key} does not exist" for key in item.secrets()]
-            errors += lacking
-            if not lacking:
-                ready.append(item)
-        accepted = await self._accept(call, ready, errors)
+        accepted = await self._accept(call, errors)
         if not call.query.wait:
             names = [service.name for service in accepted]
             self.meters.count(accepted=len(names), failed=len(errors))
@@ -194,36 +191,38 @@ class ServiceRoutes:
     async def _accept(
         self,
         call: Call[payload.DeployQuery, payload.DeployIn],
-        items: list[payload.ServiceIn],
         errors: list[str],
     ) -> list[Service]:
         """The services as this deploy left them, also when its key says that it was done before."""
+        asked = [(item, item.spec()) for item in call.body.services]
 
-        def accept(tx: Transaction) -> list[tuple[str, str, int, int]]:
+        def accept(tx: Transaction) -> list[Any]:
             now = self.env.now()
+            items, why_not = _divided(tx, call.tenant, asked)
             done = [
                 operations.deploy(
                     tx,
                     tenant=call.tenant,
                     project=item.project,
                     name=item.name,
-                    spec=item.spec(),
+                    spec=spec,
                     replicas=item.replicas,
                     now=now,
                     policy=item.policy(),
                     by=call.actor,
                     message=call.body.message,
                 )
-                for item in items
+                for item, spec in items
             ]
             for each in done:
                 if each.changed:
                     revision = each.service.revision
                     self.changes.note(tx, call, "deploy", each.service, revision=revision)
             left = [each.service for each in done]
-            return [(s.project, s.name, s.revision, s.deployment) for s in left]
+            return [why_not, [[s.project, s.name, s.revision, s.deployment] for s in left]]
 
-        done = await self.changes.once(call, accept)
+        lacking, done = await self.changes.once(call, accept)
+        errors += lacking
         accepted = []
         for project, name, revision, deployment in done:
             service = self.store.state.get(SERVICES, call.tenant, project, name)
@@ -336,6 +335,18 @@ class ServiceRoutes:
         if not tasks:
             raise NotReady(f"service {service.name} has no replica with output")
         return Text(logs.replay(self.dispatcher, service, tasks, asked))
+
+
+def _divided(view: View, tenant: str, asked: Sequence[_Asked]) -> tuple[list[_Asked], list[str]]:
+    """Those that can be deployed, and why the others cannot."""
+    ready: list[_Asked] = []
+    why_not: list[str] = []
+    for item, spec in asked:
+        said = operations.lacking(view, tenant=tenant, project=item.project, spec=spec)
+        why_not += [f"{item.name}: {each}" for each in said]
+        if not said:
+            ready.append((item, spec))
+    return ready, why_not
 
 
 def _outcome_out(service: Service, state: str, reason: str) -> OutcomeOut:

@@ -22,11 +22,13 @@ from orca_master.cluster.operations import (
 )
 from orca_master.cluster.presence import Presence
 from orca_master.errors import Forbidden, NotReady, Trouble
+from orca_master.identity.secrets.vault import Vault
 from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction
 from orca_master.tasks import wire
 from orca_master.tasks.model import TASKS, Task, Wanted
 from orca_master.tasks.operations import observe, observe_all, spec_of
+from orca_master.tasks.secrets import fill_in
 from orca_master.tasks.suspicion import Suspicion
 from orca_proto import worker_pb2 as pb
 
@@ -77,11 +79,14 @@ class OutputSource:
 
 
 class Dispatcher:
-    def __init__(self, env: Env, store: Store, presence: Presence, leases: Leases) -> None:
+    def __init__(
+        self, env: Env, store: Store, presence: Presence, leases: Leases, vault: Vault
+    ) -> None:
         self._env = env
         self._store = store
         self._presence = presence
         self._leases = leases
+        self._vault = vault
         self._sessions: dict[str, _Session] = {}
         self._suspicion = Suspicion(env, store)
 
@@ -317,6 +322,8 @@ class Dispatcher:
                 message = wire.assignments(
                     revision, tasks, {h: s for h, s in specs.items() if h not in sent_specs}
                 )
+                for hash, spec in message.assignments.specs.items():
+                    fill_in(state, self._vault, specs[hash], spec)
                 await session.link.send(message)
                 sent, sent_specs = wanted, set(specs)
 

@@ -20,6 +20,7 @@ from enum import IntEnum, StrEnum
 
 import msgspec
 
+from orca_master.identity.secrets.model import SecretUse
 from orca_master.state.table import Table
 from orca_master.tasks.constraints import Constraints
 
@@ -100,8 +101,19 @@ class Container(msgspec.Struct, frozen=True, omit_defaults=True):
     security: str = "default"
 
 
+class SecretFile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A file in memory, at `path` below the folder of secrets: the value of the secret `key`, or `content`
+    with values in it."""
+
+    path: str
+    key: str = ""
+    content: str = ""
+    mode: int = 0o444
+
+
 class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What to run. Zero limits are no limits."""
+    """What to run. Zero limits are no limits. Values of secrets are in no row: `env` and `files` name them,
+    and `secrets` says which version of each is meant."""
 
     runtime: str
     image: str = ""
@@ -122,6 +134,8 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     container: Container = Container()
     startup: Probe | None = None
     liveness: Probe | None = None
+    files: tuple[SecretFile, ...] = ()
+    secrets: tuple[SecretUse, ...] = ()
 
 
 class StoredSpec(msgspec.Struct, frozen=True):

@@ -9,7 +9,8 @@ from orca_master.services.rollouts.model import Deployment, Revision
 
 class RevisionOut(msgspec.Struct, frozen=True):
     """An accepted change. `stable`: all replicas ran it at the end of a rollout; `rejected`: it was left
-    again by a rollback or a revert; `current`: replicas are taken to it; `spec`: how a replica runs."""
+    again by a rollback or a revert; `current`: replicas are taken to it; `spec`: how a replica runs;
+    `secrets`: the version of each (`KEY`, or `project/KEY`)."""
 
     revision: int
     current: bool
@@ -19,6 +20,7 @@ class RevisionOut(msgspec.Struct, frozen=True):
     by: str
     message: str
     spec: dict[str, Any]
+    secrets: dict[str, int]
 
 
 class RevisionsOut(msgspec.Struct, frozen=True):
@@ -84,6 +86,7 @@ def revision_out(revision: Revision, current: int) -> RevisionOut:
         by=revision.by,
         message=revision.message,
         spec=msgspec.to_builtins(revision.spec),
+        secrets={use.name: use.version for use in revision.secrets},
     )
 
 

@@ -4,6 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
+from orca_master.identity.secrets.model import SecretUse
 from orca_master.services.model import ServiceSpec
 from orca_master.services.strategy import Strategy
 from orca_master.state.table import Table
@@ -16,6 +17,7 @@ class Revision(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `stable_at`: when all replicas last ran it at the end of a rollout (Unix seconds); 0: never.
     `rejected`: it was left again by a rollback or a revert, which no rollback of its own leads back to.
+    `secrets`: which version of each it was made with.
     """
 
     tenant: str
@@ -28,6 +30,7 @@ class Revision(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str = ""
     stable_at: float = 0.0
     rejected: bool = False
+    secrets: tuple[SecretUse, ...] = ()
 
 
 class Kind(StrEnum):
@@ -132,7 +135,10 @@ REVISIONS = Table(
     "revisions",
     Revision,
     key=lambda r: (r.tenant, r.project, r.service, number_key(r.number)),
-    indexes={"service": lambda r: f"{r.tenant}/{r.project}/{r.service}"},
+    indexes={
+        "service": lambda r: f"{r.tenant}/{r.project}/{r.service}",
+        "secrets": lambda r: r.tenant if r.secrets else None,
+    },
 )
 DEPLOYMENTS = Table(
     "deployments",

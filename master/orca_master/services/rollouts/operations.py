@@ -6,6 +6,8 @@ from collections.abc import Collection, Sequence
 from msgspec.structs import replace
 
 from orca_master.errors import Conflict, NotFound
+from orca_master.identity.secrets.model import SecretUse
+from orca_master.identity.secrets.operations import find_uses, version_of
 from orca_master.services.model import SERVICES, Service, ServiceSpec
 from orca_master.services.rollouts.advance import (
     advance,
@@ -69,6 +71,12 @@ def spec_of(view: View, service: Service, number: int) -> ServiceSpec | None:
     return None if found is None else found.spec
 
 
+def secrets_of(view: View, service: Service, number: int) -> tuple[SecretUse, ...]:
+    """Which versions of secrets replicas of this revision get."""
+    found = revision_of(view, service, number)
+    return () if found is None else found.secrets
+
+
 def begin(
     tx: Transaction,
     service: Service,
@@ -118,9 +126,14 @@ def begin(
 def keep_revision(
     tx: Transaction, service: Service, *, now: float, by: str, message: str
 ) -> Service:
-    """Number `service.spec` as a revision, and make it the wanted one."""
+    """Number `service.spec` as a revision, with its secrets as they are now, and make it the wanted one.
+
+    Raises Conflict for a secret that does not exist."""
+    uses, missing = find_uses(tx, service.tenant, service.project, service.spec.secret_keys)
+    if missing:
+        raise Conflict("; ".join(f"{service.name}: {each.reason}" for each in missing))
     number = max(service.newest, service.revision) + 1
-    revision = Revision(*service.key, number, service.spec, now, by, message)
+    revision = Revision(*service.key, number, service.spec, now, by, message, secrets=uses)
     tx.put(REVISIONS, revision)
     return replace(service, revision=number, newest=number)
 
@@ -265,8 +278,10 @@ def roll_back(
         _took_effect(tx, service, going, after, now)
         return after
     number = _rollback_target(tx, service) if to is None else to
-    if revision_of(tx, service, number) is None:
+    target = revision_of(tx, service, number)
+    if target is None:
         raise NotFound("revision", f"{number} of service {service.name}")
+    _check_secrets(tx, service, target)
     if number == service.revision and going is None:
         raise Conflict(f"service {service.name} is at revision {number} already")
     base = base_of(tx, service)
@@ -283,6 +298,16 @@ def roll_back(
     )
     tx.put(SERVICES, after_service)
     return _just_begun(tx, after_service)
+
+
+def _check_secrets(view: View, service: Service, target: Revision) -> None:
+    gone = [use for use in target.secrets if version_of(view, use) is None]
+    if gone:
+        told = ", ".join(f"version {use.version} of secret {use.name}" for use in gone)
+        raise Conflict(
+            f"revision {target.number} of service {service.name} was made with {told}, which is not"
+            " kept any more: deploy what you want to go back to"
+        )
 
 
 def _just_begun(tx: Transaction, service: Service) -> Deployment:

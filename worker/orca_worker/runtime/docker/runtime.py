@@ -42,6 +42,7 @@ from orca_worker.runtime.kernel_log import killed_for_memory
 from orca_worker.runtime.lines import whole_lines
 from orca_worker.runtime.meter import Meter
 from orca_worker.runtime.port import Container, Phase, RuntimeRefusal, Swept
+from orca_worker.runtime.secret_files import SecretFiles
 
 __all__ = ["DockerRuntime", "probe"]
 
@@ -89,6 +90,7 @@ class DockerRuntime:
         self._networks = Networks(self._engine, cluster)
         self._executing = Executing(self._engine)
         self._access = access
+        self._secret_files = SecretFiles(cluster, node)
         self._log_readers = asyncio.Semaphore(LOG_READERS_AT_ONCE)
         self._meter = Meter(env)
         self._hierarchy = cgroups.find_hierarchy()
@@ -115,17 +117,26 @@ class DockerRuntime:
         sources: builtins.list[str] = []
         if spec.mounts or spec.devices:
             sources = await self._env.threads.run(partial(self._access.sources, spec))
+        secrets = await self._put_secrets(task.id, spec) if spec.secret_files else ""
         async with self._networks.held(task.project or "default") as network:
             config = specs.create_config(
                 task,
                 spec,
                 labels,
                 sources=sources,
+                secrets=secrets,
                 network=network,
                 init=self._engine.has_init,
                 publish_address=self._publish_address,
             )
             return await self._create_as(task, spec.image, config)
+
+    async def _put_secrets(self, task_id: str, spec: TaskSpec) -> str:
+        if not self._engine.is_local:
+            reason = "files with secrets need an engine with a local socket (unix://…)"
+            raise RuntimeRefusal(reason, permanent=True)
+        put = partial(self._secret_files.put, task_id, spec.secret_files)
+        return await self._env.threads.run(put)
 
     async def _create_as(self, task: Task, image: str, config: dict[str, Any]) -> Container:
         """Under the first name that nobody else has."""
@@ -181,6 +192,7 @@ class DockerRuntime:
             self._executing.forget(engine_id)
         self._ids.pop(task_id, None)
         self._unstarted.discard(task_id)
+        await self._env.threads.run(partial(self._secret_files.drop, task_id))
 
     async def inspect(self, task_id: str) -> Container | None:
         """The container of one task, or None."""
@@ -296,7 +308,11 @@ class DockerRuntime:
         )
 
     async def sweep(self, wanted: Collection[str]) -> Swept:
-        """Networks that no container has, and images by the room on the engine's disk."""
+        """Networks that no container has, images by the room on the engine's disk, and what is left of
+        files with secrets."""
+        there = {entry["Labels"]["orca.task"] for entry in await self._entries()}
+        tidy = partial(self._secret_files.sweep, there, self._env.now())
+        await self._env.threads.run(tidy)
         await self._networks.drop_unused()
         return await self._cleaning.sweep(wanted)
 

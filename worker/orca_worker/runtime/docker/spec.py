@@ -8,6 +8,7 @@ from typing import Any
 from orca_proto.worker_pb2 import Mount, Task, TaskSpec, Volume
 from orca_worker.runtime.docker.networks import cluster_mark
 from orca_worker.runtime.port import Container, Phase
+from orca_worker.runtime.secret_files import IN_CONTAINER, VARIABLE
 
 PIDS_LIMIT = 4096
 # What is left to the default profile: enough for programs that begin as root and become another user.
@@ -41,9 +42,13 @@ def create_config(
     network: str,
     init: bool,
     publish_address: str,
+    secrets: str = "",
 ) -> dict[str, Any]:
-    """The body of the engine's create call. `sources` are those of the mounts, resolved."""
-    env = dict(spec.env)
+    """The body of the engine's create call. `sources` are those of the mounts, resolved; `secrets`: the
+    folder with the files of secrets, if there are any."""
+    env = {**spec.env, **spec.secret_env}
+    if secrets:
+        env[VARIABLE] = IN_CONTAINER
     port = spec.port or spec.host_port
     if port:
         env.setdefault("PORT", str(port))
@@ -53,6 +58,8 @@ def create_config(
         *(_bind(mount, source) for mount, source in zip(spec.mounts, sources, strict=True)),
         *(_volume(task, volume, labels) for volume in spec.volumes),
     ]
+    if secrets:
+        host["Mounts"].append(_bind(Mount(target=IN_CONTAINER, read_only=True), secrets))
     host["Devices"] = [
         {
             "PathOnHost": device.path,

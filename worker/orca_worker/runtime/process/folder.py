@@ -30,7 +30,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 class Record(msgspec.Struct, frozen=True):
     """`task.json`. `port` is the task's port on this node (0: none). Of the output, the last
-    `output_bytes` are kept (0: all). `limits`: "data" bytes of memory for each process."""
+    `output_bytes` are kept (0: all). `limits`: "data" bytes of memory for each process. `secret_env`: names
+    of variables whose values are in no file; the shim is given them at the start."""
 
     task: str
     labels: dict[str, str]
@@ -46,6 +47,7 @@ class Record(msgspec.Struct, frozen=True):
     stop_signal: str = ""
     output_bytes: int = 0
     limits: dict[str, int] = {}
+    secret_env: list[str] = []
 
 
 class State(msgspec.Struct, frozen=True):

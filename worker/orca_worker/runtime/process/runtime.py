@@ -48,6 +48,7 @@ from orca_worker.runtime.process.folder import (
     shim_lives,
 )
 from orca_worker.runtime.process.times import Times
+from orca_worker.runtime.secret_files import VARIABLE, SecretFiles
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHIM_SECONDS = 10.0
@@ -71,6 +72,8 @@ class ProcessRuntime:
         self._env = env
         self._tasks = Tasks(folder)
         self._identity = {"orca.cluster": cluster, "orca.node": node}
+        self._secret_files = SecretFiles(cluster, node)
+        self._secret_env: dict[str, dict[str, str]] = {}  # of tasks that are not started yet
         self._groups = cgroups.Groups()
         self._times = Times(self._tasks)
         self._meter = Meter(env)
@@ -96,6 +99,10 @@ class ProcessRuntime:
         """Write the task's folder and choose its port. If it exists already, return it as it is."""
         if not spec.command:
             raise RuntimeRefusal("a plain process needs a command", permanent=True)
+        if spec.secret_env:
+            self._secret_env[task.id] = dict(spec.secret_env)
+        if spec.secret_files:
+            await self._run(partial(self._secret_files.put, task.id, spec.secret_files))
         record = Record(
             task=task.id,
             labels=dict(labels),
@@ -110,6 +117,7 @@ class ProcessRuntime:
             cgroups=[],
             stop_signal=spec.stop_signal,
             output_bytes=(spec.log_bytes or LOG_BYTES) * (spec.log_files or LOG_FILES),
+            secret_env=sorted(spec.secret_env),
         )
         hint = int(self._env.random.uniform(0, HIGHEST_PORT - LOWEST_PORT))
         await self._run(partial(self._tasks.create, record, port_hint=hint))
@@ -126,6 +134,7 @@ class ProcessRuntime:
                     raise RuntimeRefusal(f"the process of task {task_id} does not start")
                 await asyncio.sleep(LOOK_SECONDS)
                 found = await self._observe(task_id)
+            self._secret_env.pop(task_id, None)
             # Also when it has ended by now: who watches is to hear of it.
             for watch in self._watches:
                 watch.follow(task_id, found.state)
@@ -154,6 +163,8 @@ class ProcessRuntime:
                 if self._env.monotonic() > deadline:
                     raise RuntimeRefusal(f"what is left of task {task_id} does not end")
                 await asyncio.sleep(LOOK_SECONDS)
+            self._secret_env.pop(task_id, None)
+            await self._run(partial(self._secret_files.drop, task_id))
 
     async def inspect(self, task_id: str) -> Container | None:
         """The process of one task, or None."""
@@ -271,7 +282,12 @@ class ProcessRuntime:
         return self._meter.read(await self._run(self._usages))
 
     async def sweep(self, wanted: Collection[str]) -> Swept:
-        """Nothing: a process leaves nothing but its folder."""
+        """What is left of files with secrets; else a process leaves nothing but its folder."""
+
+        def tidy() -> None:
+            self._secret_files.sweep(self._tasks.ids(), self._env.now())
+
+        await self._run(tidy)
         return Swept()
 
     async def close(self) -> None:
@@ -281,6 +297,8 @@ class ProcessRuntime:
         env = {"PATH": DEFAULT_PATH, "HOME": self._tasks.path(task_id, "work"), **spec.env}
         if spec.host_port:
             env["PORT"] = str(spec.host_port)
+        if spec.secret_files:
+            env[VARIABLE] = self._secret_files.path(task_id)
         return env
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -316,6 +334,9 @@ class ProcessRuntime:
         if found.container.phase is not Phase.CREATED:
             return found
         record = found.record
+        given = self._secret_env.get(task_id, {})
+        if sorted(given) != record.secret_env:
+            raise RuntimeRefusal(f"the secrets of task {task_id} are not here any more")
         if record.fixed_port and not port_is_free(record.port):
             raise RuntimeRefusal(f"port {record.port} is already in use on this node")
         groups = self._groups.make(
@@ -325,7 +346,7 @@ class ProcessRuntime:
         if (groups, limits) != (record.cgroups, record.limits):
             record = msgspec.structs.replace(record, cgroups=groups, limits=limits)
             self._tasks.write_record(record)
-        word, _, reason = _spawn_shim(self._tasks.path(task_id)).partition(" ")
+        word, _, reason = _spawn_shim(self._tasks.path(task_id), given).partition(" ")
         if word == "refused":
             raise RuntimeRefusal(reason, permanent=True)
         if word not in ("started", "busy"):
@@ -396,16 +417,28 @@ def _signal_group(state: State, number: signal.Signals) -> None:
         table.send_group(state.pid, number)
 
 
-def _spawn_shim(folder: str) -> str:
-    """Start the shim in a session of its own and return its one line ("": it said nothing)."""
+def _in_memory(given: Mapping[str, str]) -> int:
+    """An open file that has no name and is on no disk."""
+    fd = os.memfd_create("secrets", os.MFD_CLOEXEC)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(msgspec.json.encode(given))
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _spawn_shim(folder: str, given: Mapping[str, str]) -> str:
+    """Start the shim in a session of its own and return its one line ("": it said nothing).
+
+    `given` goes to it in memory."""
     read_end, write_end = os.pipe()
+    stdin = _in_memory(given) if given else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     try:
         pid = os.posix_spawn(
             sys.executable,
             [sys.executable, "-I", "-S", shim.__file__, folder],
             {},
             file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, stdin, 0),
                 (os.POSIX_SPAWN_DUP2, write_end, 1),
                 (
                     os.POSIX_SPAWN_OPEN,
@@ -424,6 +457,7 @@ def _spawn_shim(folder: str) -> str:
         word = _read_line(read_end)
     finally:
         os.close(read_end)
+        os.close(stdin)
         if write_end >= 0:
             os.close(write_end)
     if word != "started":

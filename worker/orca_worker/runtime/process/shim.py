@@ -5,7 +5,8 @@ It imports nothing but the standard library, and little of that: it stays in mem
 task. With a command after the folder it becomes that instead, in the task's place (`run_beside`).
 
 It reads `task.json`, writes `state.json` (always whole: a new file renamed over the old one)
-and says one line on its standard output: "started", "busy", or "refused <reason>".
+and says one line on its standard output: "started", "busy", or "refused <reason>". Variables whose values
+are in no file (`secret_env`) it reads from its standard input.
 
 The lock on `lock` is held as long as this program lives: there is never a second one for a task.
 """
@@ -42,6 +43,9 @@ def main(folder: str) -> int:
         return say("refused the node's lease ended before it was started")
     with open("task.json", encoding="utf-8") as file:
         task = json.load(file)
+    if task.get("secret_env"):
+        task["env"].update(json.loads(read_all(0)))
+        os.open(os.devnull, os.O_RDONLY)  # takes the place of 0, which was closed
     os.close(os.open("output.log", os.O_CREAT | os.O_WRONLY, 0o640))
     go_read, go_write = os.pipe()
     result_read, result_write = os.pipe()
@@ -50,6 +54,7 @@ def main(folder: str) -> int:
         os.close(go_write)
         os.close(result_read)
         become(task, go_read, result_write)
+    task["env"].clear()  # it stays in memory as long as the task, and needs no secret for that
     os.close(go_read)
     os.close(result_write)
     signal.signal(signal.SIGTERM, lambda *_: kill_group(pid, signal.SIGTERM))
