@@ -17,7 +17,7 @@ NORMAL = [
     (r"\b[0-9a-f]{16}\b", "ID"),
     (r"\borca_[\w-]{20,}", "SECRET"),
     (r"\bwhsec_\S+", "SECRET"),
-    (r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\dZ)?", "TIME"),
+    (r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\dZ?)?", "TIME"),
     (r"\(\d+\.\d s\)", "(SECONDS)"),
     (r"127\.0\.0\.1:\d{4,5}", "127.0.0.1:PORT"),
     (r"^  \S+: \w+, .*\n", ""),  # of a deploy that took more than a second
