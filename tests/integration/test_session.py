@@ -25,7 +25,9 @@ NORMAL = [
     (r"  +", "  "),  # columns are as wide as what is in them
     (r" +$", ""),
 ]
-ASKS = re.compile(r"orca( --context \w+| --api \S+)? (status|logs|nodes|masters|audit|tokens list|history)")
+ASKS = re.compile(
+    r"orca( --context \w+| --api \S+)? (status|logs|nodes|masters|audit|tokens list|history)"
+)
 """What only asks is asked again until it answers as written: things settle in their own time."""
 
 

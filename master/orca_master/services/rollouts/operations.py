@@ -113,7 +113,7 @@ def begin(
         message=message,
     )
     if not base:
-        text = f"revision {service.revision} is the first: nothing to replace"
+        text = f"revision {service.revision}: nothing was stable before, so there is no way back"
     else:
         order = f"stop-first, because {reason}" if reason else "start-first"
         text = f"{kind.value}: revision {service.revision} replaces {base}, {strategy}, {order}"
