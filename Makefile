@@ -88,6 +88,8 @@ bench: setup ## Measure against peers and floors in the same run (needs a contai
 	-$(BIN)/python bench/machines.py
 	-$(BIN)/python bench/machines.py --with-leader --swarm-kills 0
 	-$(BIN)/python bench/workers.py
+	-$(BIN)/python bench/rollout.py
+	-$(BIN)/python bench/webhooks.py
 	-$(BIN)/python bench/cli.py
 
 define chaos_group

@@ -52,6 +52,7 @@ class SyncClient:
 
     health = _Waits(Client.health)
     deploy = _Waits(Client.deploy)
+    plan = _Waits(Client.plan)
     status = _Waits(Client.status)
     placement = _Waits(Client.placement)
     scale = _Waits(Client.scale)

@@ -44,6 +44,16 @@ class Client(Transport):
             seconds=timeout + DEPLOY_MARGIN_SECONDS,
         )
 
+    async def plan(self, services: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """What a deploy would do, without doing it: `{plan: [...], errors: [...]}`."""
+        return await self._json(
+            "POST",
+            "/api/v1/deploy",
+            params={"plan": "true"},
+            body={"services": list(services)},
+            once=False,
+        )
+
     async def status(
         self, *, project: str | None = None, stale: bool = False
     ) -> list[dict[str, Any]]:

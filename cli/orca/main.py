@@ -8,6 +8,7 @@ COMMANDS = {
     "up": ("orca.commands.local", "Start a real cluster on this machine."),
     "down": ("orca.commands.local", "Stop the local cluster and what it runs."),
     "deploy": ("orca.commands.services", "Deploy services from files."),
+    "plan": ("orca.commands.rollouts", "What a deploy would do, without doing it."),
     "status": ("orca.commands.services", "What runs, and why not."),
     "scale": ("orca.commands.services", "Change a service's number of replicas."),
     "promote": ("orca.commands.rollouts", "Give a canary's revision to all replicas."),

@@ -257,3 +257,44 @@ async def test_mistakes_in_deploy_are_named_all_at_once(cluster: InProcess) -> N
     fields = {problem["field"] for problem in answer.json["problems"]}
     assert "services.0.deploy.canary" in fields
     assert any(field.startswith("services.0.deploy.keep_old") for field in fields)
+
+
+async def plan(cluster: InProcess, service: dict[str, Any]) -> dict[str, Any]:
+    version = cluster.core.store.state.version
+    answer = await cluster.deploy(service, plan="true")
+    assert answer.status == 200
+    assert cluster.core.store.state.version == version, "a plan changes nothing"
+    (found,) = answer.json["plan"]
+    return found
+
+
+async def test_a_plan_says_what_the_deploy_then_does(cluster: InProcess) -> None:
+    made = await plan(cluster, a_service("app:1"))
+    assert (made["action"], made["revision"], made["replicas"]) == ("create", 1, 4)
+    await cluster.deploy(a_service("app:1"))
+    assert (await plan(cluster, a_service("app:1")))["action"] == "nothing"
+    scaled = await plan(cluster, a_service("app:1", replicas=6))
+    assert (scaled["action"], scaled["replicas_before"], scaled["fields"]) == ("in place", 4, [])
+    canary = a_service("app:2", strategy="canary") | {"env": {"A": "b"}}
+    changed = await plan(cluster, canary)
+    assert (changed["action"], changed["fields"]) == ("replace", ["env.A", "image"])
+    assert (changed["strategy"], changed["order"]) == ("canary", "start-first")
+    answer = await cluster.deploy(canary)
+    assert answer.json["outcomes"][0]["revision"] == changed["revision"]
+    newer = await plan(cluster, a_service("app:3", strategy="blue-green", order="auto"))
+    assert newer["reason"] == "it supersedes the rollout that is under way"
+    fenced = await plan(cluster, a_service("app:3", strategy="blue-green") | {"fence": True})
+    assert (fenced["strategy"], fenced["order"]) == ("rolling", "stop-first")
+    assert fenced["reason"].startswith(
+        "stop-first, because its replicas are fenced; not blue-green"
+    )
+
+
+async def test_a_plan_tells_what_blocks_it(cluster: InProcess) -> None:
+    greedy = a_service("app:1", replicas=3) | {"resources": {"memory": "3Gi"}}
+    found = await plan(cluster, greedy)
+    assert found["blocked"].startswith("2 of 3 replicas find a node: no node fits (1 node: ")
+    lacking = {"name": "web", "env": {"A": "${secrets.NOPE}"}}
+    answer = await cluster.deploy(lacking, plan="true")
+    assert (answer.status, answer.json["plan"]) == (200, [])
+    assert "NOPE" in answer.json["errors"][0]

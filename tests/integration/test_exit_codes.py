@@ -15,7 +15,8 @@ from orca.main import COMMANDS, cli
 ORCA = str(Path(sys.executable).parent / "orca")
 
 DONE = [
-    ["deploy", "GOOD"], ["status"], ["status", "web", "-o", "yaml"], ["status", "web", "--explain"],
+    ["plan", "GOOD"], ["deploy", "GOOD"], ["status"],
+    ["status", "web", "-o", "yaml"], ["status", "web", "--explain"],
     ["scale", "web", "1"],
     ["logs", "web"], ["nodes"], ["nodes", "token", "--ttl", "10m"], ["masters"], ["masters", "list"],
     ["masters", "status"], ["masters", "token"], ["tokens"], ["tokens", "list"],
@@ -47,7 +48,7 @@ REFUSED = [
     ["up", "--port", "TAKEN", "--data-dir", "ELSEWHERE"],
 ]  # fmt: skip
 USAGE = [
-    ["nope"], ["deploy"], ["deploy", "/no/such/file"], ["deploy", "GOOD", "--timeout", "0"],
+    ["nope"], ["plan"], ["deploy"], ["deploy", "/no/such/file"], ["deploy", "GOOD", "--timeout", "0"],
     ["status", "-o", "xml"], ["status", "--explain"], ["scale", "web", "-1"], ["logs"],
     ["logs", "web", "--since", "soon"],
     ["logs", "web", "--replica", "first"], ["logs", "web", "--tail", "-1"], ["stop"],

@@ -1,4 +1,4 @@
-"""promote, rollback, pause, resume, restart, start, history, diff, deployments."""
+"""plan, promote, rollback, pause, resume, restart, start, history, diff, deployments."""
 
 import asyncio
 import sys
@@ -12,6 +12,7 @@ import click
 from orca import show
 from orca.commands.running import with_client
 from orca.errors import CannotReach, Refused
+from orca.manifests import read_services
 
 if TYPE_CHECKING:
     from orca.client import Client  # slow to load
@@ -32,6 +33,40 @@ _timeout = click.option(
 )
 
 Doing = Callable[["Client"], Awaitable[dict[str, Any]]]
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE…")
+@show.output_option
+def plan(files: tuple[str, ...], output: str) -> None:
+    """What `orca deploy FILE…` would do, without doing it.
+
+    Exits with 1 if something of it could not be done now.
+    """
+    services = [service for path in files for service in read_services(path)]
+    answer = with_client(lambda client: client.plan(services))
+    if not show.structured(answer, output):
+        for planned in answer["plan"]:
+            _show_planned(planned)
+        for problem in answer["errors"]:
+            show.error(problem)
+    is_blocked = any(planned["blocked"] for planned in answer["plan"])
+    sys.exit(1 if answer["errors"] or is_blocked else 0)
+
+
+def _show_planned(planned: dict[str, Any]) -> None:
+    before, after = planned["replicas_before"], planned["replicas"]
+    count = f"{before} to {after}" if before != after else f"{after}"
+    noun = "replica" if after == 1 else "replicas"
+    name, action = planned["service"], planned["action"]
+    show.say(f"{name}: {action}, revision {planned['revision']}, {count} {noun}")
+    if planned["fields"]:
+        show.say(f"  changed: {', '.join(planned['fields'])}")
+    if planned["strategy"]:
+        reason = f" ({planned['reason']})" if planned["reason"] else ""
+        show.say(f"  {planned['strategy']}, {planned['order']}{reason}")
+    if planned["blocked"]:
+        show.error(f"{planned['service']}: {planned['blocked']}")
 
 
 @click.command()

@@ -132,14 +132,33 @@ class OutcomeOut(msgspec.Struct, frozen=True):
     reason: str | None
 
 
+class PlannedOut(msgspec.Struct, frozen=True):
+    """What a deploy would do. `action`: `nothing`, `in place` (no replica is replaced), `create`, `replace`;
+    `fields`: what is different; `strategy`, `order`, `reason`: how it would be replaced, and why so;
+    `blocked`: why not all new replicas would find a node beside what runs now."""
+
+    service: str
+    project: str
+    action: str
+    revision: int
+    fields: list[str]
+    replicas_before: int
+    replicas: int
+    strategy: str | None
+    order: str | None
+    reason: str | None
+    blocked: str | None
+
+
 class DeployOut(msgspec.Struct, frozen=True):
     """`deployed`: names that run; `errors`: `name: reason`; `accepted`: with `wait=false`, and those whose
-    rollout is paused."""
+    rollout is paused; `plan`: with `plan=true`, and then nothing was done."""
 
     deployed: list[str]
     errors: list[str]
     accepted: list[str] | UnsetType = UNSET
     outcomes: list[OutcomeOut] = msgspec.field(default_factory=list)
+    plan: list[PlannedOut] | UnsetType = UNSET
 
 
 class ScaleOut(msgspec.Struct, frozen=True):

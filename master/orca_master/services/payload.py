@@ -284,6 +284,7 @@ class DeployQuery(QueryModel):
 
     wait: Annotated[bool, Field(description="Answer when each outcome is known; else 202.")] = True
     timeout: Annotated[float, Field(gt=0, le=3600, description="Seconds.")] = 120.0
+    plan: Annotated[bool, Field(description="Do nothing, and say what would be done.")] = False
 
 
 class ScaleIn(StrictModel):

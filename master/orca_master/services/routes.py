@@ -32,6 +32,7 @@ from orca_master.services.explain import explained
 from orca_master.services.meters import DeployMeters
 from orca_master.services.model import SERVICES, Service, ServiceSpec
 from orca_master.services.outcome import Ending, Outcome, outcome, progress
+from orca_master.services.planning import planned
 from orca_master.services.rollouts.model import DEPLOYMENTS
 from orca_master.services.status import Statuses
 from orca_master.state.store import Store
@@ -160,6 +161,8 @@ class ServiceRoutes:
         errors: list[str] = []
         for item in call.body.services:
             call.scope(item.project)
+        if call.query.plan:
+            return await self._planned(call)
         accepted = await self._accept(call, errors)
         if not call.query.wait:
             names = [service.name for service in accepted]
@@ -173,6 +176,27 @@ class ServiceRoutes:
             ]
         outcomes = [wait.result() for wait in waits]
         return self._answer(outcomes, errors)
+
+    async def _planned(self, call: Call[payload.DeployQuery, payload.DeployIn]) -> Reply:
+        state, now = await self.store.fresh(), self.env.now()
+        doubtful = self.presence.doubtful(nodes=state.count(NODES))
+        asked = [(item, item.spec()) for item in call.body.services]
+        items, errors = _divided(state, call.tenant, asked)
+        plan = [
+            planned(
+                state,
+                call.tenant,
+                item.project,
+                item.name,
+                spec,
+                item.replicas,
+                item.policy(),
+                now=now,
+                doubtful=doubtful,
+            )
+            for item, spec in items
+        ]
+        return Reply(DeployOut([], errors, plan=plan))
 
     def _answer(self, outcomes: list[OutcomeOut], errors: list[str]) -> Reply:
         deployed = [each.service for each in outcomes if each.state == Ending.RUNNING]

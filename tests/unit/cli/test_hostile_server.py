@@ -57,6 +57,10 @@ HOOK = {
     "id": EVIL, "forge": EVIL, "repo": EVIL, "branch": EVIL, "tag": EVIL, "project": EVIL,
     "service_name": EVIL, "last_invocation": DELIVERY, "url": EVIL, "secret": EVIL,
 }  # fmt: skip
+PLANNED = {
+    "service": EVIL, "action": EVIL, "revision": 1, "fields": [EVIL], "replicas_before": 1, "replicas": 2,
+    "strategy": EVIL, "order": EVIL, "reason": EVIL, "blocked": EVIL,
+}  # fmt: skip
 DONE = {"ok": EVIL, "deployment": 1, "revision": 1}
 REVISION = {
     "revision": 1, "current": True, "stable": True, "rejected": False, "made_at": 0.0, "by": EVIL,
@@ -69,7 +73,7 @@ DEPLOYMENT = {
 ANSWERS: dict[str, Any] = {
     "GET /api/v1/status": {"services": [SERVICE, SERVICE | {"name": "web"}]},
     "POST /api/v1/deploy": {
-        "deployed": [EVIL], "errors": [EVIL],
+        "deployed": [EVIL], "errors": [EVIL], "plan": [PLANNED],
         "outcomes": [{"service": EVIL, "state": state, "reason": EVIL} for state in ("accepted", "paused")],
     },
     "POST /api/v1/services/web/promote": DONE,
@@ -118,7 +122,7 @@ STRUCTURED = [
     ["tokens", "create", "t", "--role", "viewer"], ["audit"], ["version"], ["rm", "web"],
     ["context", "list"], ["status", "web", "--explain"], ["history", "web"],
     ["deployments", "web"], ["diff", "web", "1", "2"], ["promote", "web", "--no-wait"],
-    ["rollback", "web", "--no-wait"], ["pause", "web"], ["start", "web"],
+    ["rollback", "web", "--no-wait"], ["pause", "web"], ["start", "web"], ["plan", "FILE"],
     ["webhooks", "list"], ["webhooks", "add", "--repo", "a/b", "--service", "web"],
     ["webhooks", "remove", "h"], ["webhooks", "test", "h"], ["webhooks", "rotate", "h"],
     ["webhooks", "deliveries", "h"], ["webhooks", "redeliver", "h", "1"],
@@ -181,7 +185,7 @@ async def test_in_27_nothing_raw_is_printed_whatever_the_server_says(
         assert out.count("\x1b[31m") == 2
         out = out.replace("\x1b[31m", "").replace("\x1b[0m", "")
     assert not set(out + err) & FORBIDDEN
-    assert code == (1 if words[0] == "deploy" else 0)
+    assert code == (1 if words[0] in ("deploy", "plan") else 0)
     assert "fake row" not in [line.strip() for line in out.splitlines()]
 
 
