@@ -12,7 +12,6 @@ import hmac
 import json
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 
