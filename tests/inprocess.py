@@ -191,6 +191,9 @@ async def in_process(
                 cluster.is_up = False
                 await cluster.worker.kill()
                 await server.close()
+                async with cluster.waiting():  # a stream without a leader would wait for one
+                    while core.streams.count:
+                        await asyncio.sleep(0.01)
                 running.cancel()
     finally:
         await parts.close()

@@ -193,13 +193,17 @@ async def test_recreate_never_runs_two_revisions_at_once(cluster: InProcess) -> 
 
 
 async def test_a_rollout_can_be_paused_and_resumed(cluster: InProcess) -> None:
+    """It gets nowhere by itself until it may."""
     await cluster.deploy(a_service("app:1"))
-    await cluster.deploy(a_service("app:2", max_parallel=1, min_healthy_time="300ms"), wait="false")
+    await cluster.deploy(a_service("app:2", max_parallel=1, min_healthy_time="1h"), wait="false")
     assert (await post(cluster, "pause")).status == 200
     shown = await cluster.status("web")
     assert (shown["rollout"]["state"], shown["reason"]) == ("paused", "paused by admin")
     assert (await post(cluster, "pause")).status == 200
     assert (await post(cluster, "resume")).status == 200
+    assert (await cluster.status("web"))["rollout"]["state"] == "running"
+    answer = await cluster.deploy(a_service("app:2", max_parallel=1))
+    assert answer.json["outcomes"][0]["deployment"] == 2
     await cluster.until("web", status="running", stable_revision=2)
 
 

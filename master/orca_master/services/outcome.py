@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from orca_master.cluster.operations import down_nodes
+from orca_master.services import strategy
 from orca_master.services.model import SERVICES, Service
 from orca_master.services.rollouts.model import (
     DEPLOYMENTS,
@@ -81,7 +82,7 @@ def _of_replicas(view: View, service: Service, mine: Deployment | None, now: flo
     is_over = mine is None or mine.state.is_over
     has_all = is_over and len(ready) >= service.wanted_replicas
     if has_all and (mine is not None or not _others_live(view, service)):
-        settle = service.policy.rollout.settle_seconds(has_check=service.spec.has_check)
+        settle = 0.0 if service.spec.has_check else strategy.SETTLE_SECONDS
         settled_at = max((task.ready_at for task in ready), default=0.0) + settle
         return Outcome(Ending.RUNNING) if settled_at <= now else Outcome(None, look_at=settled_at)
     for task in sorted(tasks, key=lambda task: task.slot):
