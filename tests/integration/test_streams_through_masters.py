@@ -32,15 +32,22 @@ async def cluster(tmp_path: Path) -> AsyncIterator[RealCluster]:
 
 async def figures(cluster: RealCluster, master: str) -> tuple[int, int, int]:
     """(streams held, streams opened so far, Hellos asked for again)."""
-    headers = {"Authorization": f"Bearer {cluster.token}"}
-    async with (
-        aiohttp.ClientSession(headers=headers) as http,
-        http.get(f"{cluster.api_of(master)}/metrics") as answer,
-    ):
-        lines = dict(line.rsplit(" ", 1) for line in (await answer.text()).splitlines())
+    text = await metrics(cluster, master)
+    lines = dict(line.rsplit(" ", 1) for line in text.splitlines())
     names = ("streams", "streams_opened_total", "hellos_repeated_total")
     held, opened, repeated = (int(float(lines[f"orca_worker_{name}"])) for name in names)
     return held, opened, repeated
+
+
+async def metrics(cluster: RealCluster, master: str) -> str:
+    """Once it serves: one that was just started may not yet."""
+    headers = {"Authorization": f"Bearer {cluster.token}"}
+    async with asyncio.timeout(60), aiohttp.ClientSession(headers=headers) as http:
+        while True:
+            with contextlib.suppress(aiohttp.ClientConnectionError):
+                async with http.get(f"{cluster.api_of(master)}/metrics") as answer:
+                    return await answer.text()
+            await asyncio.sleep(0.1)
 
 
 async def leader_without_streams(cluster: RealCluster, client: Client) -> str:
