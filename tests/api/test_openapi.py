@@ -46,7 +46,7 @@ async def test_deploy_is_described_with_its_body_and_key(cluster: InProcess) -> 
         "507",
     }
     names = {parameter["name"] for parameter in deploy["parameters"]}
-    assert names == {"wait", "timeout", "Idempotency-Key"}
+    assert names == {"wait", "timeout", "plan", "Idempotency-Key"}
     schema = deploy["requestBody"]["content"]["application/json"]["schema"]["$ref"]
     service = document["components"]["schemas"]["ServiceIn"]["properties"]
     assert schema == "#/components/schemas/DeployIn"
