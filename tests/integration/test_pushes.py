@@ -134,8 +134,14 @@ async def test_a_burst_over_three_masters_has_one_outcome_each_also_when_the_lea
         assert set(acknowledged.values()) == {1}
         async with cluster.client() as client:
             found = await _ended(client, made["id"], 100)
-        states = Counter(delivery["state"] for delivery in found)
+        states = Counter(delivery["state"] for delivery in found if not _was_forgotten(delivery))
         assert states.keys() <= {"failed", "superseded"}  # a plain process has no image to change
+
+
+def _was_forgotten(delivery: dict[str, Any]) -> bool:
+    """Its first acknowledgement was lost with the leader, and 100 newer ones came before the next
+    try: it is known to have come, and no longer what came of it."""
+    return (delivery["state"], delivery["reason"]) == ("ignored", "it came before")
 
 
 async def _deliver(

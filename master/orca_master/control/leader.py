@@ -6,7 +6,7 @@ from typing import Protocol
 
 from orca_common.cancelling import go_on_unless_cancelled
 from orca_common.logs import get_logger
-from orca_master.errors import Trouble
+from orca_master.errors import TooLarge, Trouble
 from orca_master.state.log import Leadership
 from orca_master.state.store import Store
 
@@ -22,9 +22,9 @@ class Controller(Protocol):
 async def run_while_leader(store: Store, controllers: Sequence[Controller]) -> None:
     """Run the controllers whenever this master leads, until cancelled.
 
-    A controller that cannot commit (leadership is going, the disk is full) ends the round; the next
-    one begins a second later, if this master still leads. Any other exception is a fault of the
-    kernel and ends the process.
+    A controller that cannot commit (leadership is going, the disk is full, a change took longer than
+    it may because the machine is starved) ends the round; the next one begins a second later, if this
+    master still leads. Any other exception is a fault of the kernel and ends the process.
     """
     seen = store.leadership
     while True:
@@ -45,7 +45,7 @@ async def _lead(store: Store, controllers: Sequence[Controller]) -> Leadership:
             raise _Ended
     except* _Ended:
         go_on_unless_cancelled()
-    except* Trouble as troubles:
+    except* (Trouble, TooLarge) as troubles:
         go_on_unless_cancelled()
         log.warning("controllers paused", reasons=[str(e) for e in troubles.exceptions])
         await asyncio.sleep(1.0)

@@ -30,8 +30,9 @@ T = TypeVar("T")
 
 TRANSACTION_SECONDS = 0.020
 """Of the processor: what one function may use while everybody else waits for it."""
-SECOND_RUN_WITHIN = 10
-"""Times the budget: one that used more than this is not given a second run."""
+RUN_AGAIN_WITHIN = 10
+"""Times the budget: one that used more than this is not given another run."""
+MOST_RUNS = 3
 MAX_FUNCTIONS_PER_ENTRY = 512
 
 log = get_logger("state")
@@ -164,8 +165,8 @@ class Store:
         """Run `fn` in a transaction and return its result once that is durable.
 
         Raises what `fn` raised (then nothing of it was written), or what `Log.propose` raises, or
-        TooLarge if `fn` used more of the processor than its budget. It may run twice: what a cold
-        cache or a garbage collection took is not held against it, so the second run is judged.
+        TooLarge if `fn` used more of the processor than its budget. It may run three times:
+        what a cold cache or a starved machine took is not held against it, so the best is judged.
         A result without a write, and a refusal, is given only when the log has confirmed the state
         that it was made from: a master that was cut off, or a failed commit, misleads nobody.
         """
@@ -306,15 +307,13 @@ class Store:
         """What came of it, and when it ended: the next one starts there. (Reading this clock is a
         system call.) Raises what the function raises, and TooLarge."""
         budget, thread_time = waiting.budget_seconds, self._env.clock.thread_time
-        transaction = Transaction(draft)
-        waiting.result = waiting.run(transaction)
-        ended = thread_time()
-        if budget < ended - started <= budget * SECOND_RUN_WITHIN:
-            started = ended
+        for _ in range(MOST_RUNS):
             transaction = Transaction(draft)
             waiting.result = waiting.run(transaction)
             ended = thread_time()
-        took = ended - started
+            took, started = ended - started, ended
+            if not budget < took <= budget * RUN_AGAIN_WITHIN:
+                break
         if took > budget:
             log.warning("transaction was refused", seconds=round(took, 3), run=str(waiting.run))
             raise TooLarge(

@@ -16,7 +16,7 @@ from orca_master.services.secrets import operations
 from orca_master.state.store import Store
 
 SEALED_BYTES_AT_ONCE = 256 << 10
-SEALED_AT_ONCE = 100
+SEALED_AT_ONCE = 25
 
 log = get_logger("secrets")
 
