@@ -356,9 +356,10 @@ class Client(Transport):
         path = "/api/v1/cluster/authority/rotate"
         return await self._json("POST", path, params=params, once=False)
 
-    async def transfer(self) -> dict[str, Any]:
-        """Let another master lead; `{leader: name}`."""
-        return await self._json("POST", "/api/v1/cluster/masters/transfer", once=False)
+    async def transfer(self, to: str | None = None) -> dict[str, Any]:
+        """Let this master lead, or the one that is furthest; `{leader: name}`."""
+        path = "/api/v1/cluster/masters/transfer"
+        return await self._json("POST", path, params=_given(to=to), once=False)
 
 
 def _part(name: str) -> str:

@@ -43,6 +43,14 @@ async def test_a_master_alone_cannot_hand_over(cluster: InProcess) -> None:
     assert "goes on leading" in answer.json["error"]
 
 
+async def test_leadership_goes_only_to_a_master_that_is_known(cluster: InProcess) -> None:
+    (master,) = (await cluster.call("GET", MASTERS)).json["masters"]
+    path = f"{MASTERS}/transfer"
+    assert (await cluster.call("POST", path, params={"to": "nobody"})).status == 404
+    answer = await cluster.call("POST", path, params={"to": master["name"]})
+    assert (answer.status, answer.json) == (200, {"leader": master["name"]})
+
+
 async def test_a_deployer_may_not_touch_masters(cluster: InProcess) -> None:
     token = await cluster.add_token(Role.DEPLOYER)
     for method, path in (("DELETE", f"{MASTERS}/x"), ("POST", f"{MASTERS}/transfer")):

@@ -4,7 +4,7 @@ import asyncio
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from orca_common.version import orca_version
 from orca_proto.join import NotAToken, parse
 from orca_worker.agent import Agent
 from orca_worker.certificate import NodeCertificate
+from orca_worker.clearing import NotCleared, clear_all
 from orca_worker.config import WorkerConfig
 from orca_worker.enrol import CannotJoin, Membership, join, keep_masters, saved
 from orca_worker.fencing import Fencing
@@ -50,7 +51,6 @@ from orca_worker.session import Facts, Session
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
 THREADS = 24
-CLEAR_GRACE_SECONDS = 5.0
 # A file that is there once a container engine was found on this node.
 ENGINE_MARK = "engine"
 ENGINE_WAIT_SECONDS = 2.0
@@ -63,7 +63,7 @@ class NoRuntime(Exception):
     """The runtime that was asked for is not here."""
 
 
-_KNOWN = (CannotJoin, NoRuntime, NotAToken, Removed)
+_KNOWN = (CannotJoin, NoRuntime, NotAToken, NotCleared, Removed)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -151,7 +151,7 @@ async def serve(settings: WorkerConfig) -> None:
             notify("STATUS=connected")
     except* Removed:
         log.warning("this node was removed from the cluster: what runs here is stopped")
-        await _clear(runtimes)
+        await clear_all(env, runtimes.values())
         guardian.clear()
         raise
     finally:
@@ -163,7 +163,7 @@ async def serve(settings: WorkerConfig) -> None:
 
 
 async def clear_node(settings: WorkerConfig) -> None:
-    """Stop and remove everything that runs on this node. Raises CannotJoin, NoRuntime."""
+    """Stop and remove everything that runs on this node. Raises CannotJoin, NoRuntime, NotCleared."""
     env = real_env(threads=THREADS)
     folder = Path(settings.data_dir)
     release = _lock(env, folder)
@@ -172,25 +172,12 @@ async def clear_node(settings: WorkerConfig) -> None:
         raise CannotJoin(f"{folder} belongs to no node: nothing to clear")
     try:
         runtimes = await _runtimes(env, settings, membership, folder)
-        await _clear(runtimes)
+        await clear_all(env, runtimes.values())
         ProcessGuardian(env, str(folder / FENCE)).clear()
         for runtime in runtimes.values():
             await runtime.close()
     finally:
         release()
-
-
-async def _clear(runtimes: Mapping[str, Runtime]) -> None:
-    for runtime in runtimes.values():
-        async with asyncio.TaskGroup() as group:
-            for container in await runtime.list():
-                group.create_task(_clear_one(runtime, container.task))
-        await runtime.sweep(())
-
-
-async def _clear_one(runtime: Runtime, task_id: str) -> None:
-    await runtime.stop(task_id, grace_seconds=CLEAR_GRACE_SECONDS)
-    await runtime.remove(task_id)
 
 
 def _lock(env: Env, folder: Path) -> Callable[[], None]:

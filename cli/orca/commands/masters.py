@@ -68,9 +68,10 @@ def remove(name: str, force: bool) -> None:
 
 
 @masters.command()
-def transfer() -> None:
-    """Let another master lead: the one that is furthest."""
-    answer = with_client(lambda client: client.transfer())
+@click.argument("name", required=False)
+def transfer(name: str | None) -> None:
+    """Let the master NAME lead, or the one that is furthest."""
+    answer = with_client(lambda client: client.transfer(name))
     click.echo(f"{show.clean(answer['leader'])} leads")
 
 

@@ -41,8 +41,8 @@ class LogMembership:
         else:
             await self._backing.raft.change_address(id, address)
 
-    async def transfer(self) -> bool:
-        return self._backing.raft is not None and await self._backing.raft.transfer()
+    async def transfer(self, to: str | None = None) -> bool:
+        return self._backing.raft is not None and await self._backing.raft.transfer(to)
 
     def _log(self) -> RaftLog:
         if self._backing.raft is None:

@@ -175,6 +175,18 @@ async def test_leadership_is_handed_over_within_three_tenths_of_a_second() -> No
 
 
 @in_virtual_time
+async def test_leadership_goes_to_the_one_that_is_named() -> None:
+    async with three() as cluster:
+        for _ in range(2):
+            leader = await cluster.leader()
+            for heir in await cluster.others():
+                assert leader.log is not None
+                assert await leader.log.transfer(heir.name)
+                leader = await cluster.leader()
+                assert leader is heir
+
+
+@in_virtual_time
 async def test_nobody_to_hand_over_to_leaves_the_leader_as_it_was() -> None:
     async with three() as cluster:
         leader = await cluster.leader()

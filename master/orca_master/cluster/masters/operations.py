@@ -125,5 +125,14 @@ def check_removal(members: Sequence[Member], id: str, *, force: bool) -> None:
         )
 
 
+def check_heir(members: Sequence[Member], heir: Master) -> None:
+    """Raises Conflict where this master cannot lead."""
+    found = next((member for member in members if member.id == heir.id), None)
+    if found is None or not found.is_voter:
+        raise Conflict(f"{heir.name} is still catching up: it leads nobody before it has a vote")
+    if not found.is_connected:
+        raise Conflict(f"{heir.name} cannot be reached")
+
+
 def _failures(count: int) -> str:
     return {0: "no failure", 1: "one failure"}.get(count, f"{count} failures")

@@ -22,7 +22,7 @@ from orca_master.cluster.masters.answers import (
 from orca_master.cluster.masters.port import Member, Membership
 from orca_master.cluster.model import MASTERS, Master
 from orca_master.cluster.refusals import Refusals
-from orca_master.errors import Forbidden, NotLeader, NotReady
+from orca_master.errors import Forbidden, NotFound, NotLeader, NotReady
 from orca_master.http.answers import Ok
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.names import Name
@@ -84,6 +84,10 @@ class RemoveQuery(QueryModel):
     force: bool = False
 
 
+class TransferQuery(QueryModel):
+    to: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class MasterRoutes:
     """`kek` is handed to masters only, on the port between masters."""
@@ -123,7 +127,9 @@ class MasterRoutes:
                 Permission.MASTERS_WRITE,
                 self.transfer,
                 "Let another master lead",
+                query=TransferQuery,
                 answer=LedByOut,
+                refusals=(NotFound,),
             ),
             route(
                 f"DELETE {masters}/{{name}}",
@@ -223,10 +229,17 @@ class MasterRoutes:
         resource, now = f"masters/{master.name}", self.env.now()
         trail(tx, actor=actor, action=f"master.{verb}", resource=resource, now=now, id=master.id)
 
-    async def transfer(self, call: Call[NoQuery, None]) -> LedByOut:
-        if not await self.membership.transfer():
-            raise NotReady("no other master could take over; this one goes on leading")
+    async def transfer(self, call: Call[TransferQuery, None]) -> LedByOut:
+        heir = None
+        if call.query.to is not None:
+            heir = operations.find_master(self.store.state, call.query.to)
+            operations.check_heir(self.membership.members(), heir)
         seen = self.store.leadership
+        if heir is None or heir.id != seen.leader:
+            if not await self.membership.transfer(heir.id if heir else None):
+                who = heir.name if heir else "no other master"
+                raise NotReady(f"{who} could not take over; this one goes on leading")
+            seen = self.store.leadership
         try:
             async with asyncio.timeout(LEADER_SECONDS):
                 while seen.leader is None:

@@ -91,6 +91,7 @@ class Driver:
         self._failure: BaseException | None = None
         """Of a turn that was taken where something came; the driver's own task ends with it."""
         self._is_handing_over = False
+        self._heir: str | None = None
         self._asked_to_take_over = False
         self._leaves_at: float | None = None
         self.leadership = Leadership(0, False, None)
@@ -141,13 +142,11 @@ class Driver:
             await self._changed.wait()
         return self.leadership
 
-    async def transfer(self, seconds: float) -> bool:
+    async def transfer(self, seconds: float, to: str | None = None) -> bool:
         """Give leadership to another voter; False if there is none, or none took it in time."""
-        if not self.leadership.is_leader:
-            return True
-        if self._engine.is_alone:
-            return False
-        self._is_handing_over, self._asked_to_take_over = True, False
+        if self._engine.is_alone or not self.leadership.is_leader:
+            return not self.leadership.is_leader
+        self._heir, self._is_handing_over, self._asked_to_take_over = to, True, False
         self._network.wake()
         try:
             async with asyncio.timeout(seconds):
@@ -449,7 +448,7 @@ class Driver:
 
     def _hand_over(self, engine: Engine) -> None:
         if self._is_handing_over and not self._asked_to_take_over and not self._under_way:
-            self._asked_to_take_over = engine.hand_over()
+            self._asked_to_take_over = engine.hand_over(self._heir)
             for peer, message in engine.take_promises():
                 self._network.send(peer, message)
 

@@ -166,8 +166,8 @@ class RaftLog:
         """See `Log.stalled`."""
         return self._driver.stalled
 
-    async def transfer(self) -> bool:
-        """Hand leadership to the follower that has the whole log, while `run` runs.
+    async def transfer(self, to: str | None = None) -> bool:
+        """Hand leadership to this voter, or the follower that is furthest, while `run` runs.
 
         To be called before an orderly stop: it spares the others the wait for an election. False
         if nobody took over in time; this master then goes on as before. Proposals that come
@@ -175,7 +175,7 @@ class RaftLog:
         """
         if not self._is_running:
             return True
-        return await self._driver.transfer(TRANSFER_SECONDS)
+        return await self._driver.transfer(TRANSFER_SECONDS, to)
 
     # Members. Each change returns when it is committed and raises, besides what `propose` raises,
     # Conflict where it cannot be done as things are.

@@ -249,12 +249,13 @@ class Engine(Elections):
         """What a leader sends to replicate. It may leave before our own log is durable."""
         return self.followers.due(self.commit_index) if self.leads else []
 
-    def hand_over(self) -> bool:
-        """Ask the follower that has all of our log to stand (thesis 3.10); False: nobody has yet."""
+    def hand_over(self, to: str | None = None) -> bool:
+        """Ask this voter, or the one that is furthest, to stand (thesis 3.10). False: it has not all
+        of our log yet."""
         best = self.followers.most_caught_up() if self.leads else None
-        if best is None or not self.has_successor:
+        if best is None or not self.followers.is_close(to or best[0], within=0):
             return False
-        self._send(best[0], TimeoutNow(self.term))
+        self._send(to or best[0], TimeoutNow(self.term))
         return True
 
     @property
