@@ -42,6 +42,9 @@ def audit(resource: str | None, limit: int, follow: bool, output: str) -> None:
 
 async def _follow(client: "Client", resource: str | None, output: str) -> None:
     """Through as many masters as it takes; nothing is missed, and nothing comes twice."""
+    await client.audit(
+        resource=resource, limit=1
+    )  # who cannot be reached at all is told so at once
     tries, seen = 0, None
     while True:
         try:

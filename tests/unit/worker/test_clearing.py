@@ -45,7 +45,9 @@ def test_what_never_goes_is_told_with_what_to_do_and_the_rest_is_gone() -> None:
     async def test() -> None:
         runtime, other = await running(), await running()
         runtime.refusals = 10_000
-        with pytest.raises(NotCleared, match=r"directory not empty.* start the worker with --clear"):
+        with pytest.raises(
+            NotCleared, match=r"directory not empty.* start the worker with --clear"
+        ):
             await clear_all(sim_env(1), [other, runtime])
         assert other.machine.things == {}
 
