@@ -146,12 +146,14 @@ class Client(Transport):
         follow: bool = False,
         since: str | None = None,
         replica: str | None = None,
+        previous: bool = False,
         project: str | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """The last `tail` lines (100; with `since` all), and with `follow` what is written later.
 
         `since` is a duration (`10m`) or a time (RFC 3339), `replica` a replica's number or a task's
-        id. A follower that hears nothing of his master for a while raises CannotReach.
+        id, `previous` asks for those that are gone. A follower that hears nothing of his master for a
+        while raises CannotReach.
         """
         params = _given(
             tail=None if tail is None else str(tail),
@@ -159,6 +161,7 @@ class Client(Transport):
             beat=f"{BEAT_SECONDS:g}" if follow else None,
             since=since,
             replica=replica,
+            previous="true" if previous else None,
             project=project,
         )
         path = f"/api/v1/services/{_part(name)}/logs"

@@ -4,14 +4,21 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import pytest
+from msgspec.structs import replace
 
 from inprocess import InProcess, eventually
+from orca_master.state.transaction import Transaction
+from orca_master.tasks.gone import GONE_TASKS, GoneSweeper, of_owner
+from orca_master.tasks.model import Task
+from orca_worker.kept import KeptOutputs
 from orca_worker.output import HELD_BYTES
 
 LOGS = "/api/v1/services/web/logs"
+OWNER = "service:default/default/web"
 
 
 class Follower:
@@ -228,3 +235,78 @@ async def test_a_reader_of_what_is_there_gets_all_of_it_however_slow_he_is(
         await asyncio.sleep(3)
         async with asyncio.timeout(60):
             assert len(await response.content.read()) == 100_000 * 100
+
+
+@pytest.fixture
+async def keeping(cluster: InProcess, tmp_path: Path) -> InProcess:
+    """With a worker that keeps the output of tasks that are gone."""
+    await cluster.worker.kill()
+    cluster.worker.kept = KeptOutputs(cluster.core.env, str(tmp_path / "outputs"))
+    cluster.worker.start()
+    await eventually(lambda: cluster.core.dispatcher.is_connected(cluster.worker.id))
+    return cluster
+
+
+async def gone(cluster: InProcess, count: int) -> list[Task]:
+    """The last tasks of web that are gone, the oldest first, once there are so many."""
+    await eventually(lambda: cluster.core.store.state.count(GONE_TASKS) == count)
+    return sorted(of_owner(cluster.core.store.state, OWNER), key=lambda task: task.created_at)
+
+
+async def test_what_is_gone_is_read_with_how_it_ended(keeping: InProcess) -> None:
+    cluster = keeping
+    await cluster.deploy({"name": "web", "command": ["first"]})
+    (first,) = tasks(cluster)
+    cluster.worker.runtime.write(first, b"one\ntwo\n")
+    answer = await cluster.call("GET", LOGS, params={"previous": "true"})
+    assert answer.status == 404
+    assert "output of replicas that are gone" in answer.json["error"]
+    await cluster.deploy({"name": "web", "command": ["second"]})
+    await gone(cluster, 1)
+    (second,) = tasks(cluster)
+    cluster.worker.runtime.write(second, b"three\n")
+    cluster.worker.runtime.crash(second, 3)
+    await gone(cluster, 2)
+    answer = await cluster.call("GET", LOGS, params={"previous": "true", "tail": "1"})
+    lines = answer.text.splitlines()
+    assert re.fullmatch(
+        rf"... replica 1, task {first}: revision 1, started .*Z; was stopped", lines[0]
+    )
+    assert lines[1] == "two"
+    assert re.fullmatch(rf"... replica 1, task {second}: .*; exited with code 3", lines[2])
+    assert lines[3:] == ["three"]
+    for params in ({"replica": first}, {"previous": "true", "replica": first}):
+        assert "one\ntwo\n" in (await cluster.call("GET", LOGS, params=params)).text
+    assert (await cluster.call("GET", LOGS, params={"replica": "0" * 16})).status == 404
+
+
+async def test_the_last_three_of_a_replica_are_known_for_a_day(keeping: InProcess) -> None:
+    cluster, ids = keeping, [""]
+    for number in range(6):
+        await cluster.deploy({"name": "web", "command": [f"{number}"]})
+        while len(tasks(cluster)) != 1 or tasks(cluster)[0] == ids[-1]:
+            await asyncio.sleep(0.01)
+        ids += tasks(cluster)
+        cluster.worker.runtime.write(ids[-1], b"%d\n" % number)
+    store = cluster.core.store
+    await eventually(lambda: {t.id for t in of_owner(store.state, OWNER)} == set(ids[-4:-1]))
+    answer = await cluster.call("GET", LOGS, params={"previous": "true"})
+    assert re.findall(r"^\d$", answer.text, re.M) == ["2", "3", "4"]
+    sweeper = GoneSweeper(cluster.core.env, cluster.core.store)
+    await sweeper.sweep()
+    assert cluster.core.store.state.count(GONE_TASKS) == 3
+    await cluster.core.store.tend(_a_day_older)
+    await sweeper.sweep()
+    assert cluster.core.store.state.count(GONE_TASKS) == 0
+
+
+def _a_day_older(tx: Transaction) -> None:
+    for each in tx.scan(GONE_TASKS):
+        tx.put(GONE_TASKS, replace(each, at=each.at - 25 * 3600))
+
+
+@pytest.mark.parametrize("params", [{"follow": "true"}, {"since": "10m"}])
+async def test_what_is_gone_is_not_followed(cluster: InProcess, params: dict[str, str]) -> None:
+    answer = await cluster.call("GET", LOGS, params={"previous": "true"} | params)
+    assert answer.status == 400
+    assert "`previous` goes with `tail` only" in answer.json["error"]

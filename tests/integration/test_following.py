@@ -1,7 +1,9 @@
 """Following real output: processes, containers, several masters; and what is left when the client goes."""
 
 import asyncio
+import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import aclosing
@@ -14,6 +16,7 @@ import pytest
 
 from integration.conftest import RealCluster
 from orca.client import Client
+from orca.errors import Refused
 
 ORCA = str(Path(sys.executable).parent / "orca")
 TICKS = "n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.2; done"
@@ -84,6 +87,49 @@ async def test_containers_are_followed_and_their_readers_end_with_the_client(
         lines = await read_until(client, of_all)
         assert all(line.startswith(b"tick/") for line in lines)
         await eventually(lambda: sockets(engine_cluster) <= before + 4)
+
+
+async def read_previous(client: Client, **asked: Any) -> str:
+    """Once there is something."""
+    async with asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(Refused):
+                chunks = [chunk async for chunk in client.logs("tick", previous=True, **asked)]
+                return b"".join(chunks).decode()
+            await asyncio.sleep(0.1)
+
+
+async def test_what_a_process_said_is_there_after_it_and_after_its_worker(
+    process_cluster: RealCluster,
+) -> None:
+    cluster = process_cluster
+    async with cluster.client() as client:
+        await client.deploy([ticker()])
+        await client.deploy([ticker(env={"A": "1"})])
+        said = await read_previous(client)
+        assert re.match(r"\.\.\. replica 1, task \w{16}: .*; was stopped\ntick 1\n", said)
+        task = said.split()[4].rstrip(":")
+        await cluster.kill("worker-1")
+        await cluster.up()
+        assert (await read_previous(client, replica=task)) == said
+
+
+@pytest.mark.engine
+async def test_what_a_container_said_is_there_after_it(
+    engine_cluster: RealCluster, engine_image: str
+) -> None:
+    async with engine_cluster.client() as client:
+        await client.deploy([ticker(image=engine_image)])
+        await client.deploy([ticker(image=engine_image, env={"A": "1"})])
+        said = await read_previous(client)
+        assert re.match(r"\.\.\. replica 1, task .*: revision 1, .*; was stopped\ntick 1\n", said)
+        done = await asyncio.create_subprocess_exec(
+            *(ORCA, "logs", "tick", "--previous", "--tail", "1"),
+            env=os.environ | {"ORCA_DATA_DIR": str(engine_cluster.folder)},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await done.communicate()
+        assert (done.returncode, len(out.splitlines())) == (0, 2)
 
 
 @pytest.mark.engine

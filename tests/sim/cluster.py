@@ -24,6 +24,7 @@ from orca_master.state.solo.log import SoloLog
 from orca_proto import worker_pb2 as pb
 from orca_worker.agent import Agent
 from orca_worker.fencing import Fencing
+from orca_worker.kept import KeptOutputs
 from orca_worker.ports import Link, Prober
 from orca_worker.runtime.port import Phase
 from orca_worker.session import Facts, Session
@@ -281,6 +282,7 @@ class SimWorker:
         self.env: Env = env
         self.machine = Machine(registry={"broken:1": "image broken:1 not found: manifest unknown"})
         self.machine.images = {"app:1", "app:2", "app:3", "app:4"}
+        self.kept: KeptOutputs | None = None
         self.runtime = FakeRuntime(
             env,
             cluster=CLUSTER,
@@ -384,6 +386,7 @@ class SimWorker:
             Fencing(env, self.guardian),
             cluster=CLUSTER,
             node=self.id,
+            kept=self.kept,
         )
         facts = Facts(
             name=self.name,

@@ -11,6 +11,7 @@ from orca_common.env import Env
 from orca_common.logs import get_logger
 from orca_proto import worker_pb2 as pb
 from orca_worker.fencing import Fencing
+from orca_worker.kept import KeptOutputs
 from orca_worker.ports import Prober
 from orca_worker.runtime.port import Container, Runtime, RuntimeAway, RuntimeRefusal
 from orca_worker.task import TaskRunner, status_of
@@ -34,8 +35,10 @@ class Agent:
         *,
         cluster: str,
         node: str,
+        kept: KeptOutputs | None = None,
     ) -> None:
         self._env = env
+        self._kept = kept
         self._runtimes = runtimes
         self._prober = prober
         self.fencing = fencing
@@ -155,7 +158,11 @@ class Agent:
                     async for chunk in chunks:
                         yield chunk
                 return
-        raise RuntimeRefusal(f"nothing is kept of task {task_id} on this node")
+        if self._kept is None:
+            raise RuntimeRefusal(f"there is nothing of task {task_id} on this node")
+        async with aclosing(self._kept.read(task_id, tail=tail)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     def _apply_one(self, task: pb.Task) -> None:
         runner = self._runners.get(task.id)
@@ -185,6 +192,7 @@ class Agent:
             fencing=self.fencing,
             labels=self._labels(task),
             changed=self._mark_dirty,
+            kept=self._kept,
         )
         self._runners[task.id] = runner
         self._group.create_task(self._run(runner, task.id, spec), name=f"task {task.id}")

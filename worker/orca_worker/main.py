@@ -38,6 +38,7 @@ from orca_worker.enrol import CannotJoin, Membership, join, keep_masters, saved
 from orca_worker.fencing import Fencing
 from orca_worker.grpc_link import GrpcConnector
 from orca_worker.guarding import ProcessGuardian
+from orca_worker.kept import KeptOutputs
 from orca_worker.ports import Removed
 from orca_worker.prober import NetworkProber
 from orca_worker.runtime.docker.access import Access
@@ -55,6 +56,7 @@ THREADS = 24
 ENGINE_MARK = "engine"
 ENGINE_WAIT_SECONDS = 2.0
 FENCE = "fence"
+KEPT = "outputs"
 
 log = get_logger("worker")
 
@@ -129,7 +131,9 @@ async def serve(settings: WorkerConfig) -> None:
     certificate = NodeCertificate(env, folder / "identity", membership)
     guardian = ProcessGuardian(env, str(folder / FENCE))
     cluster, node = membership.cluster_id, membership.node_id
-    agent = Agent(env, runtimes, prober, Fencing(env, guardian), cluster=cluster, node=node)
+    kept = KeptOutputs(env, str(folder / KEPT))
+    fencing = Fencing(env, guardian)
+    agent = Agent(env, runtimes, prober, fencing, cluster=cluster, node=node, kept=kept)
     connector = GrpcConnector(
         membership.masters,
         certificate,

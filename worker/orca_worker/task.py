@@ -14,6 +14,7 @@ from orca_common.env import Env
 from orca_common.logs import get_logger
 from orca_proto import worker_pb2 as pb
 from orca_worker.fencing import Fencing
+from orca_worker.kept import KeptOutputs
 from orca_worker.last_lines import last_lines
 from orca_worker.ports import Prober
 from orca_worker.probing import Probing
@@ -41,6 +42,7 @@ class TaskRunner:
         fencing: Fencing,
         labels: Mapping[str, str],
         changed: Callable[[str], None],
+        kept: KeptOutputs | None = None,
     ) -> None:
         self._env = env
         self._runtime = runtime
@@ -49,6 +51,7 @@ class TaskRunner:
         self._task = task
         self._labels = labels
         self._changed = changed
+        self._kept = kept
         self._stop_wanted = asyncio.Event()
         self._look = asyncio.Event()
         self._grace_seconds = 10.0
@@ -288,6 +291,8 @@ class TaskRunner:
                 if self.status.state < pb.TASK_STATE_EXITED:
                     self._report(pb.TASK_STATE_STOPPING)
                 await self._runtime.stop(self._task.id, grace_seconds=self._grace_seconds)
+                if self._kept is not None:
+                    await self._kept.keep(self._runtime, self._task.id)
                 await self._runtime.remove(self._task.id)
                 await self._fencing.leave(self._task.id)
                 break

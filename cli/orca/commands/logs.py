@@ -60,6 +60,7 @@ def _replica(_: click.Context, __: click.Parameter, text: str | None) -> str | N
     type=click.IntRange(0, 100_000),
     help="So many last lines of each replica (100; with --since all).",
 )
+@click.option("--previous", is_flag=True, help="Of the last replicas that are gone.")
 @click.option("-p", "--project", help="The service's project.")
 @click.option("--raw", is_flag=True, help="Let colours through that the service writes.")
 def logs(
@@ -68,6 +69,7 @@ def logs(
     since: str | None,
     replica: str | None,
     tail: int | None,
+    previous: bool,
     project: str | None,
     raw: bool,
 ) -> None:
@@ -80,7 +82,12 @@ def logs(
     orca logs web --tail 20
     orca logs web -f --since 10m
     orca logs web --replica 2
+    orca logs web --previous
     """
+    if previous and (follow or since):
+        raise click.UsageError(
+            "what is gone prints nothing any more: --previous goes with --tail only"
+        )
     printer = _Printer(raw)
     asked = _Asked(name, project, replica, tail, since)
 
@@ -89,7 +96,7 @@ def logs(
             await _follow(client, asked, printer)
             return
         async for chunk in client.logs(
-            name, tail=tail, since=since, replica=replica, project=project
+            name, tail=tail, since=since, replica=replica, previous=previous, project=project
         ):
             printer.take(chunk)
 

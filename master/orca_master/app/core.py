@@ -24,6 +24,7 @@ from orca_master.state.history.keeper import History
 from orca_master.state.log import Log
 from orca_master.state.store import Store
 from orca_master.tasks.dispatcher import Dispatcher
+from orca_master.tasks.gone import GoneSweeper
 from orca_master.tasks.streams import Relays, Streams
 
 LEASE_SECONDS = 10.0
@@ -66,6 +67,7 @@ class MasterCore:
             OnceSweeper(env, self.store),
             self._webhooks,
             SeenSweeper(env, self.store),
+            GoneSweeper(env, self.store),
             SecretsController(env, self.store, self.vault),
         ]
         if membership is not None:

@@ -16,6 +16,7 @@ from orca_master.services.model import FENCING_TOKENS, SERVICES
 from orca_master.services.rollouts.model import DEPLOYMENTS, REVISIONS
 from orca_master.sources.webhooks.model import DELIVERIES, DELIVERY_COUNTER, HOOKS, SEEN
 from orca_master.state.table import Schema, View
+from orca_master.tasks.gone import GONE_TASKS
 from orca_master.tasks.model import HOMES, SPECS, TASKS
 
 VERSION = 1
@@ -46,6 +47,7 @@ SCHEMA = Schema(
     DEPLOYMENTS,
     FENCING_TOKENS,
     TASKS,
+    GONE_TASKS,
     HOMES,
     SPECS,
     HOOKS,

@@ -8,12 +8,15 @@ when the service is removed, or the one task that he asked for is gone.
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from orca_common.env import Env
 from orca_master.errors import Conflict, NotFound, NotReady
 from orca_master.services.model import SERVICES, Service
 from orca_master.state.rows import State
 from orca_master.state.store import Store
+from orca_master.tasks import gone
+from orca_master.tasks.endings import why
 from orca_master.tasks.model import TASKS, Task
 from orca_master.tasks.output import Opener, Outputs, Piece
 
@@ -37,6 +40,7 @@ class Asked:
     since: float = 0.0
     replica: str = ""
     beat: float = 0.0
+    previous: bool = False
 
     def wants(self, task: Task) -> bool:
         return self.replica in ("", str(task.slot), task.id)
@@ -99,6 +103,8 @@ async def replay(
     errors: list[str] = []
     held = b""  # until it is known that this is not all
     for task in sorted(tasks, key=lambda task: (task.slot, task.created_at)):
+        if asked.previous:
+            held += page.note(f"replica {task.slot}, task {task.id}: {_how_it_ended(task)}")
         try:
             async with aclosing(_read(opener, task, asked)) as pieces:
                 async for piece in pieces:
@@ -111,6 +117,13 @@ async def replay(
         raise NotReady("; ".join(dict.fromkeys(errors)))
     if held:
         yield held
+
+
+def _how_it_ended(task: Task) -> str:
+    seen = task.observed
+    since = datetime.fromtimestamp(seen.started_at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    ending = why(task) if seen.state.is_over else "was stopped"
+    return f"revision {task.revision}, started {since}; {ending}"
 
 
 async def _read(opener: Opener, task: Task, asked: Asked) -> AsyncGenerator[Piece, None]:
@@ -246,15 +259,24 @@ class Following:
 
 
 def choose(state: State, service: Service, asked: Asked) -> list[Task]:
-    """The tasks that have output now. Raises NotFound: there is no such replica."""
-    is_number = len(asked.replica) <= 5 and asked.replica.isdigit()
-    is_wanted = is_number and int(asked.replica) <= service.replicas
-    if asked.replica and not is_wanted and not _tasks(state, service, asked):
-        raise NotFound(f"replica of {service.name}", asked.replica)
-    found = _with_output(state, service, asked)
+    """The tasks that have output: now, or with `previous` those that are gone. One that is named by
+    its id may be either. Raises NotFound: there is no such replica."""
+    if asked.previous or not _is_known(state, service, asked):
+        found = [task for task in gone.of_owner(state, service.owner) if asked.wants(task)]
+        if not found and asked.replica:
+            raise NotFound(f"replica of {service.name}", asked.replica)
+    else:
+        found = _with_output(state, service, asked)
     if len(found) > MOST_FOLLOWED:
         raise Conflict(f"{len(found)} replicas are too many at once: ask for one with ?replica=")
     return found
+
+
+def _is_known(state: State, service: Service, asked: Asked) -> bool:
+    """Whether it is among those that are wanted, or that run still."""
+    is_number = len(asked.replica) <= 5 and asked.replica.isdigit()
+    is_wanted = is_number and int(asked.replica) <= service.replicas
+    return not asked.replica or is_wanted or bool(_tasks(state, service, asked))
 
 
 def _with_output(state: State, service: Service, asked: Asked) -> list[Task]:

@@ -323,10 +323,24 @@ class LogsQuery(ProjectQuery):
             description="A replica's number, or the id of a task.",
         ),
     ] = None
+    previous: Annotated[
+        bool,
+        Field(
+            description="Of the last replicas that are gone; goes with neither follow nor since."
+        ),
+    ] = False
     beat: Annotated[
         float | None,
         Field(ge=0.1, le=60, description="A NUL byte comes after so many silent seconds."),
     ] = None
+
+    @model_validator(mode="after")
+    def _has_ended(self) -> "LogsQuery":
+        if self.previous and (self.follow or self.since is not None):
+            raise ValueError(
+                "what is gone prints nothing any more: `previous` goes with `tail` only"
+            )
+        return self
 
     @property
     def lines(self) -> int:

@@ -351,11 +351,14 @@ class ServiceRoutes:
             since=payload.since_seconds(query.since, self.env.now()) if query.since else 0.0,
             replica=query.replica or "",
             beat=query.beat or 0.0,
+            previous=query.previous,
         )
         tasks = logs.choose(state, service, asked)
         if query.follow:
             following = logs.Following(self.env, self.store, self.dispatcher, service, asked)
             return Text(following.parts())
+        if not tasks and query.previous:
+            raise NotFound("output of replicas that are gone, of service", service.name)
         if not tasks:
             raise NotReady(f"service {service.name} has no replica with output")
         return Text(logs.replay(self.dispatcher, service, tasks, asked))

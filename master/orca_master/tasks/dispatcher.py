@@ -168,8 +168,9 @@ class Dispatcher:
         present = {status.id for status in hello.tasks}
 
         def connect(tx: Transaction) -> None:
-            node_connected(tx, node_id, facts=facts, now=self._env.now())
-            observe_all(tx, node_id, present)
+            now = self._env.now()
+            node_connected(tx, node_id, facts=facts, now=now)
+            observe_all(tx, node_id, present, now)
 
         await self._observe(node_id, hello.tasks)
         await self._store.update(connect)

@@ -20,10 +20,11 @@ def describe_end(task: Task) -> str:
     """In one line: the reason, and what the task printed last."""
     observed = task.observed
     lines = " | ".join(observed.last_lines)
-    return f"{_why(task)}; it said last: {lines}" if lines else _why(task)
+    return f"{why(task)}; it said last: {lines}" if lines else why(task)
 
 
-def _why(task: Task) -> str:
+def why(task: Task) -> str:
+    """In one line, without what it printed."""
     observed = task.observed
     if observed.reason:
         return observed.reason

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from orca_master.cluster.model import NODES, NodeState
 from orca_master.state.transaction import Transaction, View
+from orca_master.tasks import gone
 from orca_master.tasks.constraints import Constraints
 from orca_master.tasks.model import (
     HOMES,
@@ -187,32 +188,33 @@ def observe(
             _observe_one(tx, task, observed, now)
 
 
-def observe_all(tx: Transaction, node_id: str, present: Collection[str]) -> None:
+def observe_all(tx: Transaction, node_id: str, present: Collection[str], now: float) -> None:
     """Nothing but these tasks exists on the node: what should be there and is not has vanished, and
     what was to be stopped is gone."""
     for task in tx.find(TASKS, "node", node_id):
         if task.id in present:
             continue
         if task.wanted is Wanted.STOP or task.observed.state >= TaskState.STARTING:
-            _vanished(tx, task)
+            _vanished(tx, task, now)
 
 
 def _observe_one(tx: Transaction, task: Task, observed: Observed, now: float) -> None:
     if observed.state is TaskState.GONE:
-        _vanished(tx, task)
+        _vanished(tx, task, now)
     elif observed.state >= task.observed.state:
         seen = replace(task, observed=observed)
         tx.put(TASKS, replace(seen, ready_at=(task.ready_at or now) if seen.is_ready else 0.0))
 
 
-def _vanished(tx: Transaction, task: Task) -> None:
+def _vanished(tx: Transaction, task: Task, now: float) -> None:
     if task.wanted is Wanted.STOP:
+        gone.keep(tx, task, now)
         forget(tx, task)
     elif not task.observed.state.is_over:
-        gone = replace(
+        ended = replace(
             task.observed,
             state=TaskState.EXITED,
             healthy=False,
             reason="it disappeared from the node",
         )
-        tx.put(TASKS, replace(task, observed=gone, ready_at=0.0))
+        tx.put(TASKS, replace(task, observed=ended, ready_at=0.0))
