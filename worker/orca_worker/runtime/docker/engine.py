@@ -33,6 +33,7 @@ class Engine:
         self.env = env
         self.url = url or DEFAULT_URL
         self.has_init = False
+        self.is_podman = False
         self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
         self._making = threading.Lock()
         self._made: docker.APIClient | None = None
@@ -65,8 +66,9 @@ class Engine:
             if self._made is None:
                 client = docker.APIClient(base_url=self.url, version="auto", timeout=CALL_SECONDS)
                 # An engine lists its init binary among its components only when it can run it.
-                components = client.version().get("Components") or ()
-                self.has_init = any(part["Name"].endswith("-init") for part in components)
+                names = [part["Name"] for part in client.version().get("Components") or ()]
+                self.has_init = any(name.endswith("-init") for name in names)
+                self.is_podman = any(name.startswith("Podman") for name in names)
                 self._made = client
             return self._made
 

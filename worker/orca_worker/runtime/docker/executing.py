@@ -2,12 +2,16 @@
 
 An engine has no word for ending such a command. Where it is a process of this machine it is killed
 here; elsewhere it goes on, and until it has ended no other is started in its container.
+
+Podman (seen in 4.3) never tells the end of a command that nobody is attached to. So its output is taken,
+and thrown away, to its end.
 """
 
 import asyncio
 import os
 import signal
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -18,6 +22,7 @@ from orca_worker.runtime.docker.engine import Engine
 from orca_worker.runtime.docker.errors import NotFound
 from orca_worker.runtime.port import RuntimeRefusal
 
+DRAINED_BYTES = 64 << 10
 FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.02, 0.5
 
 
@@ -34,15 +39,33 @@ class Executing:
             with suppress(NotFound):  # the engine forgets what has ended
                 if await self._code(container, before) is None:
                     raise RuntimeRefusal("the command before it has not ended yet")
-        started = await self._engine.call(partial(_start, container, list(command)))
+        started, output = await self._engine.call(self._start(container, list(command)))
         self._running[container] = started
         try:
             async with asyncio.timeout(seconds):
+                if output is not None:
+                    await _drain(output)
                 return await self._ended(container, started)
         except (TimeoutError, asyncio.CancelledError):
             if self._engine.is_local:
                 await asyncio.shield(self._kill(container, started))
             raise
+        finally:
+            if output is not None:
+                _close(output)
+
+    def _start(
+        self, container: str, command: list[str]
+    ) -> Callable[[docker.APIClient], tuple[str, Any]]:
+        """To be called with the engine's client: what was started, and its output if that must be taken."""
+
+        def start(client: docker.APIClient) -> tuple[str, Any]:
+            attached = self._engine.is_podman and self._engine.is_local
+            made = client.exec_create(container, command, stdout=attached, stderr=attached)
+            output = client.exec_start(made["Id"], detach=not attached, socket=attached)
+            return str(made["Id"]), output if attached else None
+
+        return start
 
     def forget(self, container: str) -> None:
         """It is removed."""
@@ -70,10 +93,21 @@ class Executing:
                 await self._engine.env.threads.run(partial(_kill_inside, container, pid))
 
 
-def _start(container: str, command: list[str], client: docker.APIClient) -> str:
-    made = client.exec_create(container, command, stdout=False, stderr=False)
-    client.exec_start(made["Id"], detach=True)
-    return str(made["Id"])
+async def _drain(output: Any) -> None:
+    """To its end, in no thread: what the library hands out reads from a socket, which it has inside."""
+    raw: socket.socket = output._sock
+    raw.setblocking(False)
+    loop = asyncio.get_running_loop()
+    with suppress(ConnectionError):
+        while await loop.sock_recv(raw, DRAINED_BYTES):
+            pass
+
+
+def _close(output: Any) -> None:
+    """With the answer that it came with, which holds the connection as well."""
+    connection = output._sock
+    output._response.close()
+    connection.close()
 
 
 def _inspect(started: str, client: docker.APIClient) -> dict[str, Any]:

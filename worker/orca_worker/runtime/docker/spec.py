@@ -185,7 +185,7 @@ def from_inspect(answer: Mapping[str, Any]) -> Container:
         ended_at=unix_time(state.get("FinishedAt") or "") if ended else 0.0,
         host_port=0 if phase is Phase.CREATED else _published(answer),
         labels=labels,
-        address=_address(answer),
+        address=_address(answer) if phase is Phase.RUNNING else "",
     )
 
 
@@ -229,6 +229,6 @@ def _published(answer: Mapping[str, Any]) -> int:
 
 
 def _address(answer: Mapping[str, Any]) -> str:
-    """Where the container is in its network; it has none while it does not run."""
+    """Where it is in its network; Podman tells that also of what has ended."""
     networks = (answer.get("NetworkSettings") or {}).get("Networks") or {}
     return next((str(each["IPAddress"]) for each in networks.values() if each["IPAddress"]), "")
