@@ -22,12 +22,15 @@ from orca_master.cluster.operations import (
 )
 from orca_master.cluster.presence import Presence
 from orca_master.errors import Forbidden, NotReady, Trouble
+from orca_master.identity.registries.accounts import Accounts
+from orca_master.identity.registries.model import LOGINS, Login
 from orca_master.identity.secrets.vault import Vault
 from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction
 from orca_master.tasks import wire
 from orca_master.tasks.model import TASKS, Task, Wanted
 from orca_master.tasks.operations import observe, observe_all, spec_of
+from orca_master.tasks.registries import add_accounts
 from orca_master.tasks.secrets import fill_in
 from orca_master.tasks.suspicion import Suspicion
 from orca_proto import worker_pb2 as pb
@@ -80,13 +83,20 @@ class OutputSource:
 
 class Dispatcher:
     def __init__(
-        self, env: Env, store: Store, presence: Presence, leases: Leases, vault: Vault
+        self,
+        env: Env,
+        store: Store,
+        presence: Presence,
+        leases: Leases,
+        vault: Vault,
+        accounts: Accounts,
     ) -> None:
         self._env = env
         self._store = store
         self._presence = presence
         self._leases = leases
         self._vault = vault
+        self._accounts = accounts
         self._sessions: dict[str, _Session] = {}
         self._suspicion = Suspicion(env, store)
 
@@ -302,7 +312,8 @@ class Dispatcher:
     async def _send_assignments(self, session: _Session) -> None:
         sent: list[tuple[str, Wanted]] | None = None
         sent_specs: set[str] = set()
-        with self._store.follow(TASKS) as follower:
+        sent_logins: list[Login] = []
+        with self._store.follow(TASKS, LOGINS) as follower:
             while True:
                 await follower.next()
                 state = self._store.state
@@ -311,7 +322,8 @@ class Dispatcher:
                     state = await self._store.fresh()
                     tasks = state.find(TASKS, "node", session.node_id)
                 wanted = [(task.id, task.wanted) for task in tasks]
-                if wanted == sent:
+                logins = list(state.scan(LOGINS))
+                if wanted == sent and logins == sent_logins:
                     continue
                 specs = {task.spec: spec_of(state, task) for task in tasks}
                 revision = pb.Revision(
@@ -324,8 +336,10 @@ class Dispatcher:
                 )
                 for hash, spec in message.assignments.specs.items():
                     fill_in(state, self._vault, specs[hash], spec)
+                if logins:
+                    add_accounts(state, self._accounts, tasks, specs, message.assignments)
                 await session.link.send(message)
-                sent, sent_specs = wanted, set(specs)
+                sent, sent_specs, sent_logins = wanted, set(specs), logins
 
 
 class _Ended(Exception):
