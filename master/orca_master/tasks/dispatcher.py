@@ -23,7 +23,7 @@ from orca_master.cluster.operations import (
 from orca_master.cluster.presence import Presence
 from orca_master.errors import Forbidden, NotReady, Trouble
 from orca_master.identity.registries.accounts import Accounts
-from orca_master.identity.registries.model import LOGINS, Login
+from orca_master.identity.registries.model import LOGINS
 from orca_master.identity.secrets.vault import Vault
 from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction
@@ -312,18 +312,17 @@ class Dispatcher:
     async def _send_assignments(self, session: _Session) -> None:
         sent: list[tuple[str, Wanted]] | None = None
         sent_specs: set[str] = set()
-        sent_logins: list[Login] = []
         with self._store.follow(TASKS, LOGINS) as follower:
             while True:
-                await follower.next()
+                changed = await follower.next()
                 state = self._store.state
                 tasks = state.find(TASKS, "node", session.node_id)
                 if not tasks and sent != []:  # only who certainly leads may have all of it stopped
                     state = await self._store.fresh()
                     tasks = state.find(TASKS, "node", session.node_id)
                 wanted = [(task.id, task.wanted) for task in tasks]
-                logins = list(state.scan(LOGINS))
-                if wanted == sent and logins == sent_logins:
+                other_accounts = changed.everything or bool(changed.of(LOGINS.name))
+                if wanted == sent and not (wanted and other_accounts):
                     continue
                 specs = {task.spec: spec_of(state, task) for task in tasks}
                 revision = pb.Revision(
@@ -336,10 +335,9 @@ class Dispatcher:
                 )
                 for hash, spec in message.assignments.specs.items():
                     fill_in(state, self._vault, specs[hash], spec)
-                if logins:
-                    add_accounts(state, self._accounts, tasks, specs, message.assignments)
+                add_accounts(state, self._accounts, tasks, specs, message.assignments)
                 await session.link.send(message)
-                sent, sent_specs, sent_logins = wanted, set(specs), logins
+                sent, sent_specs = wanted, set(specs)
 
 
 class _Ended(Exception):
