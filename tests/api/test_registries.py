@@ -1,7 +1,9 @@
 """Accounts at registries through the API: checked, kept sealed, sent where they are needed, never told."""
 
+import asyncio
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -9,10 +11,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from msgspec.structs import replace
 
+from api.test_hostile_workers import Line, a_line, a_node
 from inprocess import Answer, InProcess, eventually
 from orca_master.errors import NotReady
 from orca_master.identity.model import Role
 from orca_master.identity.registries.model import LOGINS
+from orca_master.tasks.model import TASKS
+from orca_proto import worker_pb2 as pb
 
 PATH = "/api/v1/registries"
 USER, PASSWORD = "puller", "planted-0c9a77e1"
@@ -306,6 +311,56 @@ async def test_an_account_goes_with_the_list_to_who_pulls_and_a_new_one_from_the
     await cluster.call("DELETE", f"{PATH}/r.example?project=shop")
     await cluster.deploy({"name": "new", "image": "r.example/b:1", "project": "shop"})
     assert prepared(cluster) == [("r.example/b:1", USER, "clusters")]
+
+
+@asynccontextmanager
+async def beating(*lines: Line) -> AsyncIterator[None]:
+    async def beat() -> None:
+        while True:
+            for line in lines:
+                line.say(heartbeat=pb.Heartbeat())
+            await asyncio.sleep(0.2)
+
+    going_on = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        going_on.cancel()
+
+
+async def test_a_node_is_sent_what_its_own_tasks_need_and_at_once_what_changes(
+    cluster: InProcess,
+) -> None:
+    await put(cluster, "r.example", "one", check=False, project="shop")
+    await put(cluster, "r.example", "not for this node", check=False, project="other")
+    await cluster.deploy({"name": "web", "image": "r.example/b:1", "project": "shop"})
+    await a_node(cluster, "bystander")
+    (task,) = cluster.core.store.state.scan(TASKS)
+    running = pb.TaskStatus(id=task.id, state=pb.TASK_STATE_RUNNING, healthy=True)
+    node = cluster.worker.id
+    await cluster.worker.kill()
+    async with (
+        a_line(cluster, node, tasks=[running]) as (line, _),
+        a_line(cluster, "bystander") as (other, _),
+        beating(line, other),
+    ):
+
+        async def sent(password: str) -> pb.Assignments:
+            """The first list from now on with this password."""
+            while True:
+                found = (await line.hear("assignments")).assignments
+                assert [a.password for a in found.accounts if a.project != "shop"] == []
+                if [a.password for a in found.accounts] == [password]:
+                    return found
+
+        before = await sent("one")
+        await put(cluster, "r.example", "two", check=False, project="shop")
+        after = await sent("two")
+        assert [task.id for task in after.tasks] == [task.id for task in before.tasks]
+        assert dict(after.specs) == {}
+        assert not (await other.hear("assignments")).assignments.accounts
+        await cluster.call("DELETE", f"{PATH}/r.example?project=shop")
+        assert not (await line.hear("assignments")).assignments.accounts
 
 
 async def test_an_account_that_no_key_opens_stops_pulls_and_says_why(cluster: InProcess) -> None:
