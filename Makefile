@@ -90,6 +90,7 @@ bench: setup ## Measure against peers and floors in the same run (needs a contai
 	-$(BIN)/python bench/workers.py
 	-$(BIN)/python bench/rollout.py
 	-$(BIN)/python bench/webhooks.py
+	-$(BIN)/python bench/signatures.py
 	-$(BIN)/python bench/cli.py
 
 define chaos_group

@@ -12,6 +12,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
@@ -71,11 +72,13 @@ def build_image(client: docker.APIClient, tag: str) -> str:
     return tag
 
 
-def push_image(client: docker.APIClient, local: str, remote: str) -> None:
+def push_image(
+    client: docker.APIClient, local: str, remote: str, account: dict[str, str] | None = None
+) -> None:
     """Copy a local image into a registry and forget the remote name here."""
     repository, _, tag = remote.rpartition(":")
     client.tag(local, repository, tag)
-    for line in client.push(repository, tag=tag, stream=True, decode=True):
+    for line in client.push(repository, tag=tag, stream=True, decode=True, auth_config=account):
         if "error" in line:
             raise RuntimeError(line["error"])
     client.remove_image(remote, noprune=True)
@@ -110,12 +113,24 @@ def free_port() -> int:
         return port
 
 
-class Registry:
-    """A registry on a loopback port, as a context manager; `address` is `127.0.0.1:PORT`."""
+ACCOUNT = ("puller", "correct-horse-battery")
+_HTPASSWD = "puller:$2b$04$4kpkKbOFRUN5K20ZPgWNSu4ePVhLPr9RDLkLT1cL4wbq5LnhH9PXm\n"
 
-    def __init__(self) -> None:
+
+class Registry:
+    """A registry on a loopback port, as a context manager; `address` is `127.0.0.1:PORT`.
+
+    `auth`: of its configuration, as text; empty: it lets everybody in. `with_password`: only ACCOUNT.
+    """
+
+    def __init__(self, auth: str = "", *, with_password: bool = False) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self._folder = tempfile.mkdtemp(prefix="orca-registry-")
+        self._auth = auth
+        if with_password:
+            file = Path(self._folder, "htpasswd")
+            file.write_text(_HTPASSWD)
+            self._auth = f"htpasswd: {{realm: here, path: {file}}}"
         self._process: subprocess.Popen[bytes] | None = None
 
     @staticmethod
@@ -131,6 +146,7 @@ class Registry:
             "log: {level: error, accesslog: {disabled: true}}\n"
             f"storage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
             f"http: {{addr: '{self.address}'}}\n"
+            + (f"auth:\n  {self._auth}\n" if self._auth else "")
         )
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
@@ -160,6 +176,9 @@ class Registry:
         while True:
             try:
                 urllib.request.urlopen(f"http://{self.address}/v2/", timeout=2).close()
+            except urllib.error.HTTPError as asks_who:
+                asks_who.close()
+                return
             except OSError:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     log = Path(self._folder, "log").read_text()

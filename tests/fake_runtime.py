@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orca_common.env import Env
-from orca_proto.worker_pb2 import Resources, Task, TaskSpec
+from orca_proto.worker_pb2 import RegistryAccount, Resources, Task, TaskSpec
 from orca_worker.runtime.port import Container, Phase, RuntimeAway, RuntimeRefusal, Swept
 
 FIRST_PORT = 40_000
@@ -39,6 +39,7 @@ class Machine:
     things: dict[str, Thing] = field(default_factory=dict)
     images: set[str] | None = None  # those here already; None: every image is
     registry: dict[str, str] = field(default_factory=dict)  # image -> why it cannot be pulled
+    accounts: list[tuple[str, RegistryAccount | None]] = field(default_factory=list)  # as prepared
     next_port: int = FIRST_PORT
     watches: dict["asyncio.Queue[str | RuntimeRefusal]", None] = field(default_factory=dict)
 
@@ -73,8 +74,9 @@ class FakeRuntime:
     def name(self) -> str:
         return self._name
 
-    async def prepare(self, spec: TaskSpec) -> None:
+    async def prepare(self, spec: TaskSpec, account: RegistryAccount | None = None) -> None:
         self._note("prepare", spec.image)
+        self.machine.accounts.append((spec.image, account))
         here = self.machine.images is None or spec.image in self.machine.images
         if here and spec.pull_policy != "always":
             return

@@ -275,6 +275,33 @@ class Client(Transport):
         """Seal all secrets anew: `{number, made_at, left}`; `secrets` says how many are left."""
         return await self._json("POST", "/api/v1/secrets/rotate-key", once=False)
 
+    async def registries(self, *, project: str | None = None) -> list[dict[str, Any]]:
+        """Accounts at registries, without passwords; with a project its own and the cluster's."""
+        answer = await self._json("GET", "/api/v1/registries", params=_given(project=project))
+        found: list[dict[str, Any]] = answer["registries"]
+        return found
+
+    async def registry_login(
+        self,
+        host: str,
+        username: str,
+        password: str,
+        *,
+        project: str | None = None,
+        check: bool = True,
+    ) -> dict[str, Any]:
+        """The account that pulls and look-ups of images use there. Unless `check` is False the registry is
+        asked first; `checked` and `reason` say what is known. The same again changes nothing."""
+        body: dict[str, Any] = {"username": username, "password": password, "check": check}
+        if project is not None:
+            body["project"] = project
+        return await self._json("PUT", _registry(host), body=body, once=False)
+
+    async def registry_logout(self, host: str, *, project: str | None = None) -> dict[str, Any]:
+        return await self._json(
+            "DELETE", _registry(host), params=_given(project=project), once=False
+        )
+
     async def audit(self, *, resource: str | None = None, limit: int = 100) -> dict[str, Any]:
         """`{events: [...], next}`, newest first."""
         params = _given(resource=resource, limit=str(limit))
@@ -372,6 +399,10 @@ def _part(name: str) -> str:
 
 def _secret(key: str) -> str:
     return f"/api/v1/secrets/{_part(key)}"
+
+
+def _registry(host: str) -> str:
+    return f"/api/v1/registries/{_part(host)}"
 
 
 def _given(**params: str | None) -> dict[str, str]:

@@ -26,6 +26,7 @@ COMMANDS = {
     "rm": ("orca.commands.services", "Stop services and forget them."),
     "masters": ("orca.commands.masters", "The masters: who leads, and how to add one."),
     "secrets": ("orca.commands.secrets", "Passwords and keys of services."),
+    "registry": ("orca.commands.registry", "Accounts at private registries."),
     "tokens": ("orca.commands.tokens", "Who may reach the API."),
     "audit": ("orca.commands.audit", "Who changed what."),
     "nodes": ("orca.commands.nodes", "The cluster's machines, and how to add one."),

@@ -1014,6 +1014,7 @@ class Assignments(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     SPECS_FIELD_NUMBER: _builtins.int
     CONFIRMED_EMPTY_FIELD_NUMBER: _builtins.int
+    ACCOUNTS_FIELD_NUMBER: _builtins.int
     confirmed_empty: _builtins.bool
     """no tasks, and a majority has confirmed that this master leads"""
     @_builtins.property
@@ -1024,6 +1025,10 @@ class Assignments(_message.Message):
     def specs(self) -> _containers.MessageMap[_builtins.str, Global___TaskSpec]:
         """by hash; only those this stream has not carried yet"""
 
+    @_builtins.property
+    def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegistryAccount]:
+        """all that these tasks' images may be pulled with; kept in memory only"""
+
     def __init__(
         self,
         *,
@@ -1031,14 +1036,54 @@ class Assignments(_message.Message):
         tasks: _abc.Iterable[Global___Task] | None = ...,
         specs: _abc.Mapping[_builtins.str, Global___TaskSpec] | None = ...,
         confirmed_empty: _builtins.bool = ...,
+        accounts: _abc.Iterable[Global___RegistryAccount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed_empty", b"confirmed_empty", "revision", b"revision", "specs", b"specs", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "confirmed_empty", b"confirmed_empty", "revision", b"revision", "specs", b"specs", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Assignments: _TypeAlias = Assignments  # noqa: Y015
+
+@_typing.final
+class RegistryAccount(_message.Message):
+    """Who a project's tasks are to a registry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    LACKS_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    host: _builtins.str
+    """with its port; "docker.io" for Docker Hub"""
+    username: _builtins.str
+    password: _builtins.str
+    scope: _builtins.str
+    """the project that it was set for; empty: for the whole cluster"""
+    lacks: _builtins.str
+    """not empty: why it cannot be used"""
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        host: _builtins.str = ...,
+        username: _builtins.str = ...,
+        password: _builtins.str = ...,
+        scope: _builtins.str = ...,
+        lacks: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "lacks", b"lacks", "password", b"password", "project", b"project", "scope", b"scope", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegistryAccount: _TypeAlias = RegistryAccount  # noqa: Y015
 
 @_typing.final
 class TaskStatus(_message.Message):

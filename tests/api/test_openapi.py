@@ -129,6 +129,7 @@ async def test_each_example_is_accepted(cluster: InProcess) -> None:
             body, token = await signed(cluster, body), None
         id = hook if "/webhooks/" in route.path else cluster.worker.name
         path = route.path.replace("{name}", "web").replace("{id}", id).replace("{key}", "KEY")
+        path = path.replace("{host}", "127.0.0.1:9")
         query = "?wait=false" if route.path.endswith("/deploy") else ""
         answer = await cluster.call(route.method, path + query, body, token=token)
         if route.path.endswith("/masters/enroll"):

@@ -117,7 +117,7 @@ async def test_its_commands_do_what_they_say(cluster: InProcess) -> None:
         if path.endswith("/scale"):
             path = path.replace("NAME", "web")
         id = hook if "/webhooks/" in path else cluster.worker.name
-        path = path.replace("/ID/", f"/{id}/")
+        path = path.replace("/ID/", f"/{id}/").replace("/HOST", "/127.0.0.1:9")
         answer = await cluster.call(method, path, body)
         assert answer.status in (200, 201, 202), (command, answer.text)
 

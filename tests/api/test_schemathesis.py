@@ -44,6 +44,8 @@ OFTEN = settings(
 )
 MOST_REPLICAS = 3
 NAME = "known"
+HOST = "127.0.0.1:9"
+"""A registry that nobody is."""
 NEVER_DONE = {
     "POST /api/v1/cluster/enroll": "a join token has to sign it",
     "POST /api/v1/cluster/masters/enroll": "a join token has to sign it",
@@ -122,6 +124,9 @@ class Asker:
         assert session.post(f"{self.api}/api/v1/tokens", json=token).status_code in (201, 409)
         secret = session.put(f"{self.api}/api/v1/secrets/{NAME}", json={"value": "x"})
         assert secret.status_code == 200, secret.text
+        login = {"username": "x", "password": "x", "check": False}
+        registry = session.put(f"{self.api}/api/v1/registries/{HOST}", json=login)
+        assert registry.status_code == 200, registry.text
 
     def _ask(self, operation: Operation, session: requests.Session) -> None:
         is_open = operation.definition.raw["security"] == []
@@ -129,7 +134,7 @@ class Asker:
         def send(case: Case, is_known: bool) -> None:
             keep_small(case)
             if is_known and self.mode is GenerationMode.POSITIVE and case.path_parameters:
-                known = {"name": NAME, "id": self.node, "key": NAME}
+                known = {"name": NAME, "id": self.node, "key": NAME, "host": HOST}
                 case.path_parameters |= {part: known[part] for part in case.path_parameters}
                 if isinstance(case.query, dict):
                     case.query.pop("project", None)  # another one is not its own

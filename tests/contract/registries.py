@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+TLS_HANDSHAKE = b"\x16"
 USER, PASSWORD = "puller", "correct-horse-battery"
 
 
@@ -32,7 +33,9 @@ class Door:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                await self._answer(await reader.readuntil(b"\r\n\r\n"), writer)
+                first = await reader.readexactly(1)
+                if first != TLS_HANDSHAKE:  # which an engine tries first, and waits for
+                    await self._answer(first + await reader.readuntil(b"\r\n\r\n"), writer)
         finally:
             writer.close()
 

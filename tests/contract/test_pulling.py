@@ -13,7 +13,7 @@ import engine
 from contract.benches import DockerBench
 from contract.registries import PASSWORD, USER, door
 from orca_common.env import Env
-from orca_proto.worker_pb2 import TaskSpec
+from orca_proto.worker_pb2 import RegistryAccount, TaskSpec
 from orca_worker.runtime.docker.credentials import Credentials, Login
 from orca_worker.runtime.docker.engine import Engine
 from orca_worker.runtime.docker.pull import Images, PullLimits
@@ -57,18 +57,50 @@ async def test_who_has_an_account_is_let_in_and_who_has_none_is_told_how_ce_27(
         with pytest.raises(RuntimeRefusal) as refused:
             await Images(link, limits=PullLimits()).prepare(TaskSpec(image=image))
         assert f"registry {guarded.address} refuses access" in refused.value.reason
+        assert "asked without an account" in refused.value.reason
         assert f'registries."{guarded.address}"' in refused.value.reason
         wrong = Credentials({guarded.address: Login(username=USER, password="wrong-" + PASSWORD)})
         with pytest.raises(RuntimeRefusal, match="refuses access") as refused:
             await Images(link, limits=PullLimits(), credentials=wrong).prepare(
                 TaskSpec(image=image)
             )
+        assert f"asked as {USER}, the node's own account" in refused.value.reason
         assert PASSWORD not in refused.value.reason
+        given = RegistryAccount(host=guarded.address, username="me", password="no", scope="shop")
+        own = Images(link, limits=PullLimits(), credentials=wrong)
+        with pytest.raises(RuntimeRefusal, match="asked as me: `orca registry login") as refused:
+            await own.prepare(TaskSpec(image=image), given)
+        assert refused.value.reason.endswith("--project shop`)")
+        given.lacks = "no key opens it"
+        with pytest.raises(RuntimeRefusal, match="no key opens it"):
+            await own.prepare(TaskSpec(image=image), given)
         right = Credentials({guarded.address: Login(username=USER, password=PASSWORD)})
         images = Images(link, limits=PullLimits(), credentials=right)
         assert await images.prepare(TaskSpec(image=image))
         assert await images.id_of(image)
         assert guarded.refused >= 2
+        forget(engine_url, image)
+    link.close()
+
+
+async def test_what_one_account_is_refused_is_not_refused_another_that_asks_at_the_same_time(
+    env: Env, engine_url: str, registry: engine.Registry, pushed: str
+) -> None:
+    link = Engine(env, engine_url)
+    async with door(registry.address, needs_account=True) as guarded:
+        image, host = f"{guarded.address}/{pushed}", guarded.address
+        images = Images(link, limits=PullLimits())
+        wrong = RegistryAccount(host=host, username=USER, password="wrong")
+        right = RegistryAccount(host=host, username=USER, password=PASSWORD)
+        found = await asyncio.gather(
+            images.prepare(TaskSpec(image=image), wrong),
+            images.prepare(TaskSpec(image=image), right),
+            images.prepare(TaskSpec(image=image)),
+            return_exceptions=True,
+        )
+        assert isinstance(found[0], RuntimeRefusal)
+        assert found[1] is True
+        assert isinstance(found[2], RuntimeRefusal)
         forget(engine_url, image)
     link.close()
 

@@ -26,7 +26,7 @@ DONE = [
     ["deployments", "web"], ["restart", "web"], ["rollback", "web", "--to", "1"],
     ["deploy", "CANARY", "--no-wait"], ["pause", "web"], ["resume", "web", "--no-wait"],
     ["promote", "web"],
-    ["secrets", "list"], ["secrets", "usage"], ["webhooks", "list"],
+    ["secrets", "list"], ["secrets", "usage"], ["registry", "list"], ["webhooks", "list"],
     ["webhooks", "add", "--repo", "a/b", "--service", "web", "--image", "a:1"],
     ["webhooks", "test", "web"], ["webhooks", "deliveries", "web"], ["webhooks", "rotate", "web"],
     ["webhooks", "remove", "web"], ["stop", "web"], ["start", "web"], ["stop", "web"],
@@ -46,6 +46,7 @@ REFUSED = [
     ["logs", "nope"], ["logs", "nope", "-f"], ["stop", "nope"], ["rm", "nope"],
     ["masters", "remove", "nope"], ["masters", "transfer"], ["tokens", "revoke", "nope"],
     ["context", "use", "nope"], ["context", "rm", "nope"], ["scale", "../../tokens", "1"],
+    ["registry", "logout", "nope.example"], ["registry", "logout", "https://nope.example/"],
     ["up", "--port", "TAKEN", "--data-dir", "ELSEWHERE"],
 ]  # fmt: skip
 USAGE = [
@@ -55,7 +56,7 @@ USAGE = [
     ["logs", "web", "--replica", "first"], ["logs", "web", "--tail", "-1"], ["stop"],
     ["stop", "web", "--all"], ["rm"], ["nodes", "token", "--ttl", "soon"],
     ["nodes", "drain"], ["nodes", "rm"], ["diff", "web"], ["rollback", "web", "--to", "0"],
-    ["secrets", "rm"],
+    ["secrets", "rm"], ["registry", "login"], ["registry", "logout"],
     ["promote"], ["start"], ["pause"], ["resume"], ["restart"], ["history"], ["deployments"],
     ["webhooks", "add", "--repo", "a/b"], ["webhooks", "redeliver", "x", "y"],
     ["nodes", "label", "worker-1", "disk"], ["nodes", "drain", "x", "--force", "--deadline", "1h"],
@@ -72,7 +73,7 @@ ASKS = [
     ["pause", "web"], ["resume", "web"], ["restart", "web"], ["start", "web"], ["history", "web"],
     ["diff", "web", "1", "2"], ["deployments", "web"], ["webhooks", "list"], ["webhooks", "test", "x"],
     ["masters", "status"], ["masters", "transfer"], ["tokens"], ["tokens", "revoke", "x"],
-    ["audit"], ["version"],
+    ["audit"], ["version"], ["registry", "list"], ["registry", "logout", "r.example"],
 ]  # fmt: skip
 
 

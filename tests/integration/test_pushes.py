@@ -16,7 +16,7 @@ from forges import SECRET, body_of, github_push, signed
 from integration.conftest import RealCluster, running
 
 HOOK = Path(__file__).with_name("push_hook.py")
-BURST = 300
+BURST = 2000
 
 
 class Repository:

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from orca_common.env import Env
 from orca_common.logs import get_logger
 from orca_proto import worker_pb2 as pb
+from orca_proto.images import host_of
 from orca_worker.fencing import Fencing
 from orca_worker.kept import KeptOutputs
 from orca_worker.ports import Prober
@@ -46,6 +47,7 @@ class Agent:
         self._node = node
         self._runners: dict[str, TaskRunner] = {}
         self._specs: dict[str, pb.TaskSpec] = {}
+        self._accounts: dict[tuple[str, str], pb.RegistryAccount] = {}  # in memory only
         self._unowned: dict[str, tuple[Runtime, Container]] = {}
         self._dirty: dict[str, None] = {}
         self._dirty_event = asyncio.Event()
@@ -101,6 +103,7 @@ class Agent:
         self._seen = stamp
         await self._running.wait()
         self._specs.update(assignments.specs)
+        self._accounts = {(each.project, each.host): each for each in assignments.accounts}
         listed = {task.id for task in assignments.tasks}
         for task in assignments.tasks:
             self._apply_one(task)
@@ -191,6 +194,7 @@ class Agent:
             task,
             fencing=self.fencing,
             labels=self._labels(task),
+            account=self._account,
             changed=self._mark_dirty,
             kept=self._kept,
         )
@@ -224,6 +228,10 @@ class Agent:
         for status in statuses:
             if status.state == pb.TASK_STATE_GONE:
                 self._runners.pop(status.id, None)
+
+    def _account(self, project: str, image: str) -> pb.RegistryAccount | None:
+        """As the newest list says."""
+        return self._accounts.get((project, host_of(image)))
 
     def _labels(self, task: pb.Task) -> dict[str, str]:
         return {

@@ -30,7 +30,8 @@ log = get_logger("task")
 
 
 class TaskRunner:
-    """`changed` is called whenever `status` has a new value. `spec` None: only to be removed."""
+    """`changed` is called whenever `status` has a new value; `account` finds who asks the registry of a
+    project's image, when it is asked. `spec` None: only to be removed."""
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class TaskRunner:
         *,
         fencing: Fencing,
         labels: Mapping[str, str],
+        account: Callable[[str, str], pb.RegistryAccount | None],
         changed: Callable[[str], None],
         kept: KeptOutputs | None = None,
     ) -> None:
@@ -50,6 +52,7 @@ class TaskRunner:
         self._fencing = fencing
         self._task = task
         self._labels = labels
+        self._account = account
         self._changed = changed
         self._kept = kept
         self._stop_wanted = asyncio.Event()
@@ -140,7 +143,8 @@ class TaskRunner:
             raise RuntimeRefusal(spec.lacks)
         if container is None:
             self._report(pb.TASK_STATE_PREPARING)
-            await self._unless_stopped(self._runtime.prepare(spec))
+            account = self._account(self._task.project, spec.image)
+            await self._unless_stopped(self._runtime.prepare(spec, account))
             if self._stop_wanted.is_set():
                 return None
             container = await self._runtime.create(self._task, spec, self._labels)

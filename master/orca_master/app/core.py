@@ -15,6 +15,7 @@ from orca_master.cluster.pace import Pace
 from orca_master.cluster.presence import Presence
 from orca_master.control.leader import Controller, run_while_leader
 from orca_master.http.once import OnceSweeper
+from orca_master.identity.registries.accounts import Accounts
 from orca_master.identity.secrets.vault import Vault
 from orca_master.services.controller import ServicesController
 from orca_master.services.secrets.controller import SecretsController
@@ -54,12 +55,15 @@ class MasterCore:
         self.presence = Presence(env, Pace(heartbeat_seconds, node_down_after_seconds))
         self.leases = Leases(env, fence_lease_seconds)
         self.vault = Vault(env, kek)
-        self.dispatcher = Dispatcher(env, self.store, self.presence, self.leases, self.vault)
+        self.accounts = Accounts(env, kek)
+        self.dispatcher = Dispatcher(
+            env, self.store, self.presence, self.leases, self.vault, self.accounts
+        )
         self.streams = Streams(env, self.store, self.dispatcher, relays)
         self._membership = membership
         self.liveness = Liveness(env, self.store, self.presence, self._silent_masters)
         self._services = ServicesController(env, self.store, self.presence, self.leases)
-        self.digests = digests or Registries()
+        self.digests = digests or Registries(self.store, self.accounts)
         self._webhooks = WebhookController(env, self.store, self.digests)
         self._controllers: list[Controller] = [
             self._services,

@@ -29,6 +29,7 @@ from orca_master.http.documentation import documentation
 from orca_master.http.forward import Forwarder
 from orca_master.http.meters import HttpMeters
 from orca_master.http.route import Route
+from orca_master.identity.registries.routes import RegistryRoutes
 from orca_master.identity.routes import TokenRoutes
 from orca_master.ops.audit import AuditRoutes
 from orca_master.ops.health import OpsRoutes
@@ -123,6 +124,7 @@ class Parts:
             *RolloutRoutes(services.changes).table(),
             *WebhookRoutes(core.env, store, kek, core.digests).table(),
             *SecretRoutes(services.changes, core.vault).table(),
+            *RegistryRoutes(core.env, store, core.accounts).table(),
             *AuditRoutes(store, self.history).table(),
             *TokenRoutes(core.env, store).table(),
             *ClusterRoutes(

@@ -11,6 +11,7 @@ from orca_master.cluster.model import (
 )
 from orca_master.http.once import DONE
 from orca_master.identity.model import TOKENS
+from orca_master.identity.registries.model import LOGINS
 from orca_master.identity.secrets.model import DATA_KEYS, SECRET_VERSIONS, SECRETS
 from orca_master.services.model import FENCING_TOKENS, SERVICES
 from orca_master.services.rollouts.model import DEPLOYMENTS, REVISIONS
@@ -41,6 +42,7 @@ SCHEMA = Schema(
     DATA_KEYS,
     SECRETS,
     SECRET_VERSIONS,
+    LOGINS,
     DONE,
     SERVICES,
     REVISIONS,

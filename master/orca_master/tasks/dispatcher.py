@@ -22,12 +22,15 @@ from orca_master.cluster.operations import (
 )
 from orca_master.cluster.presence import Presence
 from orca_master.errors import Forbidden, NotReady, Trouble
+from orca_master.identity.registries.accounts import Accounts
+from orca_master.identity.registries.model import LOGINS
 from orca_master.identity.secrets.vault import Vault
 from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction
 from orca_master.tasks import wire
 from orca_master.tasks.model import TASKS, Task, Wanted
 from orca_master.tasks.operations import observe, observe_all, spec_of
+from orca_master.tasks.registries import add_accounts
 from orca_master.tasks.secrets import fill_in
 from orca_master.tasks.suspicion import Suspicion
 from orca_proto import worker_pb2 as pb
@@ -80,13 +83,20 @@ class OutputSource:
 
 class Dispatcher:
     def __init__(
-        self, env: Env, store: Store, presence: Presence, leases: Leases, vault: Vault
+        self,
+        env: Env,
+        store: Store,
+        presence: Presence,
+        leases: Leases,
+        vault: Vault,
+        accounts: Accounts,
     ) -> None:
         self._env = env
         self._store = store
         self._presence = presence
         self._leases = leases
         self._vault = vault
+        self._accounts = accounts
         self._sessions: dict[str, _Session] = {}
         self._suspicion = Suspicion(env, store)
 
@@ -303,16 +313,17 @@ class Dispatcher:
     async def _send_assignments(self, session: _Session) -> None:
         sent: list[tuple[str, Wanted]] | None = None
         sent_specs: set[str] = set()
-        with self._store.follow(TASKS) as follower:
+        with self._store.follow(TASKS, LOGINS) as follower:
             while True:
-                await follower.next()
+                changed = await follower.next()
                 state = self._store.state
                 tasks = state.find(TASKS, "node", session.node_id)
                 if not tasks and sent != []:  # only who certainly leads may have all of it stopped
                     state = await self._store.fresh()
                     tasks = state.find(TASKS, "node", session.node_id)
                 wanted = [(task.id, task.wanted) for task in tasks]
-                if wanted == sent:
+                other_accounts = changed.everything or bool(changed.of(LOGINS.name))
+                if wanted == sent and not (wanted and other_accounts):
                     continue
                 specs = {task.spec: spec_of(state, task) for task in tasks}
                 revision = pb.Revision(
@@ -325,6 +336,7 @@ class Dispatcher:
                 )
                 for hash, spec in message.assignments.specs.items():
                     fill_in(state, self._vault, specs[hash], spec)
+                add_accounts(state, self._accounts, tasks, specs, message.assignments)
                 await session.link.send(message)
                 sent, sent_specs = wanted, set(specs)
 

@@ -192,6 +192,10 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     ready_at: float = 0.0
 
     @property
+    def tenant(self) -> str:
+        return self.owner.partition(":")[2].partition("/")[0]
+
+    @property
     def order(self) -> tuple[int, float, str]:
         """Of the tasks of one slot: the later was made after the earlier."""
         return self.generation, self.created_at, self.id

@@ -102,6 +102,13 @@ ANSWERS: dict[str, Any] = {
     },
     "DELETE /api/v1/cluster/masters/m": {"ok": EVIL},
     "POST /api/v1/cluster/masters/transfer": {"leader": EVIL},
+    "GET /api/v1/registries": {
+        "registries": [{"host": EVIL, "project": EVIL, "username": EVIL, "made_at": 0.0, "by": EVIL}],
+    },
+    "PUT /api/v1/registries/r.io": {
+        "host": EVIL, "project": EVIL, "username": EVIL, "changed": True, "checked": False, "reason": EVIL,
+    },
+    "DELETE /api/v1/registries/r.io": {"ok": EVIL},
     "GET /api/v1/webhooks": {"webhooks": [HOOK, HOOK | {"last_invocation": None}]},
     "POST /api/v1/webhooks": HOOK,
     "DELETE /api/v1/webhooks/h": {"status": EVIL, "count": 1},
@@ -126,6 +133,8 @@ STRUCTURED = [
     ["webhooks", "list"], ["webhooks", "add", "--repo", "a/b", "--service", "web"],
     ["webhooks", "remove", "h"], ["webhooks", "test", "h"], ["webhooks", "rotate", "h"],
     ["webhooks", "deliveries", "h"], ["webhooks", "redeliver", "h", "1"],
+    ["registry", "list"], ["registry", "logout", "r.io"],
+    ["registry", "login", "r.io", "-u", "me", "--password-stdin"],
 ]  # fmt: skip
 PLAIN = [
     ["status", "web"], ["logs", "web"], ["logs", "web", "--raw"], ["nodes", "token"],
@@ -170,7 +179,12 @@ async def orca(server: Hostile, folder: Path, words: list[str]) -> tuple[int, st
     environment = {name: None for name in os.environ if name.startswith("ORCA_")}
     runner = CliRunner(env={**environment, "HOME": str(folder), "XDG_CONFIG_HOME": None})
     done = await asyncio.to_thread(
-        runner.invoke, cli, ["--api", server.url, *given], prog_name="orca", catch_exceptions=False
+        runner.invoke,
+        cli,
+        ["--api", server.url, *given],
+        input="what is asked for",
+        prog_name="orca",
+        catch_exceptions=False,
     )
     return done.exit_code, done.stdout, done.stderr
 

@@ -29,11 +29,11 @@ def test_a_registrys_own_account_is_used(tmp_path: Path) -> None:
         "docker.io": Login(username="you", password_file=str(file)),
     }
     credentials = Credentials(logins)
-    assert told(credentials.header("r.io:5000"))["username"] == "me"
-    account = told(credentials.header("docker.io"))
+    assert told(credentials.who("r.io:5000").header)["username"] == "me"
+    account = told(credentials.who("docker.io").header)
     assert (account["username"], account["password"]) == ("you", SECRET)
     file.write_text("another")
-    assert told(credentials.header("docker.io"))["password"] == "another"
+    assert told(credentials.who("docker.io").header)["password"] == "another"
 
 
 def test_dockers_own_file_is_read_again_each_time(tmp_path: Path) -> None:
@@ -41,10 +41,10 @@ def test_dockers_own_file_is_read_again_each_time(tmp_path: Path) -> None:
     pair = base64.b64encode(f"me:{SECRET}".encode()).decode()
     file.write_text(json.dumps({"auths": {"r.io": {"auth": pair}}}))
     credentials = Credentials(config_path=str(file))
-    assert told(credentials.header("r.io"))["password"] == SECRET
-    assert credentials.header("other.io") is None
+    assert told(credentials.who("r.io").header)["password"] == SECRET
+    assert credentials.who("other.io").header is None
     file.write_text(json.dumps({"auths": {}}))
-    assert credentials.header("r.io") is None
+    assert credentials.who("r.io").header is None
 
 
 @pytest.mark.parametrize("content", [None, f'{{"auths": {{"r.io": "{SECRET}"}}}}', f"[{SECRET}"])
@@ -55,7 +55,7 @@ def test_a_file_that_is_none_is_told_without_its_content(
     if content is not None:
         file.write_text(content)
     with pytest.raises(RuntimeRefusal) as refused:
-        Credentials(config_path=str(file)).header("r.io")
+        Credentials(config_path=str(file)).who("r.io")
     assert "credentials for registry r.io cannot be read" in refused.value.reason
     assert SECRET not in refused.value.reason
     assert refused.value.__cause__ is None

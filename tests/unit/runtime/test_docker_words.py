@@ -61,13 +61,13 @@ def test_an_image_names_its_registry(image: str, registry: str) -> None:
             "pull access denied for r.io/a, repository does not exist or may require login",
             "registry r.io refuses access to image r.io/a:1: pull access denied for r.io/a, "
             "repository does not exist or may require login "
-            '(give its worker registry_config, or registries."r.io")',
+            "(asked as me: mend it)",
         ),
         ("no space left on device", "image r.io/a:1 cannot be pulled: no space left on device"),
     ],
 )
 def test_a_failed_pull_is_told_in_words(engine_says: str, we_say: str) -> None:
-    assert pull_refusal("r.io/a:1", engine_says).reason == we_say
+    assert pull_refusal("r.io/a:1", engine_says, "asked as me: mend it").reason == we_say
 
 
 def test_limits_and_ports_reach_the_engine_in_its_units() -> None:

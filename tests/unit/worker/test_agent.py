@@ -51,3 +51,40 @@ async def test_what_changes_while_the_inventory_is_made_is_in_it() -> None:
         running.cancel()
         await asyncio.wait({running})
     assert [(status.id, status.state) for status in told] == [("t1", pb.TASK_STATE_RUNNING)]
+
+
+async def test_a_start_that_waits_for_the_engine_takes_the_account_that_is_newest_then() -> None:
+    env = real_env(threads=1)
+    runtime = FakeRuntime(env)
+    agent = Agent(
+        env, {"docker": runtime}, NetworkProber(), a_fencing(env), cluster="test", node="n1"
+    )
+    running = asyncio.create_task(agent.run())
+    task = pb.Task(id="t1", project="shop", service="web", spec_hash="h", wanted=pb.WANTED_RUN)
+    spec = pb.TaskSpec(runtime="docker", image="R.example/app:1")
+
+    def listed(version: int, **passwords: str) -> pb.Assignments:
+        accounts = [
+            pb.RegistryAccount(project=project, host="r.example", username="me", password=password)
+            for project, password in passwords.items()
+        ]
+        revision = pb.Revision(version=version)
+        return pb.Assignments(revision=revision, tasks=[task], specs={"h": spec}, accounts=accounts)
+
+    try:
+        async with asyncio.timeout(60):
+            runtime.away = "no engine"
+            await agent.apply(listed(2, shop="old", other="of another project"))
+            while "no engine" not in [status.reason for status in await agent.changes()]:
+                pass
+            await agent.apply(listed(3, shop="new", other="of another project"))
+            await agent.apply(listed(1, shop="older"))
+            runtime.away = ""
+            while [status.state for status in await agent.changes()] != [pb.TASK_STATE_RUNNING]:
+                pass
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+    ((image, account),) = runtime.machine.accounts
+    assert account is not None
+    assert (image, account.password) == ("R.example/app:1", "new")

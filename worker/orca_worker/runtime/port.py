@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from orca_proto.worker_pb2 import Resources, Task, TaskSpec
+from orca_proto.worker_pb2 import RegistryAccount, Resources, Task, TaskSpec
 
 
 class RuntimeRefusal(Exception):
@@ -77,8 +77,11 @@ class Runtime(Protocol):
         """The word used in `TaskSpec.runtime`."""
         ...
 
-    async def prepare(self, spec: TaskSpec) -> None:
-        """Make the image available as `pull_policy` says. Nothing to do for a plain process."""
+    async def prepare(self, spec: TaskSpec, account: RegistryAccount | None = None) -> None:
+        """Make the image available as `pull_policy` says. Nothing to do for a plain process.
+
+        `account`: who asks its registry; None: whoever the node's own configuration says.
+        """
         ...
 
     async def create(self, task: Task, spec: TaskSpec, labels: Mapping[str, str]) -> Container:

@@ -113,7 +113,9 @@ class WebhookController:
         service = self._store.state.get(SERVICES, hook.tenant, hook.project, hook.service)
         if service is None or not service.spec.image:
             raise Ignored(f"service {hook.service} has no image to look up")
-        digest = await self._digests.digest_of(service.spec.image)
+        digest = await self._digests.digest_of(
+            service.spec.image, tenant=hook.tenant, project=hook.project
+        )
         return pinned(service.spec.image, digest)
 
     async def _end(self, delivery: Delivery, state: DeliveryState, reason: str) -> None:

@@ -259,7 +259,9 @@ class WebhookRoutes:
             raise NotReady(f"service {hook.service} does not run: a push would be refused")
         if hook.image:
             return TriedOut(f"a push would deploy {hook.image}", None)
-        digest = await self.digests.digest_of(service.spec.image)
+        digest = await self.digests.digest_of(
+            service.spec.image, tenant=hook.tenant, project=hook.project
+        )
         return TriedOut(f"a push would look {service.spec.image} up: now {digest}", digest)
 
     async def rotate(self, call: Call[Any, RotateIn]) -> HookOut:

@@ -85,15 +85,17 @@ def registry_of(image: str) -> str:
     return "docker.io"
 
 
-def pull_refusal(image: str, reason: str) -> RuntimeRefusal:
-    """Why a pull failed: a missing image, a refused access and a dead registry read differently."""
+def pull_refusal(image: str, reason: str, mend: str) -> RuntimeRefusal:
+    """Why a pull failed: a missing image, a refused access and a dead registry read differently.
+
+    `mend`: who asked, and what to do if that is not let in.
+    """
     words = re.sub(r'^(Error response from daemon: )?((Get|Head) "[^"]*": )?', "", reason.strip())
     if _UNREACHABLE.search(words):
         return RuntimeRefusal(f"registry {registry_of(image)} cannot be reached: {words}")
     if _DENIED.search(words):
         return RuntimeRefusal(
-            f"registry {registry_of(image)} refuses access to image {image}: {words} "
-            f'(give its worker registry_config, or registries."{registry_of(image)}")'
+            f"registry {registry_of(image)} refuses access to image {image}: {words} ({mend})"
         )
     if _MISSING.search(words):
         return RuntimeRefusal(f"image {image} not found: {words.rsplit(': ', 1)[-1]}")

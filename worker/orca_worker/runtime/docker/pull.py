@@ -6,6 +6,7 @@ engine's other callers nor the thread pool busy.
 
 import asyncio
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,8 +16,8 @@ from docker.errors import APIError
 from docker.utils import parse_repository_tag
 
 from orca_common.logs import get_logger
-from orca_proto.worker_pb2 import TaskSpec
-from orca_worker.runtime.docker.credentials import Credentials
+from orca_proto.worker_pb2 import RegistryAccount, TaskSpec
+from orca_worker.runtime.docker.credentials import Credentials, Who
 from orca_worker.runtime.docker.engine import Engine
 from orca_worker.runtime.docker.errors import NotFound, engine_reason, pull_refusal, registry_of
 from orca_worker.runtime.docker.policy import Pull, pull_of
@@ -27,6 +28,9 @@ PULLS_AT_ONCE = 3
 LOOKUP_SECONDS = 4.0
 # For how long a registry that did not answer is not asked for a newer image.
 DOWN_SECONDS = 60.0
+
+_Asking = tuple[str, bytes]
+"""An image, and who asks for it."""
 
 log = get_logger("images")
 
@@ -54,11 +58,13 @@ class Images:
         self._limits = limits
         self._credentials = credentials or Credentials()
         self._slots = asyncio.Semaphore(PULLS_AT_ONCE)
-        self._under_way: dict[str, asyncio.Future[RuntimeRefusal | bool]] = {}
+        self._under_way: dict[_Asking, asyncio.Future[RuntimeRefusal | bool]] = {}
         self._down_until: dict[str, float] = {}
 
-    async def prepare(self, spec: TaskSpec) -> bool:
+    async def prepare(self, spec: TaskSpec, account: RegistryAccount | None = None) -> bool:
         """Make the image available as the policy says; whether it was pulled for that.
+
+        `account`: who asks; None: whoever the node's own configuration says.
 
         Raises RuntimeRefusal.
         """
@@ -74,8 +80,8 @@ class Images:
                 f'image {image} is not on this node, and its pull policy "never" forbids to pull it'
             )
         if is_here:
-            return await self._refresh(image)
-        await self._pull_once(image, self._limits.quiet_seconds)
+            return await self._refresh(image, account)
+        await self._pull_once(image, account, self._limits.quiet_seconds)
         return True
 
     async def id_of(self, image: str) -> str | None:
@@ -88,42 +94,48 @@ class Images:
             return None
         return str(answer["Id"])
 
-    async def _refresh(self, image: str) -> bool:
+    async def _refresh(self, image: str, account: RegistryAccount | None) -> bool:
         """The newer image if the registry has one; whatever goes wrong, the one here will do."""
         registry, now = registry_of(image), self._engine.env.monotonic()
         if self._down_until.get(registry, now) > now:
             return False
         try:
-            await self._pull_once(image, self._limits.answer_seconds)
+            await self._pull_once(image, account, self._limits.answer_seconds)
         except RuntimeRefusal as refusal:
             self._down_until[registry] = self._engine.env.monotonic() + DOWN_SECONDS
             log.warning("no newer image; taking the one here", image=image, reason=refusal.reason)
             return False
         return True
 
-    async def _pull_once(self, image: str, answer_seconds: float) -> None:
-        """Pull, or wait for the pull that is under way and share how it ends."""
-        while (running := self._under_way.get(image)) is not None:
+    async def _pull_once(
+        self, image: str, account: RegistryAccount | None, answer_seconds: float
+    ) -> None:
+        """Pull, or wait for the same account's pull that is under way and share how it ends."""
+        asking = image, account.SerializeToString(deterministic=True) if account else b""
+        while (running := self._under_way.get(asking)) is not None:
             outcome = await asyncio.shield(running)
             if isinstance(outcome, RuntimeRefusal):
                 raise RuntimeRefusal(outcome.reason, permanent=outcome.permanent)
             if outcome:
                 return
         shared: asyncio.Future[RuntimeRefusal | bool] = asyncio.get_running_loop().create_future()
-        self._under_way[image] = shared
+        self._under_way[asking] = shared
         # What the others learn should this caller be cancelled: nothing, one of them goes on.
         outcome = False
         try:
-            refusal = await self._pull(image, answer_seconds)
+            refusal = await self._pull(image, account, answer_seconds)
             outcome = refusal or True
         finally:
-            del self._under_way[image]
+            del self._under_way[asking]
             shared.set_result(outcome)
         if refusal is not None:
             raise refusal
 
-    async def _pull(self, image: str, answer_seconds: float) -> RuntimeRefusal | None:
-        pull = _Pull(self._engine, image, self._limits, self._credentials)
+    async def _pull(
+        self, image: str, account: RegistryAccount | None, answer_seconds: float
+    ) -> RuntimeRefusal | None:
+        who = partial(self._credentials.who, registry_of(image), account)
+        pull = _Pull(self._engine, image, self._limits, who)
         seconds = self._limits.seconds
         try:
             async with asyncio.timeout(seconds), self._slots, asyncio.TaskGroup() as group:
@@ -183,7 +195,7 @@ class _Pull:
     """
 
     def __init__(
-        self, engine: Engine, image: str, limits: PullLimits, credentials: Credentials
+        self, engine: Engine, image: str, limits: PullLimits, who: Callable[[], Who]
     ) -> None:
         self.image = image
         self.stream = Closable()
@@ -191,7 +203,7 @@ class _Pull:
         self.moves = 0
         self._engine = engine
         self._limits = limits
-        self._credentials = credentials
+        self._who = who
         self._told: dict[str, object] = {}
         self._sizes: dict[str, int] = {}
 
@@ -206,7 +218,7 @@ class _Pull:
 
     def _read(self, client: docker.APIClient) -> RuntimeRefusal | None:
         repository, tag = parse_repository_tag(self.image)
-        header = self._credentials.header(registry_of(self.image))
+        who = self._who()
         limits = self._limits
         try:
             response = open_stream(
@@ -214,19 +226,19 @@ class _Pull:
                 "POST",
                 "/images/create",
                 params={"fromImage": repository, "tag": tag or "latest"},
-                headers={"X-Registry-Auth": header} if header else None,
+                headers={"X-Registry-Auth": who.header} if who.header else None,
                 # Whoever waits has given up before.
                 read_seconds=min(limits.seconds, 2 * limits.quiet_seconds),
             )
         except APIError as error:
-            return pull_refusal(self.image, engine_reason(error))
+            return pull_refusal(self.image, engine_reason(error), who.mend)
         self.has_answered = True
         if not self.stream.hold(response):
             return RuntimeRefusal(f"the pull of image {self.image} was given up")
         for progress in json_lines(response):
             # The status was sent before the work began: a failure is one more line of progress.
             if reason := progress.get("error"):
-                return pull_refusal(self.image, str(reason))
+                return pull_refusal(self.image, str(reason), who.mend)
             if (size := self._take(progress)) > limits.most_bytes:
                 return RuntimeRefusal(
                     f"image {self.image} has {size} bytes or more, and this node takes "

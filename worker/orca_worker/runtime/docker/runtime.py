@@ -25,7 +25,7 @@ from weakref import WeakValueDictionary
 import docker
 
 from orca_common.env import Env
-from orca_proto.worker_pb2 import Resources, Task, TaskSpec
+from orca_proto.worker_pb2 import RegistryAccount, Resources, Task, TaskSpec
 from orca_worker.runtime import cgroups
 from orca_worker.runtime.docker import following
 from orca_worker.runtime.docker import spec as specs
@@ -104,9 +104,9 @@ class DockerRuntime:
         """The word used in `TaskSpec.runtime`."""
         return "docker"
 
-    async def prepare(self, spec: TaskSpec) -> None:
+    async def prepare(self, spec: TaskSpec, account: RegistryAccount | None = None) -> None:
         """Have the image here as the spec's pull policy says; "" is "if-not-present"."""
-        pulled = await self._images.prepare(spec)
+        pulled = await self._images.prepare(spec, account)
         if (image_id := await self._images.id_of(spec.image)) is not None:
             await self._cleaning.note(image_id, pulled=pulled)
 

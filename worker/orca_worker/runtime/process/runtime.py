@@ -27,7 +27,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from orca_common.env import Env
-from orca_proto.worker_pb2 import Resources, Task, TaskSpec
+from orca_proto.worker_pb2 import RegistryAccount, Resources, Task, TaskSpec
 from orca_worker.runtime import cgroups
 from orca_worker.runtime.lines import CHUNK_BYTES, Lines, tail_offset, whole_lines
 from orca_worker.runtime.meter import Meter
@@ -92,7 +92,7 @@ class ProcessRuntime:
         """Whether memory and processor limits take effect; without control groups they do not."""
         return self._groups.enforce
 
-    async def prepare(self, spec: TaskSpec) -> None:
+    async def prepare(self, spec: TaskSpec, account: RegistryAccount | None = None) -> None:
         """Nothing: there is no image."""
 
     async def create(self, task: Task, spec: TaskSpec, labels: Mapping[str, str]) -> Container:
