@@ -16,7 +16,15 @@ from orca_master.cluster.operations import down_nodes
 from orca_master.errors import Conflict
 from orca_master.identity.model import DEFAULT_TENANT
 from orca_master.services import operations
-from orca_master.services.model import SERVICES, Policy, Service, ServiceSpec, key_of_owner
+from orca_master.services.model import (
+    SERVICES,
+    Condition,
+    Dependency,
+    Policy,
+    Service,
+    ServiceSpec,
+    key_of_owner,
+)
 from orca_master.services.rollouts import operations as rollouts
 from orca_master.services.rollouts.lanes import held_slots
 from orca_master.services.rollouts.model import (
@@ -75,9 +83,17 @@ class _Prober:
 class Rolls(History):
     names: tuple[str, ...] = ("web", "api", "db")
     is_calm: bool = False
+    depends_on: dict[str, tuple[Dependency, ...]] = field(default_factory=dict)
+    """The same for a whole history: in every second one web needs api, which needs db."""
+    were_there: set[tuple[str, Condition]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.seed % 2:
+            self.depends_on = {
+                "web": (Dependency("api"),),
+                "api": (Dependency("db", Condition.STARTED),),
+            }
         for worker in self.cluster.workers:
             worker.prober = _Prober(self)
         for master in self.cluster.masters.all:
@@ -125,7 +141,7 @@ class Rolls(History):
                 spec=spec,
                 replicas=replicas,
                 now=self.now_wall(),
-                policy=Policy(rollout=rollout),
+                policy=Policy(rollout=rollout, depends_on=self.depends_on.get(name, ())),
             )
 
         what = f"deploy {name} {image}{path} x{replicas} {rollout.strategy} {rollout.max_parallel}"
@@ -239,6 +255,23 @@ class Rolls(History):
                 owners = {key[0] for table, key in commit.changes if table == TASKS.name}
                 for owner in owners:
                     self._check_numbers(commit, owner)
+                self._check_order(commit)
+
+    def _check_order(self, commit: Commit) -> None:
+        """Nothing is made for a service before what it depends on was there once."""
+        tasks = [key for table, key in commit.changes if table == TASKS.name]
+        for key in tasks:
+            if commit.before.get(TASKS, *key) is None and (made := commit.after.get(TASKS, *key)):
+                for needed in self.depends_on.get(made.name, ()):
+                    self.counts["starts in order"] += 1
+                    if (needed.name, needed.condition) not in self.were_there:
+                        self._violated(f"{made.name} begins before {needed}")
+        for key in tasks:
+            task = commit.after.get(TASKS, *key)
+            if task is not None and task.is_ready:
+                self.were_there.add((task.name, Condition.HEALTHY))
+            if task is not None and task.observed.started_at > 0:
+                self.were_there.add((task.name, Condition.STARTED))
 
     def _check_said(self, state: View, before: Deployment | None, after: Deployment | None) -> None:
         if after is None:
@@ -306,7 +339,14 @@ class Rolls(History):
             )
 
     def _is_broken(self, service: Service) -> bool:
-        return service.spec.image == "broken:1" or service.spec.health == "/sick"
+        if service.spec.image == "broken:1" or service.spec.health == "/sick":
+            return True
+        return service.waits and any(self._never_comes(d.name) for d in service.policy.depends_on)
+
+    def _never_comes(self, name: str) -> bool:
+        core = self.cluster.masters.leader
+        found = core and core.store.state.get(SERVICES, DEFAULT_TENANT, "default", name)
+        return not found or not found.wanted_replicas or self._is_broken(found)
 
     async def _converge(self) -> None:
         self.is_calm = True

@@ -65,6 +65,8 @@ def _show_planned(planned: dict[str, Any]) -> None:
     if planned["strategy"]:
         reason = f" ({planned['reason']})" if planned["reason"] else ""
         show.say(f"  {planned['strategy']}, {planned['order']}{reason}")
+    for sentence in planned.get("waits") or []:
+        show.say(f"  {sentence}")
     if planned["blocked"]:
         show.error(f"{planned['service']}: {planned['blocked']}")
 

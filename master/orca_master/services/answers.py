@@ -53,7 +53,7 @@ class ServiceOut(msgspec.Struct, frozen=True):
 
     `replicas`: as deployed or scaled; `desired_replicas`: 0 while it is stopped; `running_replicas`:
     how many of these are ready, of whatever revision; `reason`: why it does not run in full, in words;
-    `rollout`: the one that is under way.
+    `rollout`: the one that is under way; `depends_on`: the condition of each (`healthy`, `started`).
     """
 
     name: str
@@ -70,6 +70,7 @@ class ServiceOut(msgspec.Struct, frozen=True):
     stable_revision: int | None
     reason: str | None
     rollout: RolloutOut | None
+    depends_on: dict[str, str]
     tasks: list[TaskOut]
 
 
@@ -110,11 +111,12 @@ class VerdictOut(msgspec.Struct, frozen=True):
 
 
 class PlacementOut(msgspec.Struct, frozen=True):
-    """`nodes`: the best first."""
+    """`nodes`: the best first; `waits`: for what it depends on, a sentence each."""
 
     service: str
     project: str
     revision: int
+    waits: list[str]
     replicas: list[ReplicaOut]
     nodes: list[VerdictOut]
 
@@ -135,7 +137,8 @@ class OutcomeOut(msgspec.Struct, frozen=True):
 class PlannedOut(msgspec.Struct, frozen=True):
     """What a deploy would do. `action`: `nothing`, `in place` (no replica is replaced), `create`, `replace`;
     `fields`: what is different; `strategy`, `order`, `reason`: how it would be replaced, and why so;
-    `blocked`: why not all new replicas would find a node beside what runs now."""
+    `blocked`: why not all new replicas would find a node beside what runs now; `waits`: what it would wait
+    for before it starts, a sentence each."""
 
     service: str
     project: str
@@ -148,6 +151,7 @@ class PlannedOut(msgspec.Struct, frozen=True):
     order: str | None
     reason: str | None
     blocked: str | None
+    waits: list[str]
 
 
 class DeployOut(msgspec.Struct, frozen=True):
