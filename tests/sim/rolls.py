@@ -94,8 +94,10 @@ class Rolls(History):
                 "web": (Dependency("api"),),
                 "api": (Dependency("db", Condition.STARTED),),
             }
+        tags = {"app:1": f"sha256:{'1' * 64}", "app:2": f"sha256:{'2' * 64}"}
         for worker in self.cluster.workers:
             worker.prober = _Prober(self)
+            worker.machine.digests = tags
         for master in self.cluster.masters.all:
             master.watchers.append(self._check_rollouts)
 
@@ -112,6 +114,7 @@ class Rolls(History):
             Rolls.resume,
             Rolls.resume,
             Rolls.restart,
+            Rolls.move_tag,
             History.stop_service,
         )
 
@@ -146,6 +149,13 @@ class Rolls(History):
 
         what = f"deploy {name} {image}{path} x{replicas} {rollout.strategy} {rollout.max_parallel}"
         await self._ask(what, name, request, want)
+
+    async def move_tag(self) -> None:
+        """Somebody pushes: from now on a name means another image."""
+        image = self.cluster.chance.choice(("app:1", "app:2", "app:3"))
+        digest = f"sha256:{self.cluster.chance.randbytes(32).hex()}"
+        self.cluster.workers[0].machine.digests[image] = digest
+        self._tell(f"{image} is now {digest[:12]}")
 
     def _rollout(self) -> Rollout:
         chance = self.cluster.chance
@@ -337,6 +347,22 @@ class Rolls(History):
             self._violated(
                 f"{after.name} loses {lost} of {ready_before} by {going}: {[t.id for t in stopped]}"
             )
+
+    def _missing(self) -> str | None:
+        """In the end all replicas of a revision run one image, if they run one of a registry."""
+        missing = super()._missing()
+        if missing is not None:
+            return missing
+        found: dict[tuple[str, str], set[str]] = {}
+        for worker in self.cluster.workers:
+            for thing in worker.machine.things.values():
+                labels, image = thing.container.labels, thing.container.image
+                if image.startswith("sha256:"):
+                    key = labels["orca.service"], labels["orca.revision"]
+                    found.setdefault(key, set()).add(image)
+        self.counts["pinned revisions"] += len(found)
+        mixed = [key for key, images in found.items() if len(images) > 1]
+        return f"several images: {mixed}" if mixed else None
 
     def _is_broken(self, service: Service) -> bool:
         if service.spec.image == "broken:1" or service.spec.health == "/sick":

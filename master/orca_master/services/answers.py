@@ -10,7 +10,8 @@ class TaskOut(msgspec.Struct, frozen=True):
     `replica`: its slot; `started_at`: Unix seconds; `address`: `host:port` of its node; `exit_code`:
     of one that has ended, and `signal` what that stands for; `container`: the engine's id; `reason`: why it
     does not run, in words; `attempt`: how often it has failed, `next_try_at` when it is tried next (Unix
-    seconds); `probes`: the last result of each, in words; `last_lines`: what it printed before it ended.
+    seconds); `image_digest`: of its image, `sha256:…`, if that came from a registry, and `image_id` on its
+    node; `probes`: the last result of each, in words; `last_lines`: what it printed before it ended.
     """
 
     id: str
@@ -30,6 +31,8 @@ class TaskOut(msgspec.Struct, frozen=True):
     started_at: float | None
     address: str | None
     container: str | None
+    image_digest: str | None
+    image_id: str | None
 
 
 class RolloutOut(msgspec.Struct, frozen=True):

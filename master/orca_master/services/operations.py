@@ -17,6 +17,7 @@ from orca_master.cluster.operations import (
 from orca_master.errors import Ambiguous, Conflict, NotFound
 from orca_master.identity.secrets.model import SecretUse
 from orca_master.identity.secrets.operations import find_uses, version_of
+from orca_master.services import images
 from orca_master.services.dependencies import waiting_for
 from orca_master.services.fenced import may_run, reconcile_fenced
 from orca_master.services.model import (
@@ -232,6 +233,8 @@ def reconcile_owner(
         tasks.forget_homes(tx, tx.find(HOMES, "owner", owner))
         rollouts.forget(tx, service)
         return None
+    images.settle(tx, service, mine, now=now)
+    mine = tx.find(TASKS, "owner", owner)
     if service.waits and not waiting_for(tx, service):
         service = rollouts.release(tx, service, now)
     service, target, look_at = _target(tx, service, mine, now)
@@ -312,7 +315,10 @@ def _create(tx: Transaction, service: Service, wanted: Create, *, now: float, id
         name=service.name,
         revision=wanted.revision,
         slot=wanted.slot,
-        spec=task_spec(spec, rollouts.secrets_of(tx, service, wanted.revision)),
+        spec=task_spec(
+            images.pinned(tx, service, wanted.revision, spec),
+            rollouts.secrets_of(tx, service, wanted.revision),
+        ),
         constraints=spec.constraints,
         now=now,
         attempt=wanted.attempt,

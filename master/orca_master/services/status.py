@@ -200,6 +200,8 @@ def _task(view: View, task: Task) -> TaskOut:
         started_at=observed.started_at or None,
         address=f"{address}:{observed.host_port}" if address and observed.host_port else None,
         container=observed.container or None,
+        image_digest=observed.image_digest or None,
+        image_id=observed.image_id or None,
     )
 
 

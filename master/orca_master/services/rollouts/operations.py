@@ -150,7 +150,8 @@ def release(tx: Transaction, service: Service, now: float) -> Service:
 def keep_revision(
     tx: Transaction, service: Service, *, now: float, by: str, message: str
 ) -> Service:
-    """Number `service.spec` as a revision, with its secrets as they are now, and make it the wanted one.
+    """Number `service.spec` as a revision, with its secrets as they are now, and make it the wanted one. If
+    the spec is that of the revision before, so is the image.
 
     Raises Conflict for a secret that does not exist."""
     uses, missing = find_uses(tx, service.tenant, service.project, service.spec.secret_keys)
@@ -158,6 +159,9 @@ def keep_revision(
         raise Conflict("; ".join(f"{service.name}: {each.reason}" for each in missing))
     number = max(service.newest, service.revision) + 1
     revision = Revision(*service.key, number, service.spec, now, by, message, secrets=uses)
+    before = revision_of(tx, service, service.revision)
+    if before is not None and before.spec == service.spec:
+        revision = replace(revision, image_digest=before.image_digest)
     tx.put(REVISIONS, revision)
     return replace(service, revision=number, newest=number)
 
