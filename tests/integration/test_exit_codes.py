@@ -24,6 +24,7 @@ DONE = [
     ["context", "add", "here", "--api", "API"], ["context", "use", "-"], ["context", "rm", "here"],
     ["version"], ["completion", "zsh"], ["history", "web"], ["diff", "web", "1", "1"],
     ["deployments", "web"], ["restart", "web"], ["rollback", "web", "--to", "1"],
+    ["import", "compose", "COMPOSE"],
     ["deploy", "CANARY", "--no-wait"], ["pause", "web"], ["resume", "web", "--no-wait"],
     ["promote", "web"],
     ["secrets", "list"], ["secrets", "usage"], ["webhooks", "list"],
@@ -46,7 +47,7 @@ REFUSED = [
     ["logs", "nope"], ["logs", "nope", "-f"], ["stop", "nope"], ["rm", "nope"],
     ["masters", "remove", "nope"], ["masters", "transfer"], ["tokens", "revoke", "nope"],
     ["context", "use", "nope"], ["context", "rm", "nope"], ["scale", "../../tokens", "1"],
-    ["up", "--port", "TAKEN", "--data-dir", "ELSEWHERE"],
+    ["up", "--port", "TAKEN", "--data-dir", "ELSEWHERE"], ["import", "compose", "BUILT"],
 ]  # fmt: skip
 USAGE = [
     ["nope"], ["plan"], ["deploy"], ["deploy", "/no/such/file"], ["deploy", "GOOD", "--timeout", "0"],
@@ -55,7 +56,7 @@ USAGE = [
     ["logs", "web", "--replica", "first"], ["logs", "web", "--tail", "-1"], ["stop"],
     ["stop", "web", "--all"], ["rm"], ["nodes", "token", "--ttl", "soon"],
     ["nodes", "drain"], ["nodes", "rm"], ["diff", "web"], ["rollback", "web", "--to", "0"],
-    ["secrets", "rm"],
+    ["secrets", "rm"], ["import", "compose"], ["import", "compose", "BAD"],
     ["promote"], ["start"], ["pause"], ["resume"], ["restart"], ["history"], ["deployments"],
     ["webhooks", "add", "--repo", "a/b"], ["webhooks", "redeliver", "x", "y"],
     ["nodes", "label", "worker-1", "disk"], ["nodes", "drain", "x", "--force", "--deadline", "1h"],
@@ -92,7 +93,11 @@ class Commands:
         )
         (folder / "canary.yaml").write_text(canary)
         (folder / "ends.yaml").write_text("name: web\ncommand: [sh, -c, exit 3]\n")
+        (folder / "compose.yaml").write_text("services: {web: {image: nginx}}")
+        (folder / "built.yaml").write_text("services: {web: {build: .}}")
         self._words = {
+            "COMPOSE": str(folder / "compose.yaml"),
+            "BUILT": str(folder / "built.yaml"),
             "CANARY": str(folder / "canary.yaml"),
             "ENDS": str(folder / "ends.yaml"),
             "GOOD": str(folder / "good.yaml"),
