@@ -41,6 +41,7 @@ class Machine:
     registry: dict[str, str] = field(default_factory=dict)  # image -> why it cannot be pulled
     accounts: list[tuple[str, RegistryAccount | None]] = field(default_factory=list)  # as prepared
     next_port: int = FIRST_PORT
+    digests: dict[str, str] = field(default_factory=dict)  # image -> what its registry has now
     watches: dict["asyncio.Queue[str | RuntimeRefusal]", None] = field(default_factory=dict)
 
 
@@ -88,6 +89,10 @@ class FakeRuntime:
         if self.machine.images is not None:
             self.machine.images.add(spec.image)
 
+    async def digest(self, image_id: str, image: str) -> str:
+        self._answers()
+        return image_id if image_id.startswith("sha256:") else ""
+
     async def create(self, task: Task, spec: TaskSpec, labels: Mapping[str, str]) -> Container:
         self._note("create", task.id)
         if task.id in self.machine.things:
@@ -124,7 +129,10 @@ class FakeRuntime:
             raise RuntimeRefusal(f"command not found: {spec.command[0]}", permanent=True)
         if spec.host_port and self._is_taken(spec.host_port):
             raise RuntimeRefusal(f"port {spec.host_port} is already in use on this node")
-        thing.container = replace(thing.container, phase=Phase.RUNNING, started_at=self._env.now())
+        image = spec.image.partition("@")[2] or self.machine.digests.get(spec.image, "local")
+        thing.container = replace(
+            thing.container, phase=Phase.RUNNING, started_at=self._env.now(), image=image
+        )
         self._behave(task_id, thing)
         return thing.container
 

@@ -125,9 +125,10 @@ class Client(Transport):
         return found
 
     async def stop(
-        self, name: str, *, project: str | None = None, purge: bool = False
+        self, name: str, *, project: str | None = None, purge: bool = False, force: bool = False
     ) -> dict[str, Any]:
-        params = _given(project=project, purge="true" if purge else None)
+        told = "true" if force else None
+        params = _given(project=project, purge="true" if purge else None, force=told)
         return await self._json("DELETE", f"/api/v1/services/{_part(name)}", params=params)
 
     async def stop_project(self, project: str, *, purge: bool = False) -> dict[str, Any]:

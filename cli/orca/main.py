@@ -1,6 +1,7 @@
 """`orca`: the command line. Commands are loaded when they are asked for, so that help is quick."""
 
 from importlib import import_module
+from keyword import iskeyword
 
 import click
 
@@ -19,6 +20,7 @@ COMMANDS = {
     "history": ("orca.commands.rollouts", "Every revision of a service."),
     "diff": ("orca.commands.rollouts", "What is different between two revisions."),
     "deployments": ("orca.commands.rollouts", "How changes of a service went, and why."),
+    "import": ("orca.commands.importing", "Service files from Docker Compose files."),
     "webhooks": ("orca.commands.webhooks", "Pushes to a repository that deploy a service."),
     "logs": ("orca.commands.logs", "Output of a service's replicas, now and from now on."),
     "start": ("orca.commands.rollouts", "Run stopped services again."),
@@ -43,7 +45,8 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(COMMANDS[name][0]), name)
+        attribute = f"{name}_" if iskeyword(name) else name
+        command: click.Command = getattr(import_module(COMMANDS[name][0]), attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1101,6 +1101,8 @@ class TaskStatus(_message.Message):
     CONTAINER_FIELD_NUMBER: _builtins.int
     PROBES_FIELD_NUMBER: _builtins.int
     LAST_LINES_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     state: Global___TaskState.ValueType
     healthy: _builtins.bool
@@ -1117,6 +1119,10 @@ class TaskStatus(_message.Message):
     """the runtime's own id"""
     probes: _builtins.str
     """the last result of each, in words"""
+    image_id: _builtins.str
+    """of the image that it has, on this node"""
+    image_digest: _builtins.str
+    """what the image's registry calls it, sha256:…; empty: it came from none"""
     @_builtins.property
     def last_lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """of its output, when it has ended; bounded, without control characters"""
@@ -1136,10 +1142,12 @@ class TaskStatus(_message.Message):
         container: _builtins.str = ...,
         probes: _builtins.str = ...,
         last_lines: _abc.Iterable[_builtins.str] | None = ...,
+        image_id: _builtins.str = ...,
+        image_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "ended_at", b"ended_at", "exit_code", b"exit_code", "healthy", b"healthy", "host_port", b"host_port", "id", b"id", "last_lines", b"last_lines", "oom_killed", b"oom_killed", "probes", b"probes", "reason", b"reason", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "ended_at", b"ended_at", "exit_code", b"exit_code", "healthy", b"healthy", "host_port", b"host_port", "id", b"id", "image_digest", b"image_digest", "image_id", b"image_id", "last_lines", b"last_lines", "oom_killed", b"oom_killed", "probes", b"probes", "reason", b"reason", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

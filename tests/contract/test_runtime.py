@@ -363,6 +363,12 @@ async def test_the_same_task_again_after_its_removal_starts_anew(bench: Bench) -
     spec = bench.spec(bench.forever())
     second = await runtime.create(task, spec, bench.labels(task))
     assert second == replace(
-        first, id=second.id, phase=Phase.CREATED, exit_code=0, started_at=0.0, ended_at=0.0
+        first,
+        id=second.id,
+        phase=Phase.CREATED,
+        exit_code=0,
+        started_at=0.0,
+        ended_at=0.0,
+        image="",
     )
     assert (await runtime.start(task.id)).phase is Phase.RUNNING

@@ -134,6 +134,69 @@ async def test_an_image_is_pulled_from_a_registry(
     assert (answer["deployed"], answer["errors"]) == (["pulled"], [])
 
 
+async def test_a_revision_runs_the_same_image_after_its_tag_has_moved(
+    engine_cluster: RealCluster,
+    engine_image: str,
+    registry: engine.Registry,
+    docker_client: docker.APIClient,
+) -> None:
+    """Also when the registry is lost, and the node still has the image."""
+    assert registry.is_installed()  # the session has one of its own, which others need
+    with engine.Registry() as own:
+        remote = f"{own.address}/moving:main"
+        other = engine.image_name("other")
+        engine.build_image(docker_client, other)
+        try:
+            engine.push_image(docker_client, engine_image, remote)
+            await _moves(engine_cluster, docker_client, remote, other)
+            own.__exit__(None, None, None)
+            async with engine_cluster.client() as client:
+                old = (await client.revisions("web"))[1]["image_digest"]
+                await client.rollback("web")
+                shown = await engine_cluster.until(
+                    "web", status="running", revision=1, rollout=None
+                )
+            there = [task for task in shown["tasks"] if task["state"] == "running"]
+            assert {task["image_digest"] for task in there} == {old}
+        finally:
+            named = docker_client.images(remote.rpartition(":")[0])
+            digests = [digest for image in named for digest in image["RepoDigests"]]
+            images = (other, remote, *digests)
+            engine.clean(docker_client, "orca.task=none", images=images)
+
+
+async def _moves(
+    cluster: RealCluster, docker_client: docker.APIClient, remote: str, other: str
+) -> None:
+    """The tag is pushed anew and pulled; the first revision keeps its image, the next one has the other."""
+    service = {"name": "web", "image": remote, "command": ["sleep", "1000"]}
+    service |= {"stop_grace_seconds": 0}
+    async with cluster.client() as client:
+        assert (await client.deploy([service]))["errors"] == []
+        (first,) = await client.revisions("web")
+        assert first["image_digest"].startswith("sha256:")
+        (old,) = _images(docker_client, cluster)
+        engine.push_image(docker_client, other, remote)
+        docker_client.pull(*remote.rsplit(":", 1))
+        assert docker_client.inspect_image(remote)["Id"] != old
+
+        await client.scale("web", 3)
+        await cluster.until("web", running_replicas=3)
+        assert _images(docker_client, cluster) == {old}
+        changed = service | {"replicas": 3, "env": {"MODE": "new"}, "pull_policy": "always"}
+        assert (await client.deploy([changed]))["errors"] == []
+        (second, _) = await client.revisions("web")
+        assert second["image_digest"] != first["image_digest"]
+        async with asyncio.timeout(60):
+            while old in _images(docker_client, cluster):
+                await asyncio.sleep(0.05)
+
+
+def _images(client: docker.APIClient, cluster: RealCluster) -> set[str]:
+    """The ids of images in running containers."""
+    return {inspected["Image"] for inspected in containers(client, cluster).values()}
+
+
 async def test_a_container_that_dies_is_replaced_and_its_code_told(
     engine_cluster: RealCluster, engine_image: str, docker_client: docker.APIClient
 ) -> None:

@@ -24,6 +24,7 @@ DONE = [
     ["context", "add", "here", "--api", "API"], ["context", "use", "-"], ["context", "rm", "here"],
     ["version"], ["completion", "zsh"], ["history", "web"], ["diff", "web", "1", "1"],
     ["deployments", "web"], ["restart", "web"], ["rollback", "web", "--to", "1"],
+    ["import", "compose", "COMPOSE"],
     ["deploy", "CANARY", "--no-wait"], ["pause", "web"], ["resume", "web", "--no-wait"],
     ["promote", "web"],
     ["secrets", "list"], ["secrets", "usage"], ["registry", "list"], ["webhooks", "list"],
@@ -47,7 +48,7 @@ REFUSED = [
     ["masters", "remove", "nope"], ["masters", "transfer"], ["tokens", "revoke", "nope"],
     ["context", "use", "nope"], ["context", "rm", "nope"], ["scale", "../../tokens", "1"],
     ["registry", "logout", "nope.example"], ["registry", "logout", "https://nope.example/"],
-    ["up", "--port", "TAKEN", "--data-dir", "ELSEWHERE"],
+    ["up", "--port", "TAKEN", "--data-dir", "ELSEWHERE"], ["import", "compose", "BUILT"],
 ]  # fmt: skip
 USAGE = [
     ["nope"], ["plan"], ["deploy"], ["deploy", "/no/such/file"], ["deploy", "GOOD", "--timeout", "0"],
@@ -57,6 +58,7 @@ USAGE = [
     ["stop", "web", "--all"], ["rm"], ["nodes", "token", "--ttl", "soon"],
     ["nodes", "drain"], ["nodes", "rm"], ["diff", "web"], ["rollback", "web", "--to", "0"],
     ["secrets", "rm"], ["registry", "login"], ["registry", "logout"],
+    ["import", "compose"], ["import", "compose", "BAD"],
     ["promote"], ["start"], ["pause"], ["resume"], ["restart"], ["history"], ["deployments"],
     ["webhooks", "add", "--repo", "a/b"], ["webhooks", "redeliver", "x", "y"],
     ["nodes", "label", "worker-1", "disk"], ["nodes", "drain", "x", "--force", "--deadline", "1h"],
@@ -93,7 +95,11 @@ class Commands:
         )
         (folder / "canary.yaml").write_text(canary)
         (folder / "ends.yaml").write_text("name: web\ncommand: [sh, -c, exit 3]\n")
+        (folder / "compose.yaml").write_text("services: {web: {image: nginx}}")
+        (folder / "built.yaml").write_text("services: {web: {build: .}}")
         self._words = {
+            "COMPOSE": str(folder / "compose.yaml"),
+            "BUILT": str(folder / "built.yaml"),
             "CANARY": str(folder / "canary.yaml"),
             "ENDS": str(folder / "ends.yaml"),
             "GOOD": str(folder / "good.yaml"),

@@ -16,7 +16,15 @@ from orca_master.cluster.operations import down_nodes
 from orca_master.errors import Conflict
 from orca_master.identity.model import DEFAULT_TENANT
 from orca_master.services import operations
-from orca_master.services.model import SERVICES, Policy, Service, ServiceSpec, key_of_owner
+from orca_master.services.model import (
+    SERVICES,
+    Condition,
+    Dependency,
+    Policy,
+    Service,
+    ServiceSpec,
+    key_of_owner,
+)
 from orca_master.services.rollouts import operations as rollouts
 from orca_master.services.rollouts.lanes import held_slots
 from orca_master.services.rollouts.model import (
@@ -75,11 +83,21 @@ class _Prober:
 class Rolls(History):
     names: tuple[str, ...] = ("web", "api", "db")
     is_calm: bool = False
+    depends_on: dict[str, tuple[Dependency, ...]] = field(default_factory=dict)
+    """The same for a whole history: in every second one web needs api, which needs db."""
+    were_there: set[tuple[str, Condition]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.seed % 2:
+            self.depends_on = {
+                "web": (Dependency("api"),),
+                "api": (Dependency("db", Condition.STARTED),),
+            }
+        tags = {"app:1": f"sha256:{'1' * 64}", "app:2": f"sha256:{'2' * 64}"}
         for worker in self.cluster.workers:
             worker.prober = _Prober(self)
+            worker.machine.digests = tags
         for master in self.cluster.masters.all:
             master.watchers.append(self._check_rollouts)
 
@@ -96,6 +114,7 @@ class Rolls(History):
             Rolls.resume,
             Rolls.resume,
             Rolls.restart,
+            Rolls.move_tag,
             History.stop_service,
         )
 
@@ -125,11 +144,18 @@ class Rolls(History):
                 spec=spec,
                 replicas=replicas,
                 now=self.now_wall(),
-                policy=Policy(rollout=rollout),
+                policy=Policy(rollout=rollout, depends_on=self.depends_on.get(name, ())),
             )
 
         what = f"deploy {name} {image}{path} x{replicas} {rollout.strategy} {rollout.max_parallel}"
         await self._ask(what, name, request, want)
+
+    async def move_tag(self) -> None:
+        """Somebody pushes: from now on a name means another image."""
+        image = self.cluster.chance.choice(("app:1", "app:2", "app:3"))
+        digest = f"sha256:{self.cluster.chance.randbytes(32).hex()}"
+        self.cluster.workers[0].machine.digests[image] = digest
+        self._tell(f"{image} is now {digest[:12]}")
 
     def _rollout(self) -> Rollout:
         chance = self.cluster.chance
@@ -239,6 +265,23 @@ class Rolls(History):
                 owners = {key[0] for table, key in commit.changes if table == TASKS.name}
                 for owner in owners:
                     self._check_numbers(commit, owner)
+                self._check_order(commit)
+
+    def _check_order(self, commit: Commit) -> None:
+        """Nothing is made for a service before what it depends on was there once."""
+        tasks = [key for table, key in commit.changes if table == TASKS.name]
+        for key in tasks:
+            if commit.before.get(TASKS, *key) is None and (made := commit.after.get(TASKS, *key)):
+                for needed in self.depends_on.get(made.name, ()):
+                    self.counts["starts in order"] += 1
+                    if (needed.name, needed.condition) not in self.were_there:
+                        self._violated(f"{made.name} begins before {needed}")
+        for key in tasks:
+            task = commit.after.get(TASKS, *key)
+            if task is not None and task.is_ready:
+                self.were_there.add((task.name, Condition.HEALTHY))
+            if task is not None and task.observed.started_at > 0:
+                self.were_there.add((task.name, Condition.STARTED))
 
     def _check_said(self, state: View, before: Deployment | None, after: Deployment | None) -> None:
         if after is None:
@@ -305,8 +348,31 @@ class Rolls(History):
                 f"{after.name} loses {lost} of {ready_before} by {going}: {[t.id for t in stopped]}"
             )
 
+    def _missing(self) -> str | None:
+        """In the end all replicas of a revision run one image, if they run one of a registry."""
+        missing = super()._missing()
+        if missing is not None:
+            return missing
+        found: dict[tuple[str, str], set[str]] = {}
+        for worker in self.cluster.workers:
+            for thing in worker.machine.things.values():
+                labels, image = thing.container.labels, thing.container.image
+                if image.startswith("sha256:"):
+                    key = labels["orca.service"], labels["orca.revision"]
+                    found.setdefault(key, set()).add(image)
+        self.counts["pinned revisions"] += len(found)
+        mixed = [key for key, images in found.items() if len(images) > 1]
+        return f"several images: {mixed}" if mixed else None
+
     def _is_broken(self, service: Service) -> bool:
-        return service.spec.image == "broken:1" or service.spec.health == "/sick"
+        if service.spec.image == "broken:1" or service.spec.health == "/sick":
+            return True
+        return service.waits and any(self._never_comes(d.name) for d in service.policy.depends_on)
+
+    def _never_comes(self, name: str) -> bool:
+        core = self.cluster.masters.leader
+        found = core and core.store.state.get(SERVICES, DEFAULT_TENANT, "default", name)
+        return not found or not found.wanted_replicas or self._is_broken(found)
 
     async def _converge(self) -> None:
         self.is_calm = True

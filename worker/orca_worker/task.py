@@ -61,6 +61,7 @@ class TaskRunner:
         self._told: tuple[object, ...] = ()
         self._away = ""  # why nothing newer is known of its container
         self.image = ""
+        self._image = "", ""
         self.status = pb.TaskStatus(id=task.id)
 
     @property
@@ -157,7 +158,19 @@ class TaskRunner:
             await self._guarded()
         if container.phase is Phase.CREATED and not self._stop_wanted.is_set():
             container = await self._runtime.start(self._task.id)
+        await self._name_image(container, spec)
         return container
+
+    async def _name_image(self, container: Container, spec: pb.TaskSpec) -> None:
+        """For the next report: whoever cannot be asked now is not needed for the task to run."""
+        if not container.image:
+            return
+        try:
+            digest = await self._runtime.digest(container.image, spec.image)
+        except RuntimeRefusal as refusal:
+            log.warning("the image has no digest", task=self._task.id, reason=refusal.reason)
+            digest = ""
+        self._image = container.image, digest
 
     async def _admitted(self) -> None:
         try:
@@ -332,6 +345,7 @@ class TaskRunner:
         kept = pb.TaskStatus()
         kept.CopyFrom(self.status)
         kept.state = state
+        kept.image_id, kept.image_digest = self._image
         kept.healthy = False
         kept.reason = ""
         kept.last_lines[:] = fields.pop("last_lines", kept.last_lines)
@@ -357,4 +371,5 @@ def status_of(container: Container) -> pb.TaskStatus:
         ended_at=container.ended_at,
         host_port=container.host_port,
         container=container.id,
+        image_id=container.image,
     )

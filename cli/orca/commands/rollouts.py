@@ -65,6 +65,8 @@ def _show_planned(planned: dict[str, Any]) -> None:
     if planned["strategy"]:
         reason = f" ({planned['reason']})" if planned["reason"] else ""
         show.say(f"  {planned['strategy']}, {planned['order']}{reason}")
+    for sentence in planned.get("waits") or []:
+        show.say(f"  {sentence}")
     if planned["blocked"]:
         show.error(f"{planned['service']}: {planned['blocked']}")
 
@@ -242,12 +244,19 @@ def history(name: str, project: str | None, output: str) -> None:
                 _standing(revision),
                 _when(revision["made_at"]),
                 revision["by"],
-                revision["spec"].get("image") or " ".join(revision["spec"].get("command", [])),
+                _image(revision) or " ".join(revision["spec"].get("command", [])),
                 revision["message"],
             ]
             for revision in found
         ],
     )
+
+
+def _image(revision: dict[str, Any]) -> str:
+    """With the beginning of its digest, as far as it is known."""
+    image = str(revision["spec"].get("image") or "")
+    digest = revision.get("image_digest")
+    return f"{image.partition('@')[0]}@{str(digest)[:19]}" if image and digest else image
 
 
 def _standing(revision: dict[str, Any]) -> str:
@@ -268,7 +277,11 @@ def _when(at: float) -> str:
 def diff(name: str, first: int, second: int, project: str | None, output: str) -> None:
     """What is different between the revisions FIRST and SECOND of the service NAME."""
     found = with_client(lambda client: client.revisions(name, project=project))
-    specs = {revision["revision"]: revision["spec"] for revision in found}
+    specs = {
+        revision["revision"]: revision["spec"]
+        | ({"image_digest": revision["image_digest"]} if revision.get("image_digest") else {})
+        for revision in found
+    }
     if missing := [number for number in (first, second) if number not in specs]:
         raise Refused(f"{name} has no revision {missing[0]}; see `orca history {name}`", status=404)
     before, after = _flat(specs[first]), _flat(specs[second])

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -220,6 +221,8 @@ def _show_placement(found: dict[str, Any]) -> None:
     for replica in found["replicas"]:
         where = replica["node"] or f"no node: {replica['reason'] or 'not looked for yet'}"
         show.say(f"replica {replica['replica']} (revision {replica['revision']}): {where}")
+    for sentence in found.get("waits") or []:
+        show.say(sentence)
     if not found["nodes"]:
         click.echo("no nodes yet: make a token with `orca nodes token` and start `orca-worker`")
         return
@@ -296,15 +299,31 @@ def stop(
 @click.command()
 @click.argument("names", nargs=-1, required=True)
 @_project
+@click.option("--force", is_flag=True, help="Also what other services depend on.")
 @show.output_option
-def rm(names: tuple[str, ...], project: str | None, output: str) -> None:
-    """Stop the services NAMES and forget them."""
+def rm(names: tuple[str, ...], project: str | None, force: bool, output: str) -> None:
+    """Stop the services NAMES and forget them, those that depend on others first."""
 
     async def run(client: "Client") -> None:
-        for name in names:
-            await client.stop(name, project=project, purge=True)
+        known = await client.status(project=project) if len(names) > 1 else []
+        for name in _dependants_first(names, known):
+            await client.stop(name, project=project, purge=True, force=force)
             if output == "table":
                 show.say(f"{name}: removed")
 
     with_client(run)
     show.structured({"removed": list(names)}, output)
+
+
+def _dependants_first(names: Sequence[str], known: list[dict[str, Any]]) -> list[str]:
+    """None comes after what it depends on, whatever a server says."""
+    needs = {name: set[str]() for name in names}
+    for service in known:
+        if service["name"] in needs:
+            needs[service["name"]] |= needs.keys() & set(service.get("depends_on") or ())
+    left, ordered = list(dict.fromkeys(names)), list[str]()
+    while left:
+        free = [name for name in left if not any(name in needs[other] for other in left)] or left
+        ordered += free
+        left = [name for name in left if name not in free]
+    return ordered

@@ -10,7 +10,8 @@ class TaskOut(msgspec.Struct, frozen=True):
     `replica`: its slot; `started_at`: Unix seconds; `address`: `host:port` of its node; `exit_code`:
     of one that has ended, and `signal` what that stands for; `container`: the engine's id; `reason`: why it
     does not run, in words; `attempt`: how often it has failed, `next_try_at` when it is tried next (Unix
-    seconds); `probes`: the last result of each, in words; `last_lines`: what it printed before it ended.
+    seconds); `image_digest`: of its image, `sha256:…`, if that came from a registry, and `image_id` on its
+    node; `probes`: the last result of each, in words; `last_lines`: what it printed before it ended.
     """
 
     id: str
@@ -30,6 +31,8 @@ class TaskOut(msgspec.Struct, frozen=True):
     started_at: float | None
     address: str | None
     container: str | None
+    image_digest: str | None
+    image_id: str | None
 
 
 class RolloutOut(msgspec.Struct, frozen=True):
@@ -53,7 +56,7 @@ class ServiceOut(msgspec.Struct, frozen=True):
 
     `replicas`: as deployed or scaled; `desired_replicas`: 0 while it is stopped; `running_replicas`:
     how many of these are ready, of whatever revision; `reason`: why it does not run in full, in words;
-    `rollout`: the one that is under way.
+    `rollout`: the one that is under way; `depends_on`: the condition of each (`healthy`, `started`).
     """
 
     name: str
@@ -70,6 +73,7 @@ class ServiceOut(msgspec.Struct, frozen=True):
     stable_revision: int | None
     reason: str | None
     rollout: RolloutOut | None
+    depends_on: dict[str, str]
     tasks: list[TaskOut]
 
 
@@ -110,11 +114,12 @@ class VerdictOut(msgspec.Struct, frozen=True):
 
 
 class PlacementOut(msgspec.Struct, frozen=True):
-    """`nodes`: the best first."""
+    """`nodes`: the best first; `waits`: for what it depends on, a sentence each."""
 
     service: str
     project: str
     revision: int
+    waits: list[str]
     replicas: list[ReplicaOut]
     nodes: list[VerdictOut]
 
@@ -135,7 +140,8 @@ class OutcomeOut(msgspec.Struct, frozen=True):
 class PlannedOut(msgspec.Struct, frozen=True):
     """What a deploy would do. `action`: `nothing`, `in place` (no replica is replaced), `create`, `replace`;
     `fields`: what is different; `strategy`, `order`, `reason`: how it would be replaced, and why so;
-    `blocked`: why not all new replicas would find a node beside what runs now."""
+    `blocked`: why not all new replicas would find a node beside what runs now; `waits`: what it would wait
+    for before it starts, a sentence each."""
 
     service: str
     project: str
@@ -148,6 +154,7 @@ class PlannedOut(msgspec.Struct, frozen=True):
     order: str | None
     reason: str | None
     blocked: str | None
+    waits: list[str]
 
 
 class DeployOut(msgspec.Struct, frozen=True):

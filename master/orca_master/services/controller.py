@@ -12,7 +12,7 @@ from orca_master.cluster.model import NODES
 from orca_master.cluster.presence import Presence
 from orca_master.control.aside import Aside
 from orca_master.errors import Trouble
-from orca_master.services.model import OWNER_PREFIX, SERVICES, owner_of
+from orca_master.services.model import OWNER_PREFIX, SERVICES, key_of_owner, owner_of
 from orca_master.services.operations import reconcile_owner
 from orca_master.services.rollouts.model import DEPLOYMENTS
 from orca_master.state.follow import Changed
@@ -103,7 +103,14 @@ class ServicesController:
         owners |= {owner_of(*key) for key in changed.of(SERVICES.name)}
         owners |= {owner_of(*key[:3]) for key in changed.of(DEPLOYMENTS.name)}
         owners |= {key[0] for key in changed.of(TASKS.name) if key[0].startswith(OWNER_PREFIX)}
+        owners |= self._waiting(owners)
         return {owner for owner in owners if not self.aside.is_aside(owner)}
+
+    def _waiting(self, owners: set[str]) -> set[str]:
+        """Services that wait for others, in the projects of these."""
+        projects = {"/".join(key_of_owner(owner)[:2]) for owner in owners}
+        found = [self._store.state.find(SERVICES, "waits", project) for project in projects]
+        return {service.owner for services in found for service in services}
 
     def _seconds_to_next_look(self) -> float | None:
         if not self._look_at:

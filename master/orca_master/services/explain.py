@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from orca_master.services.answers import PlacementOut, ReplicaOut, VerdictOut
+from orca_master.services.dependencies import waiting_for
 from orca_master.services.model import Service
 from orca_master.services.operations import task_spec
 from orca_master.state.transaction import View
@@ -24,6 +25,7 @@ def explained(
         service=service.name,
         project=service.project,
         revision=service.revision,
+        waits=waiting_for(view, service) if service.waits else [],
         replicas=[
             ReplicaOut(
                 replica=task.slot,

@@ -70,14 +70,29 @@ class ServiceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
         return templates.keys(self.env.values())
 
 
+class Condition(StrEnum):
+    """What a dependency must be before those that need it start: one replica runs, or all are ready."""
+
+    STARTED = "started"
+    HEALTHY = "healthy"
+
+
+class Dependency(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A service of the same project, by its name."""
+
+    name: str
+    condition: Condition = Condition.HEALTHY
+
+
 class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     """How replicas are treated; a change of it restarts none. `drain_max_parallel`: how many may leave
     drained nodes at a time; `reconnect`: which goes on when a node returns; `rollout`: how a change of the
-    service is carried out."""
+    service is carried out; `depends_on`: what must be there before it starts, in order of their names."""
 
     drain_max_parallel: int = 1
     reconnect: Reconnect = Reconnect.BEST
     rollout: Rollout = Rollout()
+    depends_on: tuple[Dependency, ...] = ()
 
 
 class Service(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -86,7 +101,7 @@ class Service(msgspec.Struct, frozen=True, omit_defaults=True):
     `stopped` keeps the row and runs nothing. `purge` forgets the row once nothing of it runs. `spec` is that
     of `revision`, the one that replicas are taken to; `newest`: the highest that was ever given;
     `stable`: the last one that all replicas ran at the end of a rollout (0: none yet); `deployment`: the
-    number of the last one.
+    number of the last one. `waits`: nothing new of it starts before what it depends on is there.
     """
 
     tenant: str
@@ -103,6 +118,7 @@ class Service(msgspec.Struct, frozen=True, omit_defaults=True):
     newest: int = 0
     stable: int = 0
     deployment: int = 0
+    waits: bool = False
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -143,6 +159,7 @@ SERVICES = Table(
         "name": lambda s: f"{s.tenant}/{s.name}",
         "project": lambda s: f"{s.tenant}/{s.project}",
         "tenant": lambda s: s.tenant,
+        "waits": lambda s: f"{s.tenant}/{s.project}" if s.waits else None,
     },
 )
 FENCING_TOKENS = Table("fencing_tokens", FencingTokens, key=lambda f: (f.owner,))

@@ -17,6 +17,8 @@ from orca_master.cluster.operations import (
 from orca_master.errors import Ambiguous, Conflict, NotFound
 from orca_master.identity.secrets.model import SecretUse
 from orca_master.identity.secrets.operations import find_uses, version_of
+from orca_master.services import images
+from orca_master.services.dependencies import waiting_for
 from orca_master.services.fenced import may_run, reconcile_fenced
 from orca_master.services.model import (
     FENCING_TOKENS,
@@ -73,6 +75,7 @@ def deploy(
     after = replace(
         before, replicas=replicas, stopped=False, purge=False, updated_at=now, policy=policy
     )
+    after = _waiting_from(before, after)
     if not before.revision or before.spec != spec or _has_newer_secrets(tx, before):
         after = _new_revision(tx, after, spec, now=now, by=by, message=message)
     tx.put(SERVICES, after)
@@ -145,9 +148,15 @@ def scale(
     service = resolve(tx, tenant, name, project)
     stopped = service.stopped and replicas == 0
     if (service.replicas, service.stopped) != (replicas, stopped):
-        service = replace(service, replicas=replicas, stopped=stopped, updated_at=now)
+        after = replace(service, replicas=replicas, stopped=stopped, updated_at=now)
+        service = _waiting_from(service, after)
         tx.put(SERVICES, service)
     return service
+
+
+def _waiting_from(before: Service, after: Service) -> Service:
+    """`after`; where nothing was wanted before, it waits again for what it depends on."""
+    return after if before.wanted_replicas else replace(after, waits=rollouts.must_wait(after))
 
 
 def start(tx: Transaction, service: Service, *, now: float) -> Service:
@@ -155,7 +164,7 @@ def start(tx: Transaction, service: Service, *, now: float) -> Service:
     if service.purge:
         raise Conflict(f"service {service.name} is being removed; deploy it again")
     if service.stopped:
-        service = replace(service, stopped=False, updated_at=now)
+        service = _waiting_from(service, replace(service, stopped=False, updated_at=now))
         tx.put(SERVICES, service)
     return service
 
@@ -167,7 +176,7 @@ def stop(tx: Transaction, service: Service, *, purge: bool, now: float) -> None:
     service = rollouts.cancel(tx, service, "the service was stopped", now)
     tx.put(
         SERVICES,
-        replace(service, stopped=True, purge=service.purge or purge, updated_at=now),
+        replace(service, stopped=True, purge=service.purge or purge, updated_at=now, waits=False),
     )
 
 
@@ -224,10 +233,22 @@ def reconcile_owner(
         tasks.forget_homes(tx, tx.find(HOMES, "owner", owner))
         rollouts.forget(tx, service)
         return None
+    images.settle(tx, service, mine, now=now)
+    mine = tx.find(TASKS, "owner", owner)
+    if service.waits and not waiting_for(tx, service):
+        service = rollouts.release(tx, service, now)
     service, target, look_at = _target(tx, service, mine, now)
     waits += [look_at] if look_at < math.inf else []
-    _take(tx, service, _plan(tx, service, target, mine, lapsed, now), now=now, new_id=new_id)
+    plan = _plan(tx, service, target, mine, lapsed, now)
+    if service.waits:
+        plan.create = [wanted for wanted in plan.create if _is_replacement(wanted, mine)]
+    _take(tx, service, plan, now=now, new_id=new_id)
     return _next_look(tx, tx.find(TASKS, "owner", owner), waits, now)
+
+
+def _is_replacement(wanted: Create, mine: Sequence[Task]) -> bool:
+    """Whether its slot has run this revision: only what is new waits for others."""
+    return any((task.slot, task.revision) == (wanted.slot, wanted.revision) for task in mine)
 
 
 def _target(
@@ -294,7 +315,10 @@ def _create(tx: Transaction, service: Service, wanted: Create, *, now: float, id
         name=service.name,
         revision=wanted.revision,
         slot=wanted.slot,
-        spec=task_spec(spec, rollouts.secrets_of(tx, service, wanted.revision)),
+        spec=task_spec(
+            images.pinned(tx, service, wanted.revision, spec),
+            rollouts.secrets_of(tx, service, wanted.revision),
+        ),
         constraints=spec.constraints,
         now=now,
         attempt=wanted.attempt,

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from orca_master.cluster.operations import down_nodes
 from orca_master.services import strategy
+from orca_master.services.dependencies import waiting_for
 from orca_master.services.model import SERVICES, Service
 from orca_master.services.rollouts.model import (
     DEPLOYMENTS,
@@ -98,6 +99,9 @@ def progress(view: View, service: Service) -> str:
     going = _deployment(view, service, service.deployment)
     if going is not None and going.state is DeploymentState.REVERTING:
         return f"{going.reason}; going back to revision {going.base}"
+    row = view.get(SERVICES, *service.key)
+    if row is not None and row.waits and (waits := waiting_for(view, row)):
+        return "; ".join(waits[:4])
     tasks = _current(view, service)
     parts = [f"{len(_ready(view, tasks))} of {service.wanted_replicas} replicas ready"]
     parts += [

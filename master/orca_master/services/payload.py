@@ -26,6 +26,7 @@ from orca_master.services.secrets.payload import (
     SecretFileIn,
     file_mistakes,
 )
+from orca_master.services.starting import DependsOn, dependencies
 from orca_master.services.where import LeavingIn, PlacementIn, ResourcesIn, memory_bytes
 
 MAX_SERVICES = 500
@@ -145,6 +146,13 @@ class ServiceIn(ContainerIn, ProbesIn):
     placement: PlacementIn = Field(default_factory=lambda: _ANYWHERE)
     drain: LeavingIn = LeavingIn()
     deploy: RolloutIn = RolloutIn()
+    depends_on: Annotated[
+        DependsOn,
+        Field(
+            description="Services of the project that must be there before this one starts: names, or"
+            " `{name: {condition}}`, `healthy` (all replicas ready) or `started` (one runs)."
+        ),
+    ] = Field(default_factory=dict)
     pull_policy: Annotated[
         str,
         Field(
@@ -251,7 +259,8 @@ class ServiceIn(ContainerIn, ProbesIn):
 
     def policy(self) -> Policy:
         rollout = self.deploy.rollout()
-        return Policy(self.drain.max_parallel, Reconnect(self.reconnect), rollout)
+        needs = dependencies(self.depends_on)
+        return Policy(self.drain.max_parallel, Reconnect(self.reconnect), rollout, needs)
 
     def secrets(self) -> list[str]:
         """The keys of all secrets that it needs, sorted."""
@@ -299,6 +308,7 @@ class ProjectQuery(QueryModel):
 
 class StopQuery(ProjectQuery):
     purge: Annotated[bool, Field(description="Forget it, instead of keeping it stopped.")] = False
+    force: Annotated[bool, Field(description="Forget it although others depend on it.")] = False
 
 
 class PurgeQuery(QueryModel):

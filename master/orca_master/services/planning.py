@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from orca_master.services.answers import PlannedOut
+from orca_master.services.dependencies import lacking
 from orca_master.services.model import SERVICES, Policy, Service, ServiceSpec, owner_of
 from orca_master.services.operations import task_spec
 from orca_master.services.rollouts.model import Kind
@@ -30,8 +31,10 @@ def planned(
     *,
     now: float,
     doubtful: Collection[str],
+    beside: Collection[str] = (),
 ) -> PlannedOut:
-    """`action`: `nothing`, `in place` (no replica is replaced), `create`, `replace`."""
+    """`action`: `nothing`, `in place` (no replica is replaced), `create`, `replace`. `beside`: names of its
+    project that the same request deploys."""
     service = view.get(SERVICES, tenant, project, name)
     if service is None:
         fields, action = [], "create"
@@ -57,7 +60,18 @@ def planned(
         order=order or None,
         reason=reason or None,
         blocked=_blocked(view, owner_of(tenant, project, name), spec, needed, now, doubtful),
+        waits=_waits(view, tenant, project, policy, beside) if needed else [],
     )
+
+
+def _waits(
+    view: View, tenant: str, project: str, policy: Policy, beside: Collection[str]
+) -> list[str]:
+    """For those that the same request deploys, until these are there; for the others, as they are now."""
+    with_it = [each for each in policy.depends_on if each.name in beside]
+    before = [each for each in policy.depends_on if each.name not in beside]
+    told = [f"waits for {each.name}, of this deploy, to be {each.condition}" for each in with_it]
+    return told + lacking(view, tenant, project, before)
 
 
 def _revision(service: Service | None, *, is_new: bool) -> int:

@@ -18,7 +18,7 @@ from orca_master.http.answers import Ok
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.route import Call, Reply, Route, Served, Text
 from orca_master.identity.model import Permission
-from orca_master.services import logs, operations, payload
+from orca_master.services import dependencies, logs, operations, payload
 from orca_master.services.answers import (
     DeployOut,
     OutcomeOut,
@@ -181,6 +181,7 @@ class ServiceRoutes:
         state, now = await self.store.fresh(), self.env.now()
         doubtful = self.presence.doubtful(nodes=state.count(NODES))
         asked = [(item, item.spec()) for item in call.body.services]
+        dependencies.check(state, call.tenant, _needs(asked))
         items, errors = _divided(state, call.tenant, asked)
         plan = [
             planned(
@@ -193,6 +194,7 @@ class ServiceRoutes:
                 item.policy(),
                 now=now,
                 doubtful=doubtful,
+                beside=[other.name for other, _ in items if other.project == item.project],
             )
             for item, spec in items
         ]
@@ -222,6 +224,7 @@ class ServiceRoutes:
 
         def accept(tx: Transaction) -> list[Any]:
             now = self.env.now()
+            dependencies.check(tx, call.tenant, _needs(asked))
             items, why_not = _divided(tx, call.tenant, asked)
             done = [
                 operations.deploy(
@@ -309,6 +312,8 @@ class ServiceRoutes:
             found = operations.resolve(
                 tx, call.tenant, call.path["name"], call.scope(call.query.project)
             )
+            if call.query.purge and not call.query.force:
+                dependencies.check_removal(tx, [found])
             return self._stop_each(tx, call, [found])[0]
 
         return Ok(f"stop {await self.changes.once(call, stop)}")
@@ -373,7 +378,35 @@ def _divided(view: View, tenant: str, asked: Sequence[_Asked]) -> tuple[list[_As
         why_not += [f"{item.name}: {each}" for each in said]
         if not said:
             ready.append((item, spec))
+    while alone := _without_what_they_need(view, tenant, ready):
+        why_not += [
+            f"{item.name}: {needed}, which it depends on, is not deployed" for item, needed in alone
+        ]
+        ready = [each for each in ready if all(each[0] is not item for item, _ in alone)]
     return ready, why_not
+
+
+def _without_what_they_need(
+    view: View, tenant: str, ready: Sequence[_Asked]
+) -> list[tuple[payload.ServiceIn, str]]:
+    """Those that depend on what neither is there nor is deployed now, with its name."""
+    names = {(item.project, item.name) for item, _ in ready}
+    return [
+        (item, missing[0])
+        for item, _ in ready
+        if (
+            missing := [
+                name
+                for name in item.depends_on
+                if (item.project, name) not in names
+                and not dependencies.exists(view, tenant, item.project, name)
+            ]
+        )
+    ]
+
+
+def _needs(asked: Sequence[_Asked]) -> dependencies.Asked:
+    return [(item.project, item.name, item.policy().depends_on) for item, _ in asked]
 
 
 def _outcome_out(service: Service, state: str, reason: str) -> OutcomeOut:

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from orca_master.cluster.model import NODES
 from orca_master.cluster.operations import down_nodes
 from orca_master.services.answers import RolloutOut, ServiceOut, TaskOut
+from orca_master.services.dependencies import waiting_for
 from orca_master.services.model import SERVICES, Service
 from orca_master.services.rollouts.advance import weight
 from orca_master.services.rollouts.model import DEPLOYMENTS, Deployment
@@ -70,8 +71,9 @@ def status(view: View, service: Service, down: Collection[str]) -> ServiceOut:
         command=list(service.spec.command) or None,
         revision=service.revision,
         stable_revision=service.stable or None,
-        reason=reason(service, tasks, going),
+        reason=reason(service, tasks, going, waiting_for(view, service) if service.waits else ()),
         rollout=None if going is None else rollout_out(service, going),
+        depends_on={each.name: each.condition for each in service.policy.depends_on},
         tasks=[_task(view, task) for task in sorted(shown, key=lambda t: (t.slot, t.created_at))],
     )
 
@@ -135,10 +137,17 @@ def word(service: Service, tasks: list[Task], going: Deployment | None = None) -
     return "failed" if failing else "pending"
 
 
-def reason(service: Service, tasks: list[Task], going: Deployment | None = None) -> str | None:
-    """Why it is not running in full, in words; None when it is."""
+def reason(
+    service: Service,
+    tasks: list[Task],
+    going: Deployment | None = None,
+    waits: Sequence[str] = (),
+) -> str | None:
+    """Why it is not running in full, in words; None when it is. `waits`: for what it depends on."""
     if word(service, tasks, going) in ("running", "stopped"):
         return None
+    if waits:
+        return "; ".join(waits)
     for task in sorted(tasks, key=lambda task: task.slot):
         if task.wanted is Wanted.RUN and task.pending_reason:
             return f"replica {task.slot}: {task.pending_reason}"
@@ -191,6 +200,8 @@ def _task(view: View, task: Task) -> TaskOut:
         started_at=observed.started_at or None,
         address=f"{address}:{observed.host_port}" if address and observed.host_port else None,
         container=observed.container or None,
+        image_digest=observed.image_digest or None,
+        image_id=observed.image_id or None,
     )
 
 

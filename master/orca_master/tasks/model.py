@@ -147,7 +147,8 @@ class StoredSpec(msgspec.Struct, frozen=True):
 
 class Observed(msgspec.Struct, frozen=True, omit_defaults=True):
     """The worker's last word. Times are Unix seconds. `probes`: the last result of each, in words;
-    `last_lines`: of what it printed, once it has ended."""
+    `last_lines`: of what it printed, once it has ended; `image_digest`: what the registry calls its image
+    (empty: it came from none), `image_id` what its node does."""
 
     state: TaskState = TaskState.PENDING
     healthy: bool = False
@@ -160,6 +161,8 @@ class Observed(msgspec.Struct, frozen=True, omit_defaults=True):
     container: str = ""
     probes: str = ""
     last_lines: tuple[str, ...] = ()
+    image_id: str = ""
+    image_digest: str = ""
 
 
 class Task(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -202,6 +202,8 @@ def _observe_one(tx: Transaction, task: Task, observed: Observed, now: float) ->
     if observed.state is TaskState.GONE:
         _vanished(tx, task, now)
     elif observed.state >= task.observed.state:
+        if not observed.image_digest:  # a worker that has just started knows less of it
+            observed = replace(observed, image_digest=task.observed.image_digest)
         seen = replace(task, observed=observed)
         tx.put(TASKS, replace(seen, ready_at=(task.ready_at or now) if seen.is_ready else 0.0))
 

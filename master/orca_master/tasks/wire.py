@@ -4,6 +4,7 @@ Numbers that cannot be and texts without end stop here: what a worker says is ke
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 
 from orca_master.cluster.model import NodeFacts
@@ -23,6 +24,7 @@ MOST_LINES, MOST_LINE = 5, 200
 MOST_SECONDS = 1e11
 """Of Unix time, some thousand years from now."""
 
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _WANTED = {Wanted.RUN: pb.WANTED_RUN, Wanted.STOP: pb.WANTED_STOP}
 
 
@@ -80,6 +82,8 @@ def observed(status: pb.TaskStatus) -> tuple[str, Observed]:
         container=status.container[:MOST_TEXT],
         probes=_printable(status.probes, MOST_REASON),
         last_lines=tuple(_printable(x, MOST_LINE) for x in status.last_lines[-MOST_LINES:]),
+        image_id=_printable(status.image_id, MOST_TEXT),
+        image_digest=status.image_digest if _DIGEST.fullmatch(status.image_digest) else "",
     )
 
 

@@ -59,12 +59,12 @@ HOOK = {
 }  # fmt: skip
 PLANNED = {
     "service": EVIL, "action": EVIL, "revision": 1, "fields": [EVIL], "replicas_before": 1, "replicas": 2,
-    "strategy": EVIL, "order": EVIL, "reason": EVIL, "blocked": EVIL,
+    "strategy": EVIL, "order": EVIL, "reason": EVIL, "blocked": EVIL, "waits": [EVIL],
 }  # fmt: skip
 DONE = {"ok": EVIL, "deployment": 1, "revision": 1}
 REVISION = {
     "revision": 1, "current": True, "stable": True, "rejected": False, "made_at": 0.0, "by": EVIL,
-    "message": EVIL, "spec": {"image": EVIL, EVIL: EVIL},
+    "message": EVIL, "spec": {"image": EVIL, EVIL: EVIL}, "image_digest": EVIL,
 }  # fmt: skip
 DEPLOYMENT = {
     "deployment": 1, "kind": EVIL, "revision": 2, "base": 1, "strategy": EVIL, "order": EVIL,
@@ -90,7 +90,7 @@ ANSWERS: dict[str, Any] = {
     "GET /api/v1/cluster/info": {
         "cluster_name": EVIL, "leader": {"name": EVIL}, "nodes": [NODE], "masters": [MASTER],
     },
-    "GET /api/v1/services/web/placement": {"replicas": [PLACED], "nodes": [VERDICT]},
+    "GET /api/v1/services/web/placement": {"replicas": [PLACED], "nodes": [VERDICT], "waits": [EVIL]},
     "POST /api/v1/cluster/nodes/n/drain": {"status": EVIL, "node": NODE},
     "PUT /api/v1/cluster/nodes/n/labels": NODE,
     "DELETE /api/v1/cluster/nodes/n": {"ok": EVIL},

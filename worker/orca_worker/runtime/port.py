@@ -42,6 +42,7 @@ class Container:
 
     Times are Unix seconds (0.0: not yet). `host_port` is the node's port that reaches the spec's
     `port` (0: none), `address` where all of its ports are reached from the node ("": they are not).
+    `image` is the runtime's id of its image ("": none, or it was not started yet).
     `labels` are the identity labels that `create` was given, read back.
     """
 
@@ -55,6 +56,7 @@ class Container:
     host_port: int
     labels: Mapping[str, str]
     address: str = ""
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,13 @@ class Runtime(Protocol):
 
     async def create(self, task: Task, spec: TaskSpec, labels: Mapping[str, str]) -> Container:
         """Make the container without starting it. If it exists already, return it as it is."""
+        ...
+
+    async def digest(self, image_id: str, image: str) -> str:
+        """What the registry of `image`, as a spec names it, calls the image with this id: `sha256:…`.
+
+        Empty for what came from no registry.
+        """
         ...
 
     async def start(self, task_id: str) -> Container:

@@ -10,7 +10,8 @@ from orca_master.services.rollouts.model import Deployment, Revision
 class RevisionOut(msgspec.Struct, frozen=True):
     """An accepted change. `stable`: all replicas ran it at the end of a rollout; `rejected`: it was left
     again by a rollback or a revert; `current`: replicas are taken to it; `spec`: how a replica runs;
-    `secrets`: the version of each (`KEY`, or `project/KEY`)."""
+    `secrets`: the version of each (`KEY`, or `project/KEY`); `image_digest`: its image, whatever the tag
+    means by now (null: it has not run yet, or its image came from no registry)."""
 
     revision: int
     current: bool
@@ -21,6 +22,7 @@ class RevisionOut(msgspec.Struct, frozen=True):
     message: str
     spec: dict[str, Any]
     secrets: dict[str, int]
+    image_digest: str | None
 
 
 class RevisionsOut(msgspec.Struct, frozen=True):
@@ -87,6 +89,7 @@ def revision_out(revision: Revision, current: int) -> RevisionOut:
         message=revision.message,
         spec=msgspec.to_builtins(revision.spec),
         secrets={use.name: use.version for use in revision.secrets},
+        image_digest=revision.image_digest or revision.spec.image.partition("@")[2] or None,
     )
 
 

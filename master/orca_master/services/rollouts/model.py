@@ -17,7 +17,8 @@ class Revision(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `stable_at`: when all replicas last ran it at the end of a rollout (Unix seconds); 0: never.
     `rejected`: it was left again by a rollback or a revert, which no rollback of its own leads back to.
-    `secrets`: which version of each it was made with.
+    `secrets`: which version of each it was made with. `image_digest`: what its tag meant when its first
+    replica ran (`sha256:…`), which is what all others run; empty: not known yet, or named by the spec itself.
     """
 
     tenant: str
@@ -31,6 +32,7 @@ class Revision(msgspec.Struct, frozen=True, omit_defaults=True):
     stable_at: float = 0.0
     rejected: bool = False
     secrets: tuple[SecretUse, ...] = ()
+    image_digest: str = ""
 
 
 class Kind(StrEnum):

@@ -118,15 +118,40 @@ def begin(
         order = f"stop-first, because {reason}" if reason else "start-first"
         text = f"{kind.value}: revision {service.revision} replaces {base}, {strategy}, {order}"
         text += f"; {changed}" if changed else ""
-    tx.put(DEPLOYMENTS, say(deployment, text, now))
+    deployment = say(deployment, text, now)
+    waits = must_wait(service) and kind is not Kind.ROLLBACK
+    if waits:
+        deployment = say(deployment, f"begins once {needed(service)}", now)
+    tx.put(DEPLOYMENTS, deployment)
     _forget_oldest(tx, service)
-    return replace(service, deployment=number)
+    return replace(service, deployment=number, waits=waits)
+
+
+def must_wait(service: Service) -> bool:
+    """Whether replicas of it that start now have to wait for others."""
+    return bool(service.policy.depends_on) and service.wanted_replicas > 0
+
+
+def needed(service: Service) -> str:
+    return " and ".join(f"{d.name} is {d.condition}" for d in service.policy.depends_on)
+
+
+def release(tx: Transaction, service: Service, now: float) -> Service:
+    """What it waited for is there: its rollout begins, with its deadlines from now on."""
+    going = open_deployment(tx, service)
+    if going is not None:
+        begun = replace(going, progress_at=now)
+        tx.put(DEPLOYMENTS, say(begun, "what it depends on is there: it begins", now))
+    service = replace(service, waits=False)
+    tx.put(SERVICES, service)
+    return service
 
 
 def keep_revision(
     tx: Transaction, service: Service, *, now: float, by: str, message: str
 ) -> Service:
-    """Number `service.spec` as a revision, with its secrets as they are now, and make it the wanted one.
+    """Number `service.spec` as a revision, with its secrets as they are now, and make it the wanted one. If
+    the spec is that of the revision before, so is the image.
 
     Raises Conflict for a secret that does not exist."""
     uses, missing = find_uses(tx, service.tenant, service.project, service.spec.secret_keys)
@@ -134,6 +159,9 @@ def keep_revision(
         raise Conflict("; ".join(f"{service.name}: {each.reason}" for each in missing))
     number = max(service.newest, service.revision) + 1
     revision = Revision(*service.key, number, service.spec, now, by, message, secrets=uses)
+    before = revision_of(tx, service, service.revision)
+    if before is not None and before.spec == service.spec:
+        revision = replace(revision, image_digest=before.image_digest)
     tx.put(REVISIONS, revision)
     return replace(service, revision=number, newest=number)
 
@@ -147,10 +175,13 @@ def base_of(view: View, service: Service) -> int:
 def tend(
     tx: Transaction, service: Service, mine: Sequence[Task], down: Collection[str], now: float
 ) -> tuple[Service, Deployment | None, float]:
-    """One step on. Returns the service, its last deployment, and when to look again (Unix seconds)."""
+    """One step on. Returns the service, its last deployment, and when to look again (Unix seconds).
+    While the service waits for others every slot keeps what it has."""
     deployment = last_deployment(tx, service)
     if deployment is None:
         return service, None, math.inf
+    if service.waits:
+        return service, replace(deployment, holding=False), math.inf
     scene = scene_of(service, mine, down, now)
     rollout = service.policy.rollout
     after = advance(deployment, rollout, scene)
@@ -173,7 +204,7 @@ def _took_effect(
         return service
     found = service
     if after.state is DeploymentState.REVERTING:
-        found = _take_to(tx, service, after.base)
+        found = replace(_take_to(tx, service, after.base), waits=False)
         _mark(tx, service, after.revision, rejected=True)
     elif after.state is DeploymentState.SUCCEEDED and service.wanted_replicas:
         _mark(tx, service, after.revision, rejected=False, stable_at=now)

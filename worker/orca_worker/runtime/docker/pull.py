@@ -6,6 +6,7 @@ engine's other callers nor the thread pool busy.
 
 import asyncio
 import socket
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +21,13 @@ from orca_proto.worker_pb2 import RegistryAccount, TaskSpec
 from orca_worker.runtime.docker.credentials import Credentials, Who
 from orca_worker.runtime.docker.engine import Engine
 from orca_worker.runtime.docker.errors import NotFound, engine_reason, pull_refusal, registry_of
+from orca_worker.runtime.docker.names import known_digest
 from orca_worker.runtime.docker.policy import Pull, pull_of
 from orca_worker.runtime.docker.streams import Closable, json_lines, open_stream
 from orca_worker.runtime.port import RuntimeRefusal
 
 PULLS_AT_ONCE = 3
+IMAGES_REMEMBERED = 1000
 LOOKUP_SECONDS = 4.0
 # For how long a registry that did not answer is not asked for a newer image.
 DOWN_SECONDS = 60.0
@@ -60,6 +63,7 @@ class Images:
         self._slots = asyncio.Semaphore(PULLS_AT_ONCE)
         self._under_way: dict[_Asking, asyncio.Future[RuntimeRefusal | bool]] = {}
         self._down_until: dict[str, float] = {}
+        self._digests: OrderedDict[str, list[str]] = OrderedDict()  # by the engine's id
 
     async def prepare(self, spec: TaskSpec, account: RegistryAccount | None = None) -> bool:
         """Make the image available as the policy says; whether it was pulled for that.
@@ -92,7 +96,21 @@ class Images:
             )
         except NotFound:
             return None
-        return str(answer["Id"])
+        image_id = str(answer["Id"])
+        self._digests[image_id] = answer.get("RepoDigests") or []
+        self._digests.move_to_end(image_id)
+        if len(self._digests) > IMAGES_REMEMBERED:
+            self._digests.popitem(last=False)
+        return image_id
+
+    async def digest_of(self, image_id: str, image: str) -> str:
+        """Under which the registry of `image` has the image with this id; empty: it came from none.
+
+        Raises RuntimeRefusal.
+        """
+        if image_id not in self._digests:
+            await self.id_of(image_id)
+        return known_digest(self._digests.get(image_id, ()), image)
 
     async def _refresh(self, image: str, account: RegistryAccount | None) -> bool:
         """The newer image if the registry has one; whatever goes wrong, the one here will do."""

@@ -110,6 +110,10 @@ class DockerRuntime:
         if (image_id := await self._images.id_of(spec.image)) is not None:
             await self._cleaning.note(image_id, pulled=pulled)
 
+    async def digest(self, image_id: str, image: str) -> str:
+        """From what the engine knows of where its images came from."""
+        return await self._images.digest_of(image_id, image)
+
     async def create(self, task: Task, spec: TaskSpec, labels: Mapping[str, str]) -> Container:
         """Make the container without starting it. If it exists already, return it as it is."""
         if task.id in self._ids and (known := await self.inspect(task.id)) is not None:

@@ -186,6 +186,7 @@ def from_inspect(answer: Mapping[str, Any]) -> Container:
         host_port=0 if phase is Phase.CREATED else _published(answer),
         labels=labels,
         address=_address(answer) if phase is Phase.RUNNING else "",
+        image="" if phase is Phase.CREATED else str(answer.get("Image") or ""),
     )
 
 

@@ -95,6 +95,10 @@ class ProcessRuntime:
     async def prepare(self, spec: TaskSpec, account: RegistryAccount | None = None) -> None:
         """Nothing: there is no image."""
 
+    async def digest(self, image_id: str, image: str) -> str:
+        """There are no images."""
+        return ""
+
     async def create(self, task: Task, spec: TaskSpec, labels: Mapping[str, str]) -> Container:
         """Write the task's folder and choose its port. If it exists already, return it as it is."""
         if not spec.command:

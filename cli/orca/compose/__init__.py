@@ -1,0 +1,1 @@
+"""From Docker Compose files to service files."""
