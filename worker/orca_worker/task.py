@@ -148,6 +148,9 @@ class TaskRunner:
             await self._unless_stopped(self._runtime.prepare(spec, account))
             if self._stop_wanted.is_set():
                 return None
+            if spec.image_only:
+                self._report(pb.TASK_STATE_EXITED, ended_at=self._env.now())
+                return None
             container = await self._runtime.create(self._task, spec, self._labels)
         elif container.phase is Phase.CREATED and spec.secret_env:
             # An earlier worker made it, and took what it kept in memory only with it.

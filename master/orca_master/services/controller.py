@@ -12,6 +12,7 @@ from orca_master.cluster.model import NODES
 from orca_master.cluster.presence import Presence
 from orca_master.control.aside import Aside
 from orca_master.errors import Trouble
+from orca_master.services.fetching import FETCHER_PREFIX, served_by
 from orca_master.services.model import OWNER_PREFIX, SERVICES, key_of_owner, owner_of
 from orca_master.services.operations import reconcile_owner
 from orca_master.services.rollouts.model import DEPLOYMENTS
@@ -103,6 +104,8 @@ class ServicesController:
         owners |= {owner_of(*key) for key in changed.of(SERVICES.name)}
         owners |= {owner_of(*key[:3]) for key in changed.of(DEPLOYMENTS.name)}
         owners |= {key[0] for key in changed.of(TASKS.name) if key[0].startswith(OWNER_PREFIX)}
+        fetchers = {key[0] for key in changed.of(TASKS.name) if key[0].startswith(FETCHER_PREFIX)}
+        owners |= {served_by(fetcher) for fetcher in fetchers}
         owners |= self._waiting(owners)
         return {owner for owner in owners if not self.aside.is_aside(owner)}
 

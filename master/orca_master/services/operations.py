@@ -17,7 +17,7 @@ from orca_master.cluster.operations import (
 from orca_master.errors import Ambiguous, Conflict, NotFound
 from orca_master.identity.secrets.model import SecretUse
 from orca_master.identity.secrets.operations import find_uses, version_of
-from orca_master.services import images
+from orca_master.services import fetching, images
 from orca_master.services.dependencies import waiting_for
 from orca_master.services.fenced import may_run, reconcile_fenced
 from orca_master.services.model import (
@@ -225,6 +225,7 @@ def reconcile_owner(
     mine = tx.find(TASKS, "owner", owner)
     service = tx.get(SERVICES, *key_of_owner(owner))
     if service is None:
+        fetching.stop_all(tx, owner)
         for task in [t for t in mine if t.wanted is Wanted.RUN][:CHANGES_AT_ONCE]:
             tasks.stop(tx, task)
         return min(waits, default=None)
@@ -237,10 +238,13 @@ def reconcile_owner(
     mine = tx.find(TASKS, "owner", owner)
     if service.waits and not waiting_for(tx, service):
         service = rollouts.release(tx, service, now)
+    service = fetching.tend(tx, service, mine, now, new_id)
+    waits += fetching.next_tries(tx, owner, now)
     service, target, look_at = _target(tx, service, mine, now)
     waits += [look_at] if look_at < math.inf else []
     plan = _plan(tx, service, target, mine, lapsed, now)
-    if service.waits:
+    going = rollouts.open_deployment(tx, service)
+    if service.waits or (going is not None and rollouts.is_fetching(going)):
         plan.create = [wanted for wanted in plan.create if _is_replacement(wanted, mine)]
     _take(tx, service, plan, now=now, new_id=new_id)
     return _next_look(tx, tx.find(TASKS, "owner", owner), waits, now)

@@ -113,7 +113,8 @@ class SecretFile(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """What to run. Zero limits are no limits. Values of secrets are in no row: `env` and `files` name them,
-    and `secrets` says which version of each is meant."""
+    and `secrets` says which version of each is meant. `image_only`: its image is made available, and nothing
+    is run."""
 
     runtime: str
     image: str = ""
@@ -136,6 +137,7 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     liveness: Probe | None = None
     files: tuple[SecretFile, ...] = ()
     secrets: tuple[SecretUse, ...] = ()
+    image_only: bool = False
 
 
 class StoredSpec(msgspec.Struct, frozen=True):

@@ -133,6 +133,7 @@ def _spec(spec: TaskSpec) -> pb.TaskSpec:
         host_port=spec.host_port,
         stop_grace_seconds=spec.stop_grace_seconds,
         pull_policy=spec.pull_policy,
+        image_only=spec.image_only,
         user=spec.user,
         workdir=spec.workdir,
         stop_signal=spec.stop_signal,

@@ -41,7 +41,7 @@ def advance(deployment: Deployment, rollout: Rollout, scene: Scene) -> Deploymen
     if deployment.state is not DeploymentState.REVERTING:
         why = failure(deployment, rollout, scene)
         if why is not None and rollout.on_failure is not OnFailure.CONTINUE:
-            return _failed(deployment, rollout, why, scene.now)
+            return failed(deployment, rollout, why, scene.now)
         if why is not None and not deployment.reason:
             noted = replace(deployment, reason=why)
             deployment = say(noted, f"{why}; going on, as on_failure says", scene.now)
@@ -114,7 +114,8 @@ def _since(task: Task) -> float:
     return max(task.created_at, task.not_before)
 
 
-def _failed(deployment: Deployment, rollout: Rollout, why: str, now: float) -> Deployment:
+def failed(deployment: Deployment, rollout: Rollout, why: str, now: float) -> Deployment:
+    """What `on_failure` says, but for going on."""
     if rollout.on_failure is OnFailure.REVERT:
         return go_back(deployment, why, now)
     if deployment.paused_for is PausedFor.FAILURE:

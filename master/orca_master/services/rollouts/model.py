@@ -87,7 +87,8 @@ class Deployment(msgspec.Struct, frozen=True, omit_defaults=True):
     `strategy`, `stop_first`: what is really done. `holding`: a second set stands beside the first (a canary,
     or the green one), at step `stage` since `stage_at` (0: not ready yet). `moved`: slots 1 to this one are
     taken to the new revision; `settled`: how many have arrived. `progress_at`: when something last got on.
-    `reason`: why it is paused or was reverted.
+    `fetching`: nothing is touched yet, the image is brought to the nodes. `reason`: why it is paused or was
+    reverted.
     """
 
     tenant: str
@@ -100,6 +101,7 @@ class Deployment(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: Kind = Kind.DEPLOY
     strategy: Strategy = Strategy.ROLLING
     stop_first: bool = False
+    fetching: bool = False
     state: DeploymentState = DeploymentState.RUNNING
     paused_for: PausedFor | None = None
     holding: bool = False

@@ -107,6 +107,7 @@ def begin(
         kind=kind,
         strategy=strategy,
         stop_first=bool(reason),
+        fetching=bool(base) and bool(reason) and _must_fetch(service, old),
         holding=bool(base) and strategy in (Strategy.CANARY, Strategy.BLUE_GREEN),
         progress_at=now,
         by=by,
@@ -119,12 +120,26 @@ def begin(
         text = f"{kind.value}: revision {service.revision} replaces {base}, {strategy}, {order}"
         text += f"; {changed}" if changed else ""
     deployment = say(deployment, text, now)
+    if deployment.fetching:
+        deployment = say(deployment, "first its image is fetched where replicas run", now)
     waits = must_wait(service) and kind is not Kind.ROLLBACK
     if waits:
         deployment = say(deployment, f"begins once {needed(service)}", now)
     tx.put(DEPLOYMENTS, deployment)
     _forget_oldest(tx, service)
     return replace(service, deployment=number, waits=waits)
+
+
+def is_fetching(deployment: Deployment) -> bool:
+    """Whether its image is still brought to the nodes, and nothing is to be touched."""
+    return deployment.fetching and deployment.state is DeploymentState.RUNNING
+
+
+def _must_fetch(service: Service, old: ServiceSpec | None) -> bool:
+    """Whether another image is to be on the nodes before replicas stop for it."""
+    spec = service.spec
+    is_another = bool(spec.image) and (old is None or spec.image != old.image)
+    return is_another and spec.pull_policy != "never" and service.wanted_replicas > 0
 
 
 def must_wait(service: Service) -> bool:
@@ -176,18 +191,18 @@ def tend(
     tx: Transaction, service: Service, mine: Sequence[Task], down: Collection[str], now: float
 ) -> tuple[Service, Deployment | None, float]:
     """One step on. Returns the service, its last deployment, and when to look again (Unix seconds).
-    While the service waits for others every slot keeps what it has."""
+    While the service waits for others, or for its image, every slot keeps what it has."""
     deployment = last_deployment(tx, service)
     if deployment is None:
         return service, None, math.inf
-    if service.waits:
+    if service.waits or is_fetching(deployment):
         return service, replace(deployment, holding=False), math.inf
     scene = scene_of(service, mine, down, now)
     rollout = service.policy.rollout
     after = advance(deployment, rollout, scene)
     if after is not deployment:
         tx.put(DEPLOYMENTS, after)
-        service = _took_effect(tx, service, deployment, after, now)
+        service = took_effect(tx, service, deployment, after, now)
     return service, after, next_look(after, rollout, scene)
 
 
@@ -196,7 +211,7 @@ def scene_of(service: Service, mine: Sequence[Task], down: Collection[str], now:
     return Scene(service.wanted_replicas, mine, down, now, settle)
 
 
-def _took_effect(
+def took_effect(
     tx: Transaction, service: Service, before: Deployment, after: Deployment, now: float
 ) -> Service:
     """What a new state of a deployment means for the service and its revisions."""
@@ -306,7 +321,7 @@ def roll_back(
             return going
         after = go_back(going, f"rolled back by {by}", now)
         tx.put(DEPLOYMENTS, after)
-        _took_effect(tx, service, going, after, now)
+        took_effect(tx, service, going, after, now)
         return after
     number = _rollback_target(tx, service) if to is None else to
     target = revision_of(tx, service, number)
@@ -352,7 +367,7 @@ def return_home(tx: Transaction, service: Service, going: Deployment, now: float
     why = f"superseded: what revision {going.base} is was deployed again"
     after = go_back(going, why, now)
     tx.put(DEPLOYMENTS, after)
-    return _took_effect(tx, service, going, after, now)
+    return took_effect(tx, service, going, after, now)
 
 
 def _rollback_target(view: View, service: Service) -> int:
