@@ -23,9 +23,13 @@ _NOT_ORCA = "the answer is not Orca's: is this the address of a master's API?"
 
 
 class Transport:
-    """See `client.Client`."""
+    """See `client.Client`. `rounds`: how often every master is asked where asking again does no harm, half a
+    second between; the patient outlast an election on a busy machine."""
 
-    def __init__(self, api: str | Sequence[str], token: str | None = None) -> None:
+    def __init__(
+        self, api: str | Sequence[str], token: str | None = None, *, rounds: int = ROUNDS
+    ) -> None:
+        self._rounds = rounds
         self._apis = [each.rstrip("/") for each in ([api] if isinstance(api, str) else api)]
         self._first = 0
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -98,7 +102,7 @@ class Transport:
         headers = dict(headers or {})
         if once and method != "GET":
             headers["Idempotency-Key"] = uuid.uuid4().hex
-        tries = len(self._apis) * (ROUNDS if may_repeat else 1)
+        tries = len(self._apis) * (self._rounds if may_repeat else 1)
         problems: list[str] = []
         refused: OrcaError | None = None
         for number in range(1, tries + 1):

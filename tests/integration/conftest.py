@@ -21,6 +21,7 @@ from orca.client import Client
 from orca.errors import OrcaError
 
 PATIENT_SECONDS = 15.0
+PATIENT_ROUNDS = 20
 """Where a test is not about lost nodes: a machine that stands still for a while loses none."""
 
 
@@ -82,8 +83,8 @@ class RealCluster:
 
     @asynccontextmanager
     async def client(self, *apis: str) -> AsyncIterator[Client]:
-        """Of these masters, or all."""
-        async with Client(apis or self.apis, self.token) as client:
+        """Of these masters, or all; patient, for the machine may be busy."""
+        async with Client(apis or self.apis, self.token, rounds=PATIENT_ROUNDS) as client:
             yield client
 
     async def leader(self) -> str:

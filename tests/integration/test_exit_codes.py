@@ -95,6 +95,8 @@ class Commands:
         )
         (folder / "canary.yaml").write_text(canary)
         (folder / "ends.yaml").write_text("name: web\ncommand: [sh, -c, exit 3]\n")
+        slow = "name: web\ncommand: [sleep, '1002']\nport: 8080\nhealth: /never\n"
+        (folder / "slow.yaml").write_text(slow)
         (folder / "compose.yaml").write_text("services: {web: {image: nginx}}")
         (folder / "built.yaml").write_text("services: {web: {build: .}}")
         self._words = {
@@ -103,6 +105,7 @@ class Commands:
             "CANARY": str(folder / "canary.yaml"),
             "ENDS": str(folder / "ends.yaml"),
             "GOOD": str(folder / "good.yaml"),
+            "SLOW": str(folder / "slow.yaml"),
             "BAD": str(folder / "bad.json"),
             "INVALID": str(folder / "invalid.toml"),
             "API": cluster.api,
@@ -153,7 +156,7 @@ async def test_every_class_of_commands_leaves_with_the_right_code(tmp_path: Path
 
         await check([["deploy", "GOOD"]], 0, "")
         await check([["deploy", "ENDS"]], 10, "error: web: replica 1: exited with code 3 (try 3")
-        await check([["deploy", "ENDS", "--timeout", "0.1"]], 12, "error: web: still in progress")
+        await check([["deploy", "SLOW", "--timeout", "0.1"]], 12, "error: web: still in progress")
         await check([["rollback", "web"]], 0, "")
         await check([["deploy", "CANARY"]], 11, "")
         await check([["rollback", "web"]], 0, "")
