@@ -136,6 +136,7 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     liveness: Probe | None = None
     files: tuple[SecretFile, ...] = ()
     secrets: tuple[SecretUse, ...] = ()
+    stop_delay_seconds: float = 0.0
 
 
 class StoredSpec(msgspec.Struct, frozen=True):
