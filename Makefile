@@ -89,6 +89,7 @@ bench: setup ## Measure against peers and floors in the same run (needs a contai
 	-$(BIN)/python bench/machines.py --with-leader --swarm-kills 0
 	-$(BIN)/python bench/workers.py
 	-$(BIN)/python bench/rollout.py
+	-$(BIN)/python bench/crash.py
 	-$(BIN)/python bench/webhooks.py
 	-$(BIN)/python bench/signatures.py
 	-$(BIN)/python bench/cli.py

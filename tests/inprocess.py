@@ -152,6 +152,23 @@ class InProcess:
                 await asyncio.sleep(0.02)
 
 
+async def second_node(cluster: InProcess) -> SimWorker:
+    """Another node, ready; whoever asked for it kills it in the end."""
+    worker = SimWorker(2, 1, cluster, random.Random(2))
+    store = cluster.core.store
+    await store.update(
+        lambda tx: tx.put(NODES, Node(id=worker.id, name=worker.name, joined_at=1.0))
+    )
+    worker.start()
+
+    def is_ready() -> bool:
+        node = store.state.get(NODES, worker.id)
+        return node is not None and node.state is NodeState.READY
+
+    await eventually(is_ready)
+    return worker
+
+
 @asynccontextmanager
 async def in_process(
     folder: Path, *, with_node: bool = True, disk: Disk | None = None

@@ -728,6 +728,7 @@ class TaskSpec(_message.Message):
     SECRET_FILES_FIELD_NUMBER: _builtins.int
     LACKS_FIELD_NUMBER: _builtins.int
     IMAGE_ONLY_FIELD_NUMBER: _builtins.int
+    STOP_DELAY_SECONDS_FIELD_NUMBER: _builtins.int
     runtime: _builtins.str
     """"docker" | "process" """
     image: _builtins.str
@@ -752,6 +753,8 @@ class TaskSpec(_message.Message):
     """not empty: why it cannot be started; what runs goes on"""
     image_only: _builtins.bool
     """make the image available, and report EXITED; run nothing"""
+    stop_delay_seconds: _builtins.float
+    """told to stop while it is ready, it runs on for so long"""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -822,10 +825,11 @@ class TaskSpec(_message.Message):
         secret_files: _abc.Iterable[Global___SecretFile] | None = ...,
         lacks: _builtins.str = ...,
         image_only: _builtins.bool = ...,
+        stop_delay_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "liveness", b"liveness", "readiness", b"readiness", "startup", b"startup"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "command", b"command", "devices", b"devices", "entrypoint", b"entrypoint", "env", b"env", "host_port", b"host_port", "image", b"image", "image_only", b"image_only", "lacks", b"lacks", "limits", b"limits", "liveness", b"liveness", "log_bytes", b"log_bytes", "log_files", b"log_files", "mounts", b"mounts", "port", b"port", "pull_policy", b"pull_policy", "readiness", b"readiness", "runtime", b"runtime", "secret_env", b"secret_env", "secret_files", b"secret_files", "security", b"security", "startup", b"startup", "stop_grace_seconds", b"stop_grace_seconds", "stop_signal", b"stop_signal", "user", b"user", "volumes", b"volumes", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "command", b"command", "devices", b"devices", "entrypoint", b"entrypoint", "env", b"env", "host_port", b"host_port", "image", b"image", "image_only", b"image_only", "lacks", b"lacks", "limits", b"limits", "liveness", b"liveness", "log_bytes", b"log_bytes", "log_files", b"log_files", "mounts", b"mounts", "port", b"port", "pull_policy", b"pull_policy", "readiness", b"readiness", "runtime", b"runtime", "secret_env", b"secret_env", "secret_files", b"secret_files", "security", b"security", "startup", b"startup", "stop_delay_seconds", b"stop_delay_seconds", "stop_grace_seconds", b"stop_grace_seconds", "stop_signal", b"stop_signal", "user", b"user", "volumes", b"volumes", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,29 +1,9 @@
 """A replica with volumes stays on the node that has them."""
 
-import random
-
-from inprocess import InProcess, eventually
-from orca_master.cluster.model import NODES, Node, NodeState
+from inprocess import InProcess, eventually, second_node
 from orca_master.tasks.model import HOMES, TASKS
-from sim.cluster import SimWorker
 
 SERVICE = {"name": "db", "replicas": 2, "volumes": [{"name": "data", "target": "/data"}]}
-
-
-async def second_node(cluster: InProcess) -> SimWorker:
-    worker = SimWorker(2, 1, cluster, random.Random(2))
-    store = cluster.core.store
-    await store.update(
-        lambda tx: tx.put(NODES, Node(id=worker.id, name=worker.name, joined_at=1.0))
-    )
-    worker.start()
-
-    def is_ready() -> bool:
-        node = store.state.get(NODES, worker.id)
-        return node is not None and node.state is NodeState.READY
-
-    await eventually(is_ready)
-    return worker
 
 
 def where(cluster: InProcess) -> dict[int, str]:

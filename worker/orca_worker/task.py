@@ -58,6 +58,7 @@ class TaskRunner:
         self._stop_wanted = asyncio.Event()
         self._look = asyncio.Event()
         self._grace_seconds = 10.0
+        self._delay_seconds = 0.0
         self._told: tuple[object, ...] = ()
         self._away = ""  # why nothing newer is known of its container
         self.image = ""
@@ -92,6 +93,7 @@ class TaskRunner:
         """To the very end: returns when nothing of the task is left on the node."""
         if spec is not None and not self._stop_wanted.is_set():
             self._grace_seconds = spec.stop_grace_seconds
+            self._delay_seconds = spec.stop_delay_seconds
             self.image = spec.image
             try:
                 await self._live(self._with_token(spec))
@@ -101,6 +103,7 @@ class TaskRunner:
                     await self._end_for_certain()
                 self._report(pb.TASK_STATE_FAILED, reason=refusal.reason, ended_at=self._env.now())
         await self._stop_wanted.wait()
+        await self._announce()
         await self._tear_down()
 
     def _with_token(self, spec: pb.TaskSpec) -> pb.TaskSpec:
@@ -303,6 +306,12 @@ class TaskRunner:
                 waiting.cancel()
         except* RuntimeRefusal as refusals:
             raise refusals.exceptions[0] from None
+
+    async def _announce(self) -> None:
+        """What is ready goes on for a while, so that whoever sends it work hears first that it leaves."""
+        if self.status.healthy and self._delay_seconds:
+            self._report(pb.TASK_STATE_STOPPING)
+            await asyncio.sleep(self._delay_seconds)
 
     async def _tear_down(self) -> None:
         wait = RETRY_SECONDS

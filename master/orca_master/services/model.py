@@ -49,6 +49,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     readiness: Probe | None = None
     liveness: Probe | None = None
     files: tuple[SecretFile, ...] = ()
+    stop_delay_seconds: float = 0.0
 
     @property
     def runtime(self) -> str:

@@ -379,6 +379,7 @@ def task_spec(spec: ServiceSpec, secrets: tuple[SecretUse, ...] = ()) -> TaskSpe
         readiness=spec.readiness or health,
         liveness=spec.liveness or health,
         stop_grace_seconds=spec.stop_grace_seconds,
+        stop_delay_seconds=spec.stop_delay_seconds,
         pull_policy=spec.pull_policy,
         user=spec.user,
         workdir=spec.workdir,

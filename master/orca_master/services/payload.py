@@ -163,6 +163,15 @@ class ServiceIn(ContainerIn, ProbesIn):
     stop_grace_seconds: Annotated[
         float, Field(ge=0, le=3600, description="Between the stop signal and SIGKILL.")
     ] = 10.0
+    stop_delay_seconds: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=3600,
+            description="Of a replica that is ready: between its leaving, which is shown at once, and the"
+            " stop signal.",
+        ),
+    ] = 0.0
     reconnect: Annotated[
         str,
         Field(
@@ -244,6 +253,7 @@ class ServiceIn(ContainerIn, ProbesIn):
             constraints=self.placement.constraints(self.resources.reserve),
             pull_policy=self.pull_policy,
             stop_grace_seconds=self.stop_grace_seconds,
+            stop_delay_seconds=self.stop_delay_seconds,
             user=self.user,
             workdir=self.workdir,
             stop_signal=self.stop_signal,

@@ -187,7 +187,7 @@ def _task(view: View, task: Task) -> TaskOut:
         replica=task.slot,
         revision=task.revision,
         state="stopping" if _is_leaving(task) else observed.state.name.lower(),
-        healthy=observed.healthy,
+        healthy=observed.healthy and not _is_leaving(task),
         node=node.name if node else None,
         reason=_why(task) or None,
         exit_code=observed.exit_code if has_exited else None,

@@ -138,6 +138,7 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     files: tuple[SecretFile, ...] = ()
     secrets: tuple[SecretUse, ...] = ()
     image_only: bool = False
+    stop_delay_seconds: float = 0.0
 
 
 class StoredSpec(msgspec.Struct, frozen=True):

@@ -9,6 +9,16 @@ PAGE = (ROOT / "docs/testing.md").read_text()
 CASE = re.compile(r"_(c[ole])_(\d\d)")
 
 
+def names_in(files: str) -> set[str]:
+    return {
+        node.name
+        for path in (ROOT / "tests").rglob(files)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+    }
+
+
 def named_tests() -> dict[str, set[str]]:
     """Tests named after cases, with these cases (`CO-01`)."""
     found = {}
@@ -36,6 +46,12 @@ def test_every_case_has_a_test_or_says_what_it_waits_for() -> None:
     rows = re.findall(r"^\| (C[OLE]-\d\d[^|]*) \|[^|]*\| ([^|]*) \|$", PAGE, re.MULTILINE)
     assert len(rows) > 40
     assert [case for case, tests in rows if not tests.startswith(("`", "later: "))] == []
+
+
+def test_what_others_get_wrong_is_shown_by_tests_that_there_are() -> None:
+    listed = set(re.findall(r"`(test_\w+)`", PAGE.partition("\n## What others get wrong\n")[2]))
+    assert listed - names_in("test_*.py") == set()
+    assert names_in("test_peers*.py") - listed == set()
 
 
 def test_every_group_of_the_long_search_is_told() -> None:

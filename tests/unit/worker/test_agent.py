@@ -53,6 +53,42 @@ async def test_what_changes_while_the_inventory_is_made_is_in_it() -> None:
     assert [(status.id, status.state) for status in told] == [("t1", pb.TASK_STATE_RUNNING)]
 
 
+async def test_what_is_ready_goes_on_for_its_stop_delay_and_says_so_at_once() -> None:
+    env = real_env(threads=1)
+    runtime = FakeRuntime(env)
+    agent = Agent(
+        env, {"docker": runtime}, NetworkProber(), a_fencing(env), cluster="test", node="n1"
+    )
+    running = asyncio.create_task(agent.run())
+    specs = {
+        delay: pb.TaskSpec(runtime="docker", image="app:1", stop_delay_seconds=float(delay))
+        for delay in ("0", "1000")
+    }
+
+    def listed(version: int, wanted: pb.Wanted.ValueType) -> pb.Assignments:
+        tasks = [pb.Task(id=delay, spec_hash=delay, wanted=wanted) for delay in specs]
+        return pb.Assignments(revision=pb.Revision(version=version), tasks=tasks, specs=specs)
+
+    async def until(**states: pb.TaskState.ValueType) -> dict[str, pb.TaskStatus]:
+        while True:
+            told.update({status.id: status for status in await agent.changes()})
+            if all(told[name[1:]].state == state for name, state in states.items()):
+                return told
+
+    told: dict[str, pb.TaskStatus] = {name: pb.TaskStatus() for name in specs}
+    try:
+        async with asyncio.timeout(60):
+            await agent.apply(listed(1, pb.WANTED_RUN))
+            await until(_0=pb.TASK_STATE_RUNNING, _1000=pb.TASK_STATE_RUNNING)
+            await agent.apply(listed(2, pb.WANTED_STOP))
+            await until(_0=pb.TASK_STATE_GONE, _1000=pb.TASK_STATE_STOPPING)
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+    assert not told["1000"].healthy
+    assert [task for _, verb, task in runtime.history if verb == "stop"] == ["0"]
+
+
 async def test_a_start_that_waits_for_the_engine_takes_the_account_that_is_newest_then() -> None:
     env = real_env(threads=1)
     runtime = FakeRuntime(env)
