@@ -24,7 +24,7 @@ async def identities(cluster: RealCluster, revision: int) -> set[tuple[str, floa
     }
 
 
-async def test_rollouts_go_on_under_another_leader_and_touch_nothing_that_is_healthy(
+async def test_rollouts_go_on_under_another_leader_and_touch_nothing_healthy_co_18(
     tmp_path_factory: Any,
 ) -> None:
     folder = tmp_path_factory.mktemp("rollouts")
