@@ -315,3 +315,23 @@ async def test_two_masters_would_tell_the_same_of_one_commit(cluster: InProcess)
     assert [(e.position, e.kind, e.text) for e in first] == [
         (e.position, e.kind, e.text) for e in second.last()
     ]
+
+
+async def test_a_master_that_was_given_a_snapshot_tells_of_the_gap(cluster: InProcess) -> None:
+    await cluster.deploy(WEB)
+    seen = (await kept(cluster))[0]
+    async with stream(cluster, f"since={seen['id']}") as live:
+        assert json.loads(await live.readline())["version"] >= seen["version"]
+        store = cluster.core.store
+        restoring = store.restoring()
+        for part in await asyncio.to_thread(list, store.capture()):
+            restoring.take(part)
+        restoring.replace()
+        await eventually(lambda: cluster.core.recent.last() == [])
+        await cluster.call("POST", "/api/v1/services/web/scale", {"replicas": 2})
+        found: list[Event] = []
+        while "replica.placed" not in kinds(found) or found[-1].get("replica") != 2:
+            found.append(json.loads(await live.readline()))
+    after = (await kept(cluster, f"since={seen['id']}"))[0]
+    assert (after["kind"], after["id"]) == ("gap", seen["id"])
+    assert "service.scale" in kinds(found)
