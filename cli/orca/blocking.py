@@ -88,6 +88,7 @@ class SyncClient:
     registry_logout = _Waits(Client.registry_logout)
     audit = _Waits(Client.audit)
     follow_audit = _Iterates(Client.follow_audit)
+    events = _Iterates(Client.events)
     webhooks = _Waits(Client.webhooks)
     add_webhook = _Waits(Client.add_webhook)
     remove_webhook = _Waits(Client.remove_webhook)

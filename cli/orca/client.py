@@ -308,15 +308,47 @@ class Client(Transport):
         params = _given(resource=resource, limit=str(limit))
         return await self._json("GET", "/api/v1/audit", params=params)
 
-    async def follow_audit(
+    def follow_audit(
         self, *, resource: str | None = None, after: str | None = None
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Events of the trail as they happen, from one master; `after`: the `id` of the last one that
         was seen, else from now on. Raises CannotReach when that master is lost, or silent."""
+        params = _given(resource=resource, after=after)
+        return self._events("/api/v1/audit/stream", params)
+
+    def events(
+        self,
+        *,
+        follow: bool = True,
+        service: str | None = None,
+        project: str | None = None,
+        node: str | None = None,
+        kind: str | None = None,
+        since: str | None = None,
+        tail: int | None = None,
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """What happens, from one master: from now on, after the version or event `since`, or with the
+        last `tail` ones; without `follow` what has happened so far. Filters are names with commas. One of
+        the kind `gap` says that some were not kept. Raises CannotReach when that master is lost, or silent:
+        go on with the `id` of the last one."""
+        params = _given(
+            follow=None if follow else "false",
+            service=service,
+            project=project,
+            node=node,
+            kind=kind,
+            since=since,
+            tail=None if tail is None else str(tail),
+        )
+        return self._events("/api/v1/events", params)
+
+    async def _events(
+        self, path: str, params: Mapping[str, str]
+    ) -> AsyncGenerator[dict[str, Any], None]:
         async with self._answered(
             "GET",
-            "/api/v1/audit/stream",
-            params=_given(resource=resource, after=after),
+            path,
+            params=params,
             headers={"Accept": "text/event-stream"},
             seconds=None,
             silent_seconds=SILENT_SECONDS,

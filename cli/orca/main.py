@@ -30,6 +30,7 @@ COMMANDS = {
     "secrets": ("orca.commands.secrets", "Passwords and keys of services."),
     "registry": ("orca.commands.registry", "Accounts at private registries."),
     "tokens": ("orca.commands.tokens", "Who may reach the API."),
+    "events": ("orca.commands.events", "What happens to services, replicas and nodes."),
     "audit": ("orca.commands.audit", "Who changed what."),
     "nodes": ("orca.commands.nodes", "The cluster's machines, and how to add one."),
     "context": ("orca.commands.contexts", "Several clusters, each with a name."),

@@ -20,7 +20,7 @@ DONE = [
     ["scale", "web", "1"],
     ["logs", "web"], ["nodes"], ["nodes", "token", "--ttl", "10m"], ["masters"], ["masters", "list"],
     ["masters", "status"], ["masters", "token"], ["tokens"], ["tokens", "list"],
-    ["tokens", "create", "viewer", "--role", "viewer"], ["audit"], ["context"],
+    ["tokens", "create", "viewer", "--role", "viewer"], ["audit"], ["events"], ["context"],
     ["context", "add", "here", "--api", "API"], ["context", "use", "-"], ["context", "rm", "here"],
     ["version"], ["completion", "zsh"], ["history", "web"], ["diff", "web", "1", "1"],
     ["deployments", "web"], ["restart", "web"], ["rollback", "web", "--to", "1"],
@@ -44,7 +44,7 @@ REFUSED = [
     ["webhooks", "test", "nope"], ["webhooks", "rotate", "nope"], ["webhooks", "deliveries", "nope"],
     ["webhooks", "redeliver", "nope", "1"], ["webhooks", "add", "--repo", "a/b", "--service", "nope"],
     ["nodes", "drain", "nope"], ["nodes", "rm", "nope"], ["nodes", "label", "nope", "a=b"],
-    ["logs", "nope"], ["logs", "nope", "-f"], ["stop", "nope"], ["rm", "nope"],
+    ["logs", "nope"], ["logs", "nope", "-f"], ["events", "--kind", "nope"], ["stop", "nope"], ["rm", "nope"],
     ["masters", "remove", "nope"], ["masters", "transfer"], ["tokens", "revoke", "nope"],
     ["context", "use", "nope"], ["context", "rm", "nope"], ["scale", "../../tokens", "1"],
     ["registry", "logout", "nope.example"], ["registry", "logout", "https://nope.example/"],
@@ -63,6 +63,7 @@ USAGE = [
     ["webhooks", "add", "--repo", "a/b"], ["webhooks", "redeliver", "x", "y"],
     ["nodes", "label", "worker-1", "disk"], ["nodes", "drain", "x", "--force", "--deadline", "1h"],
     ["nodes", "undrain", "--nope"], ["audit", "-f", "--limit", "-1"],
+    ["events", "--since", "yesterday"], ["events", "--since", "1", "--tail", "1"],
     ["masters", "remove"], ["tokens", "create", "x"], ["audit", "--limit", "0"],
     ["context", "add", "x", "--api", "no address"], ["--api", "host:6880", "status"],
     ["--context", "nope", "status"], ["completion", "sh"], ["up", "--masters", "0"],
@@ -71,7 +72,8 @@ USAGE = [
 ASKS = [
     ["deploy", "GOOD"], ["status"], ["scale", "web", "1"], ["logs", "web"], ["logs", "web", "-f"],
     ["stop", "web"], ["rm", "web"], ["nodes"], ["nodes", "token"], ["masters"],
-    ["nodes", "drain", "worker-1"], ["audit", "-f"], ["promote", "web"], ["rollback", "web"],
+    ["nodes", "drain", "worker-1"], ["audit", "-f"], ["events"], ["events", "-f"],
+    ["promote", "web"], ["rollback", "web"],
     ["pause", "web"], ["resume", "web"], ["restart", "web"], ["start", "web"], ["history", "web"],
     ["diff", "web", "1", "2"], ["deployments", "web"], ["webhooks", "list"], ["webhooks", "test", "x"],
     ["masters", "status"], ["masters", "transfer"], ["tokens"], ["tokens", "revoke", "x"],
@@ -168,7 +170,7 @@ async def test_every_class_of_commands_leaves_with_the_right_code(tmp_path: Path
         await check(ASKS, 4, "error: invalid token", ORCA_TOKEN="orca_wrong")
         async with cluster.client() as client:
             viewer = (await client.create_token("eyes", "viewer", project="shop"))["token"]
-        reads = ("status", "logs", "history", "diff", "deployments", "webhooks")
+        reads = ("status", "logs", "history", "diff", "deployments", "webhooks", "events")
         forbidden = [words for words in ASKS if words[0] not in reads]
         await check(forbidden, 4, "error: this token ", ORCA_TOKEN=viewer)
         assert (await commands.code(["down"]))[0] == 0

@@ -102,7 +102,12 @@ async def test_the_command_line_sets_secrets_and_they_are_in_no_file_and_no_proc
     listed = json.loads(orca(cluster, "secrets", "list", "-o", "json").stdout)
     assert [(s["project"], s["version"]) for s in listed["secrets"]] == [(None, 2), ("default", 1)]
     orca(cluster, "secrets", "rotate-key", "--wait")
-    for words in (["history", "says", "-o", "json"], ["audit"], ["status", "says", "-o", "json"]):
+    for words in (
+        ["history", "says", "-o", "json"],
+        ["audit"],
+        ["events", "-o", "json"],
+        ["status", "says", "-o", "json"],
+    ):
         assert PLANTED not in orca(cluster, *words).stdout
     seen, found = holding(cluster.folder)
     assert seen > 10

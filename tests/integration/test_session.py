@@ -26,7 +26,7 @@ NORMAL = [
     (r" +$", ""),
 ]
 ASKS = re.compile(
-    r"orca( --context \w+| --api \S+)? (status|logs|nodes|masters|audit|tokens list|history)"
+    r"orca( --context \w+| --api \S+)? (status|logs|nodes|masters|audit|events|tokens list|history)"
 )
 """What only asks is asked again until it answers as written: things settle in their own time."""
 

@@ -244,40 +244,54 @@ async def test_one_master_grows_to_three_and_what_runs_goes_on(tmp_path: Path) -
         assert own_children("sleep") == before
 
 
-async def test_the_trail_is_followed_across_the_loss_of_a_master(
+async def test_the_trail_and_events_are_followed_across_the_loss_of_a_master(
     three_masters: RealCluster,
 ) -> None:
     cluster = three_masters
-    first = cluster.processes["master-1"]
-    followed = await asyncio.create_subprocess_exec(
-        *(Path(sys.executable).with_name("orca"), "audit", "-f", "-o", "json"),
-        env={**os.environ, "ORCA_API": ",".join(cluster.apis), "ORCA_TOKEN": cluster.token},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    assert followed.stdout is not None
-    seen: list[str] = []
+    followers = [
+        await following(cluster, "audit"),
+        await following(cluster, "events", "--kind", "service", "--tail", "0"),
+    ]
+    seen: list[list[str]] = [[], []]
     try:
-        async with asyncio.timeout(60), cluster.client() as client:
+        async with asyncio.timeout(120), cluster.client() as client:
             number = 0
-            while len(seen) < 3:  # it takes a moment to begin
+            while min(map(len, seen)) < 3:  # it takes a moment to begin
                 number += 1
                 await client.deploy([a_deploy(number)], wait=False)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(0.3):
-                        seen.append(json.loads(await followed.stdout.readline())["id"])
-            await cluster.kill(first.name)
+                for follower, ids in zip(followers, seen, strict=True):
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(0.3):
+                            ids.append(await next_id(follower))
+            await cluster.kill("master-1")
             for _ in range(5):
                 number += 1
                 await client.deploy([a_deploy(number)], wait=False)
             page = await client.audit(limit=1000)
             whole = [event["id"] for event in page["events"]][::-1]
-            while seen[-1] != whole[-1]:
-                seen.append(json.loads(await followed.stdout.readline())["id"])
+            for follower, ids in zip(followers, seen, strict=True):
+                while ids[-1] != whole[-1]:
+                    ids.append(await next_id(follower))
     finally:
-        followed.kill()
-        await followed.wait()
-    assert seen == whole[whole.index(seen[0]) :], "nothing is missed, and nothing comes twice"
+        for follower in followers:
+            follower.kill()
+            await follower.wait()
+    for ids in seen:
+        assert ids == whole[whole.index(ids[0]) :], "nothing is missed, and nothing comes twice"
+
+
+async def following(cluster: RealCluster, *words: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(Path(sys.executable).with_name("orca"), *words, "-f", "-o", "json"),
+        env={**os.environ, "ORCA_API": ",".join(cluster.apis), "ORCA_TOKEN": cluster.token},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+
+
+async def next_id(follower: asyncio.subprocess.Process) -> str:
+    assert follower.stdout is not None
+    return str(json.loads(await follower.stdout.readline())["id"])
 
 
 async def trail(cluster: RealCluster, api: str) -> list[str]:

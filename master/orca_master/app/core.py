@@ -17,6 +17,7 @@ from orca_master.control.leader import Controller, run_while_leader
 from orca_master.http.once import OnceSweeper
 from orca_master.identity.registries.accounts import Accounts
 from orca_master.identity.secrets.vault import Vault
+from orca_master.ops.events.recent import Recent
 from orca_master.services.controller import ServicesController
 from orca_master.services.secrets.controller import SecretsController
 from orca_master.sources.webhooks.controller import SeenSweeper, WebhookController
@@ -60,6 +61,7 @@ class MasterCore:
             env, self.store, self.presence, self.leases, self.vault, self.accounts
         )
         self.streams = Streams(env, self.store, self.dispatcher, relays)
+        self.recent = Recent(env, self.store)
         self._membership = membership
         self.liveness = Liveness(env, self.store, self.presence, self._silent_masters)
         self._services = ServicesController(env, self.store, self.presence, self.leases)
@@ -82,6 +84,7 @@ class MasterCore:
         """Until cancelled. `store.start` comes first."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.store.run())
+            group.create_task(self.recent.run())
             group.create_task(run_while_leader(self.store, self._controllers))
 
     def _silent_masters(self) -> list[str]:

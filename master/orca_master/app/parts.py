@@ -32,6 +32,7 @@ from orca_master.http.route import Route
 from orca_master.identity.registries.routes import RegistryRoutes
 from orca_master.identity.routes import TokenRoutes
 from orca_master.ops.audit import AuditRoutes
+from orca_master.ops.events.routes import EventRoutes
 from orca_master.ops.health import OpsRoutes
 from orca_master.services.rollouts.routes import RolloutRoutes
 from orca_master.services.routes import ServiceRoutes
@@ -126,6 +127,7 @@ class Parts:
             *SecretRoutes(services.changes, core.vault).table(),
             *RegistryRoutes(core.env, store, core.accounts).table(),
             *AuditRoutes(store, self.history).table(),
+            *EventRoutes(core.env, store, self.history, core.recent).table(),
             *TokenRoutes(core.env, store).table(),
             *ClusterRoutes(
                 core.env, store, nodes, core.liveness, membership, signer, version, refusals

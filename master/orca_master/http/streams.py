@@ -79,9 +79,10 @@ def form_of(request: web.BaseRequest, forms: frozenset[Form]) -> Form:
     if request.headers.get("Upgrade", "").lower() == "websocket":
         check_origin(request)
         return Form.WEBSOCKET
-    if Form.SSE in forms and Form.SSE.value in request.headers.get("Accept", ""):
+    told = forms & {Form.SSE, Form.NDJSON}
+    if Form.SSE in told and (len(told) == 1 or Form.SSE.value in request.headers.get("Accept", "")):
         return Form.SSE
-    if Form.NDJSON in forms:
+    if told:
         return Form.NDJSON
     raise UpgradeRequired("this is a WebSocket: ask for it with the header Upgrade: websocket")
 

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from orca_master.state.history.event import Event
 from orca_master.state.rows import State
 from orca_master.state.table import Key
 from orca_master.state.transaction import Changes
@@ -72,11 +74,12 @@ class Follower:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One committed entry: the states before and after it, and which rows it wrote."""
+    """One committed entry: the states before and after it, which rows it wrote, and what it recorded."""
 
     before: State
     after: State
     changes: Changes
+    recorded: Sequence[Event] = ()
 
 
 class FeedOverrun(Exception):

@@ -224,7 +224,7 @@ class Store:
         if events and self._history is not None:
             self._history.push(before.history, events)
         mark(self._marks, self._state)
-        self._announce(Commit(before, self._state, decoded.changes))
+        self._announce(Commit(before, self._state, decoded.changes, events))
         return True
 
     def capture(self) -> Iterator[bytes]:

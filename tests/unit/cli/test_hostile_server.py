@@ -44,6 +44,10 @@ TOKEN = {
     "expired": True, "token": EVIL,
 }  # fmt: skip
 EVENT = {"at": 0.0, "actor": EVIL, "action": EVIL, "resource": EVIL, "details": {EVIL: EVIL}}
+HAPPENED = {
+    "id": EVIL, "at": 0.0, "kind": EVIL, "text": EVIL, "service": EVIL, "project": EVIL,
+    "details": {EVIL: EVIL},
+}  # fmt: skip
 VERDICT = {
     "node": EVIL, "fits": False, "heard": False, "cost": 1.0, "replicas": 1, "spread": 0, "failures": 0,
     "affinity": 0.0, "share": 0.1, "reason": EVIL,
@@ -126,7 +130,7 @@ LOG = f"web/1 | {EVIL}\n{EVIL}\n".encode() + b"\xff\xfe\n"
 STRUCTURED = [
     ["status"], ["deploy", "FILE"], ["scale", "web", "2"], ["stop", "--all"], ["nodes"],
     ["masters", "list"], ["masters", "status"], ["tokens", "list"],
-    ["tokens", "create", "t", "--role", "viewer"], ["audit"], ["version"], ["rm", "web"],
+    ["tokens", "create", "t", "--role", "viewer"], ["audit"], ["events"], ["version"], ["rm", "web"],
     ["context", "list"], ["status", "web", "--explain"], ["history", "web"],
     ["deployments", "web"], ["diff", "web", "1", "2"], ["promote", "web", "--no-wait"],
     ["rollback", "web", "--no-wait"], ["pause", "web"], ["start", "web"], ["plan", "FILE"],
@@ -159,6 +163,9 @@ class Hostile:
             return web.json_response(body, status=self.fails)
         if request.path.endswith("/logs"):
             return web.Response(body=LOG, content_type="text/plain")
+        if request.path == "/api/v1/events":
+            body = f"data: {json.dumps(HAPPENED)}\n\n".encode()
+            return web.Response(body=body, content_type="text/event-stream")
         return web.json_response(ANSWERS[f"{request.method} {request.path}"])
 
 
