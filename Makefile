@@ -1,6 +1,6 @@
 # Everything that people do with this checkout. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down test check lint fmt proto bench chaos clean unit sim integration
+.PHONY: help setup up down test pythons check lint fmt proto bench chaos clean unit sim integration
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,13 +9,14 @@ ORCA := ORCA_DATA_DIR=.orca $(BIN)/orca
 STAMP := $(VENV)/.installed
 PROTOS := proto/orca_proto/worker.proto
 # Half of the tests wait for processes and containers, so more workers than processors.
-JOBS ?= 4
+JOBS ?= 5
 # What the time-boxed half of the simulations goes through; `make chaos` takes more of everything.
 SIM_FLAGS ?= --seeds 100 --crash-states 200000
 # The groups of `make chaos`, in numbers that take about an hour on two cores; docs/testing.md.
-CHAOS_GROUPS := log cluster crash calls faults kills mutations fenced boot
+CHAOS_GROUPS := log cluster rolls crash calls faults kills mutations fenced boot
 CHAOS_log := tests/sim/raft/test_raft_histories.py --seeds 400
 CHAOS_cluster := tests/sim/test_histories.py tests/sim/test_losses.py tests/sim/test_masters.py --seeds 300
+CHAOS_rolls := tests/sim/test_rolls.py --seeds 5000
 CHAOS_crash := tests/unit/state tests/unit/raft --crash-states 1000000
 CHAOS_calls := tests/chaos/test_calls.py tests/chaos/test_master_calls.py --long
 CHAOS_faults := tests/chaos/test_faults.py --long
@@ -46,6 +47,8 @@ down: setup ## Stop the local cluster and what it runs; its state stays in .orca
 test: setup ## Every test; says what it leaves out when there is no engine or no root
 	@sh tools/what-is-missing.sh
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(SIM_FLAGS) $(PYTEST_FLAGS) tests
+
+pythons: setup ## The unit tests on every other supported Python that is found here
 	@sh tools/other-pythons.sh $(BIN)/python
 
 check: lint ## The quick half: format, lint, types, import contracts, unit tests

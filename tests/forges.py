@@ -92,6 +92,16 @@ def generic_push(*, branch: str = "main") -> dict[str, Any]:
     return {"repo": "shop/web", "branch": branch, "after": SHA, "message": "Faster start"}
 
 
+PUSHES = {
+    "github": github_push(),
+    "gitea": github_push(),
+    "gitlab": gitlab_push(),
+    "bitbucket": bitbucket_push(),
+    "registry": registry_push(),
+    "generic": generic_push(),
+}
+
+
 def hex_of(body: bytes, secret: str = SECRET) -> str:
     return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 

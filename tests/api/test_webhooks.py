@@ -11,28 +11,18 @@ import pytest
 
 from forges import (
     NOBODY,
+    PUSHES,
     SECRET,
     SHA,
-    bitbucket_push,
     body_of,
-    generic_push,
     github_push,
     gitlab_push,
-    registry_push,
     signed,
 )
 from inprocess import InProcess, eventually
 from orca_master.identity.model import Role
 
 IMAGES = {"registry": "app:{tag}"}
-PUSHES = {
-    "github": github_push(),
-    "gitea": github_push(),
-    "gitlab": gitlab_push(),
-    "bitbucket": bitbucket_push(),
-    "registry": registry_push(),
-    "generic": generic_push(),
-}
 GITHUB = "/api/v1/webhooks/github"
 
 

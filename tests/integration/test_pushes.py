@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import docker
 import pytest
 
 import engine
-from forges import SECRET, body_of, github_push, signed
+from forges import PUSHES, SECRET, SHA, body_of, github_push, signed
 from integration.conftest import RealCluster, running
 
 HOOK = Path(__file__).with_name("push_hook.py")
@@ -109,6 +110,39 @@ async def test_a_git_push_deploys_what_was_built_for_it(
         (delivery, _) = await _ended(client, made["id"], 2)
         assert delivery["reason"] == f"{service['image']} is what runs already"
         assert (await engine_cluster.service("web"))["revision"] == service["revision"]
+
+
+@pytest.mark.engine
+async def test_a_push_in_the_shape_of_every_forge_deploys_its_service(
+    engine_cluster: RealCluster,
+    engine_image: str,
+    registry: engine.Registry,
+    docker_client: docker.APIClient,
+) -> None:
+    """From one repository, each to the webhook of its own, and to no other's service."""
+    remote = f"{registry.address}/shop/web"
+    for tag in ("first", "main", SHA[:7]):
+        engine.push_image(docker_client, engine_image, f"{remote}:{tag}")
+    async with engine_cluster.client() as client, aiohttp.ClientSession() as session:
+        first = [{"name": forge, "image": f"{remote}:first", "port": 8080} for forge in PUSHES]
+        assert (await client.deploy(first))["errors"] == []
+        for number, (forge, push) in enumerate(PUSHES.items(), start=1):
+            tag = {"image": remote + ":{tag}", "tag": "*"}
+            asked = {"repo": "shop/web", "service_name": forge, "forge": forge, "secret": SECRET}
+            image = tag if forge == "registry" else {"image": remote + ":{short_sha}"}
+            made = await client.add_webhook(asked | image)
+            body = body_of(push)
+            headers = signed(forge, body, at=time.time())
+            url = f"{engine_cluster.api}{made['url']}"
+            async with session.post(url, data=body, headers=headers) as answer:
+                assert answer.status == 202, await answer.text()
+            (delivery,) = await _ended(client, made["id"], 1)
+            assert (forge, delivery["state"]) == (forge, "deployed"), delivery
+            service = await engine_cluster.service(forge)
+            wanted = "main" if forge == "registry" else SHA[:7]
+            assert (service["image"], service["status"]) == (f"{remote}:{wanted}", "running")
+            moved = [each["name"] for each in await client.status() if each["revision"] == 2]
+            assert len(moved) == number
 
 
 async def test_a_burst_over_three_masters_has_one_outcome_each_also_when_the_leader_is_killed(

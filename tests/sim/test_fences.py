@@ -24,7 +24,7 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 def test_nothing_fenced_ever_runs_twice_at_once(
     masters: int, seeds: list[int], totals: Totals
 ) -> None:
-    chosen = share(seeds, 0.5 if masters == 1 else 0.3)
+    chosen = share(seeds, 0.25 if masters == 1 else 0.15)
     counts = {"leases extended": 0, "fenced starts": 0, "nodes down": 0}
     for seed in chosen:
         history = Fences(seed, masters)

@@ -23,7 +23,7 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 def test_lost_nodes_make_no_storm_and_nothing_runs_twice_in_the_end_cl_33(
     masters: int, seeds: list[int], totals: Totals
 ) -> None:
-    chosen = share(seeds, 0.3 if masters == 1 else 0.1)
+    chosen = share(seeds, 0.2 if masters == 1 else 0.05)
     events = downs = 0
     for seed in chosen:
         history = Losses(seed, masters)

@@ -13,7 +13,7 @@ from totals import Totals
 def test_rollouts_keep_their_bounds_tell_why_and_come_to_an_end(
     masters: int, seeds: list[int], totals: Totals
 ) -> None:
-    chosen = share(seeds, 0.5 if masters == 1 else 0.2)
+    chosen = share(seeds, 0.3 if masters == 1 else 0.1)
     totals_of = dict.fromkeys(
         ("decisions", "succeeded", "reverted", "superseded", "starts in order", "pinned revisions"),
         0,
