@@ -60,7 +60,7 @@ lint: setup ## Format, lint, types, import contracts, spelling
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
-	@$(BIN)/python -m pytest -qq --collect-only tests >/dev/null || $(BIN)/python -m pytest -q --collect-only tests
+	@[ "$(COLLECT)" = no ] || $(BIN)/python -m pytest -qq --collect-only tests >/dev/null || $(BIN)/python -m pytest -q --collect-only tests
 
 unit: setup ## Unit tests only
 	$(BIN)/python -m pytest -q tests/unit

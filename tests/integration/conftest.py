@@ -131,7 +131,7 @@ def free_ports(count: int) -> int:
     """
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
-    base = 10_000 + zlib.crc32(run.encode()) % 4 * 2_400 + int(worker) % 4 * 600
+    base = 10_000 + zlib.crc32(run.encode()) % 2 * 4_800 + int(worker) % 8 * 600
     for first in range(base, base + 600 - count, 3):
         ports = range(first, first + count)
         if not _taken & set(ports) and all(_is_free(port) for port in ports):
