@@ -69,6 +69,7 @@ class FakeRuntime:
         self.missing_commands = set(missing_commands)
         self.history: list[tuple[float, str, str]] = []
         self.following = 0
+        self.taken = 0
         self.away = ""  # why no verb is answered
 
     @property
@@ -189,6 +190,7 @@ class FakeRuntime:
             while follow:
                 if given < len(thing.output):
                     given += 1
+                    self.taken += 1
                     yield thing.output[given - 1][1]
                 elif thing.ended.is_set():
                     return

@@ -11,8 +11,10 @@ import pytest
 from msgspec.structs import replace
 
 from inprocess import InProcess, eventually
+from orca_master.control.sweeping import Sweeper
 from orca_master.state.transaction import Transaction
-from orca_master.tasks.gone import GONE_TASKS, GoneSweeper, of_owner
+from orca_master.tasks import gone as gone_tasks
+from orca_master.tasks.gone import GONE_TASKS, of_owner
 from orca_master.tasks.model import Task
 from orca_worker.kept import KeptOutputs
 from orca_worker.output import HELD_BYTES
@@ -210,7 +212,7 @@ async def test_a_reader_who_stands_still_is_told_how_many_lines_he_missed(
         await eventually(lambda: cluster.worker.runtime.following == 1)
         for _ in range(400):
             cluster.worker.runtime.write(task, block)
-        await asyncio.sleep(3)  # longer than the worker's patience
+        await eventually(lambda: cluster.worker.runtime.taken == 400)  # kept or left out
         await follower.until(b"too slow\n")
         cluster.worker.runtime.write(task, b"the end\n")
         read = await follower.until(b"the end\n")
@@ -292,7 +294,7 @@ async def test_the_last_three_of_a_replica_are_known_for_a_day(keeping: InProces
     await eventually(lambda: {t.id for t in of_owner(store.state, OWNER)} == set(ids[-4:-1]))
     answer = await cluster.call("GET", LOGS, params={"previous": "true"})
     assert re.findall(r"^\d$", answer.text, re.M) == ["2", "3", "4"]
-    sweeper = GoneSweeper(cluster.core.env, cluster.core.store)
+    sweeper = Sweeper(cluster.core.env, cluster.core.store, gone_tasks.old, gone_tasks.forget)
     await sweeper.sweep()
     assert cluster.core.store.state.count(GONE_TASKS) == 3
     await cluster.core.store.tend(_a_day_older)

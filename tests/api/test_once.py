@@ -4,7 +4,9 @@ import asyncio
 from pathlib import Path
 
 from inprocess import InProcess, in_process
-from orca_master.http.once import DONE, KEPT_SECONDS, OnceSweeper
+from orca_master.control.sweeping import Sweeper
+from orca_master.http import once
+from orca_master.http.once import DONE, KEPT_SECONDS
 
 DEPLOY = {"services": [{"name": "web", "image": "app:1", "replicas": 2}]}
 
@@ -95,5 +97,5 @@ async def test_old_keys_are_forgotten(cluster: InProcess) -> None:
     )
     await core.store.update(lambda tx: tx.put(DONE, old))
     await cluster.call("POST", "/api/v1/stop", headers=keyed("new"))
-    await OnceSweeper(core.env, core.store).sweep()
+    await Sweeper(core.env, core.store, once.old, once.forget).sweep()
     assert [done.key for done in core.store.state.scan(DONE)] == ["new"]

@@ -14,19 +14,21 @@ from orca_master.cluster.operations import found_cluster
 from orca_master.cluster.pace import Pace
 from orca_master.cluster.presence import Presence
 from orca_master.control.leader import Controller, run_while_leader
-from orca_master.http.once import OnceSweeper
+from orca_master.control.sweeping import Sweeper
+from orca_master.http import once
 from orca_master.identity.registries.accounts import Accounts
 from orca_master.identity.secrets.vault import Vault
 from orca_master.ops.events.recent import Recent
 from orca_master.services.controller import ServicesController
 from orca_master.services.secrets.controller import SecretsController
-from orca_master.sources.webhooks.controller import SeenSweeper, WebhookController
+from orca_master.sources.webhooks import operations as webhooks
+from orca_master.sources.webhooks.controller import WebhookController
 from orca_master.sources.webhooks.registry import Digests, Registries
 from orca_master.state.history.keeper import History
 from orca_master.state.log import Log
 from orca_master.state.store import Store
+from orca_master.tasks import gone
 from orca_master.tasks.dispatcher import Dispatcher
-from orca_master.tasks.gone import GoneSweeper
 from orca_master.tasks.streams import Relays, Streams
 
 LEASE_SECONDS = 10.0
@@ -70,10 +72,10 @@ class MasterCore:
         self._controllers: list[Controller] = [
             self._services,
             self.liveness,
-            OnceSweeper(env, self.store),
             self._webhooks,
-            SeenSweeper(env, self.store),
-            GoneSweeper(env, self.store),
+            Sweeper(env, self.store, once.old, once.forget),
+            Sweeper(env, self.store, webhooks.old, webhooks.forget),
+            Sweeper(env, self.store, gone.old, gone.forget),
             SecretsController(env, self.store, self.vault),
         ]
         if membership is not None:

@@ -5,26 +5,22 @@ the other is not. It is kept for a day; a key that comes with another request is
 the spirit of draft-ietf-httpapi-idempotency-key-header-07.
 """
 
-import asyncio
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
 
-from orca_common.env import Env
 from orca_master.errors import Invalid, KeyReused, Problem
 from orca_master.state.store import Store
-from orca_master.state.table import Table
+from orca_master.state.table import Table, View
 from orca_master.state.transaction import Transaction
 
 T = TypeVar("T")
 
 KEPT_SECONDS = 24 * 3600.0
-SWEEP_SECONDS = 600.0
-SWEPT_AT_ONCE = 500
 MAX_KEY_CHARACTERS = 255
 
 
@@ -85,26 +81,11 @@ async def update_once(
     return result  # type: ignore[no-any-return]
 
 
-class OnceSweeper:
-    """Forgets old keys. Runs on the leader only."""
+def old(view: View, now: float) -> list[Done]:
+    """Those whose key may be taken again."""
+    return [done for done in view.scan(DONE) if done.at <= now - KEPT_SECONDS]
 
-    def __init__(self, env: Env, store: Store) -> None:
-        self._env = env
-        self._store = store
 
-    async def run(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            await self.sweep()
-
-    async def sweep(self) -> None:
-        until = self._env.now() - KEPT_SECONDS
-        old = [done for done in self._store.state.scan(DONE) if done.at <= until]
-        for start in range(0, len(old), SWEPT_AT_ONCE):
-            batch = old[start : start + SWEPT_AT_ONCE]
-
-            def forget(tx: Transaction, batch: list[Done] = batch) -> None:
-                for done in batch:
-                    tx.delete(DONE, done.tenant, done.key)
-
-            await self._store.update(forget)
+def forget(tx: Transaction, rows: Sequence[Done]) -> None:
+    for each in rows:
+        tx.delete(DONE, each.tenant, each.key)

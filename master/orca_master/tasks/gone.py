@@ -1,12 +1,9 @@
 """The last tasks that are gone, so that one can ask for what they printed: their nodes keep it for a day."""
 
-import asyncio
-from functools import partial
+from collections.abc import Sequence
 
 import msgspec
 
-from orca_common.env import Env
-from orca_master.state.store import Store
 from orca_master.state.table import Table, View
 from orca_master.state.transaction import Transaction
 from orca_master.tasks.model import Task
@@ -14,8 +11,6 @@ from orca_master.tasks.model import Task
 KEPT_OF_SLOT = 3
 KEPT_SECONDS = 24 * 3600.0
 """As long as workers keep the output."""
-SWEEP_SECONDS = 600.0
-SWEPT_AT_ONCE = 100
 
 
 class GoneTask(msgspec.Struct, frozen=True):
@@ -51,25 +46,11 @@ def of_owner(view: View, owner: str) -> list[Task]:
     return [gone.task for gone in view.find(GONE_TASKS, "owner", owner)]
 
 
-class GoneSweeper:
-    """Forgets those whose output is kept no longer. Runs on the leader only."""
-
-    def __init__(self, env: Env, store: Store) -> None:
-        self._env = env
-        self._store = store
-
-    async def run(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            await self.sweep()
-
-    async def sweep(self) -> None:
-        before = self._env.now() - KEPT_SECONDS
-        old = [gone for gone in self._store.state.scan(GONE_TASKS) if gone.at < before]
-        for first in range(0, len(old), SWEPT_AT_ONCE):
-            await self._store.tend(partial(_forget, gone=old[first : first + SWEPT_AT_ONCE]))
+def old(view: View, now: float) -> list[GoneTask]:
+    """Those whose output is kept no longer."""
+    return [gone for gone in view.scan(GONE_TASKS) if gone.at < now - KEPT_SECONDS]
 
 
-def _forget(tx: Transaction, gone: list[GoneTask]) -> None:
-    for each in gone:
+def forget(tx: Transaction, rows: Sequence[GoneTask]) -> None:
+    for each in rows:
         tx.delete(GONE_TASKS, each.task.owner, each.task.id)

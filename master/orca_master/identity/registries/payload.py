@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 
 from orca_master.http.names import Name
-from orca_master.http.route import QueryModel, StrictModel
+from orca_master.http.route import StrictModel
 
 MOST_USERNAME = 256
 MOST_PASSWORD = 16 << 10
@@ -44,15 +44,3 @@ class RegistryIn(StrictModel):
     check: Annotated[
         bool, Field(description="Ask the registry first, and refuse what it does not let in.")
     ] = True
-
-
-class ScopeQuery(QueryModel):
-    project: Annotated[
-        Name | None, Field(description="Of this project; else of the whole cluster.")
-    ] = None
-
-
-class ListQuery(QueryModel):
-    project: Annotated[
-        Name | None, Field(description="This project's and the cluster's; else all.")
-    ] = None

@@ -9,6 +9,7 @@ from orca_master.audit.operations import trail
 from orca_master.errors import Invalid, NotReady, Problem
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.route import Call, NoQuery, Route
+from orca_master.http.scopes import ScopeQuery, VisibleQuery
 from orca_master.identity.model import Permission
 from orca_master.identity.registries import client, operations
 from orca_master.identity.registries.accounts import Account, Accounts
@@ -19,7 +20,7 @@ from orca_master.identity.registries.answers import (
     RegistrySet,
 )
 from orca_master.identity.registries.model import LOGINS, Login
-from orca_master.identity.registries.payload import ListQuery, RegistryIn, ScopeQuery
+from orca_master.identity.registries.payload import RegistryIn
 from orca_master.identity.registries.reference import check_host
 from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction
@@ -45,7 +46,7 @@ class RegistryRoutes:
                 reads,
                 self.list,
                 "Accounts at registries, without passwords",
-                query=ListQuery,
+                query=VisibleQuery,
                 answer=RegistriesOut,
             ),
             route(
@@ -67,7 +68,7 @@ class RegistryRoutes:
             ),
         ]
 
-    async def list(self, call: Call[ListQuery, None]) -> RegistriesOut:
+    async def list(self, call: Call[VisibleQuery, None]) -> RegistriesOut:
         state = await self.store.fresh()
         project = call.scope(call.query.project)
         found = [

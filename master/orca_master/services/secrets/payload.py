@@ -11,7 +11,8 @@ from pydantic import AfterValidator, Field, SecretStr, WithJsonSchema, field_val
 
 from orca_master.errors import Invalid, Problem
 from orca_master.http.names import Name
-from orca_master.http.route import QueryModel, StrictModel
+from orca_master.http.route import StrictModel
+from orca_master.http.scopes import ScopeQuery
 from orca_master.identity.secrets import templates
 from orca_master.services.container import is_within
 from orca_master.tasks.model import SecretFile
@@ -134,18 +135,6 @@ class SecretIn(StrictModel):
             return base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
             raise Invalid([Problem("value", "is not base64")]) from None
-
-
-class ScopeQuery(QueryModel):
-    project: Annotated[
-        Name | None, Field(description="Of this project; else of the whole cluster.")
-    ] = None
-
-
-class ListQuery(QueryModel):
-    project: Annotated[
-        Name | None, Field(description="This project's and the cluster's; else all.")
-    ] = None
 
 
 class RemoveQuery(ScopeQuery):

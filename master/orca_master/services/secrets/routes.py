@@ -8,6 +8,7 @@ from orca_master.audit.operations import trail
 from orca_master.errors import Conflict, Invalid, NotFound, Problem
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.route import Call, NoQuery, Reply, Route
+from orca_master.http.scopes import VisibleQuery
 from orca_master.identity.model import Permission
 from orca_master.identity.secrets import operations as secrets
 from orca_master.identity.secrets.model import SECRETS, Secret, shown
@@ -26,7 +27,7 @@ from orca_master.services.secrets.answers import (
     UsagesOut,
     UserOut,
 )
-from orca_master.services.secrets.payload import ListQuery, RemoveQuery, SecretIn
+from orca_master.services.secrets.payload import RemoveQuery, SecretIn
 from orca_master.state.transaction import Transaction, View
 
 LOOKS = 10
@@ -50,7 +51,7 @@ class SecretRoutes:
                 reads,
                 self.list,
                 "Secrets, without values",
-                query=ListQuery,
+                query=VisibleQuery,
                 answer=SecretsOut,
             ),
             route(
@@ -58,7 +59,7 @@ class SecretRoutes:
                 reads,
                 self.usage,
                 "Who uses which version of each secret",
-                query=ListQuery,
+                query=VisibleQuery,
                 answer=UsagesOut,
             ),
             route(
@@ -88,7 +89,7 @@ class SecretRoutes:
             ),
         ]
 
-    async def list(self, call: Call[ListQuery, None]) -> SecretsOut:
+    async def list(self, call: Call[VisibleQuery, None]) -> SecretsOut:
         state = await self.changes.store.fresh()
         project = call.scope(call.query.project)
         found = [
@@ -98,7 +99,7 @@ class SecretRoutes:
         ]
         return SecretsOut(found, _data_key_out(state, call.tenant))
 
-    async def usage(self, call: Call[ListQuery, None]) -> UsagesOut:
+    async def usage(self, call: Call[VisibleQuery, None]) -> UsagesOut:
         state = await self.changes.store.fresh()
         project = call.scope(call.query.project)
         using = operations.users(state, call.tenant)

@@ -1,6 +1,5 @@
 """When deliveries are deployed: one at a time of each hook, the newest of those that wait."""
 
-import asyncio
 import math
 from functools import partial
 
@@ -17,7 +16,6 @@ from orca_master.sources.webhooks.matching import image_of
 from orca_master.sources.webhooks.model import (
     DELIVERIES,
     HOOKS,
-    SEEN,
     Delivery,
     DeliveryState,
     Hook,
@@ -26,8 +24,6 @@ from orca_master.sources.webhooks.registry import Digests, pinned
 from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction
 from orca_master.tasks.model import TASKS
-
-SWEEP_SECONDS = 600.0
 
 log = get_logger("webhooks")
 
@@ -127,23 +123,3 @@ class WebhookController:
                 operations.end(tx, row, state, reason, now)
 
         await self._store.tend(end)
-
-
-class SeenSweeper:
-    """Forgets deliveries that came long ago. Runs on the leader only."""
-
-    def __init__(self, env: Env, store: Store) -> None:
-        self._env = env
-        self._store = store
-
-    async def run(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            await self.sweep()
-
-    async def sweep(self) -> None:
-        state, now = self._store.state, self._env.now()
-        old = [seen for seen in state.scan(SEEN) if operations.is_old(state, seen, now=now)]
-        for first in range(0, len(old), operations.SWEPT_AT_ONCE):
-            batch = old[first : first + operations.SWEPT_AT_ONCE]
-            await self._store.tend(partial(operations.forget, seen=batch))

@@ -34,7 +34,6 @@ SEEN_SECONDS = 7 * 86400.0
 MOST_SEEN = 100_000
 MOST_DELIVERIES = 100
 """Of one hook, beside those that are still open."""
-SWEPT_AT_ONCE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,15 +267,15 @@ def _forget_oldest(tx: Transaction, hook_id: str) -> None:
             tx.delete(DELIVERIES, delivery.hook, f"{delivery.number:012}")
 
 
-def is_old(view: View, seen: Seen, *, now: float) -> bool:
-    """Whether it came so long ago, or so many before, that nobody delivers it again."""
+def old(view: View, now: float) -> list[Seen]:
+    """What came so long ago, or so many before, that nobody delivers it again."""
     last = view.get(DELIVERY_COUNTER, "deliveries")
     oldest = 0 if last is None else last.last - MOST_SEEN
-    return seen.at < now - SEEN_SECONDS or seen.delivery <= oldest
+    return [s for s in view.scan(SEEN) if s.at < now - SEEN_SECONDS or s.delivery <= oldest]
 
 
-def forget(tx: Transaction, seen: Sequence[Seen]) -> None:
-    for each in seen:
+def forget(tx: Transaction, rows: Sequence[Seen]) -> None:
+    for each in rows:
         tx.delete(SEEN, each.digest)
 
 
