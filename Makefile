@@ -34,7 +34,7 @@ setup: $(STAMP) ## Make the virtual environment in .venv with everything install
 
 $(STAMP): pyproject.toml
 	@sh tools/venv.sh "$(PYTHON)" "$(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,ingress]'
 	@touch $(STAMP)
 
 up: setup ## Start a local cluster with a running sample service

@@ -243,6 +243,15 @@ class Client(Transport):
     async def revoke_token(self, name: str) -> dict[str, Any]:
         return await self._json("DELETE", f"/api/v1/tokens/{_part(name)}", once=False)
 
+    async def routes(self, *, project: str | None = None) -> dict[str, Any]:
+        """`{routes, nodes}`: each domain and path with the service that gets its requests, and the nodes that
+        serve them."""
+        return await self._json("GET", "/api/v1/routes", params=_given(project=project))
+
+    async def explain_route(self, url: str) -> dict[str, Any]:
+        """What becomes of a request for this URL: service, revisions, replicas, or why it is refused."""
+        return await self._json("GET", "/api/v1/routes/explain", params={"url": url})
+
     async def secrets(self, *, project: str | None = None) -> dict[str, Any]:
         """`{secrets, data_key}`, without values; with a project its own and the cluster's."""
         return await self._json("GET", "/api/v1/secrets", params=_given(project=project))

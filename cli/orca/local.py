@@ -28,6 +28,7 @@ STOP_SECONDS = 15.0
 COME_BACK_SECONDS = 15.0
 PORT_SECONDS = 3.0
 HOST = "127.0.0.1"
+INGRESS_OFFSET = 100
 
 
 class CannotStart(Exception):
@@ -67,6 +68,11 @@ class Cluster:
     processes: list[Process] = field(default_factory=list)
     master_flags: list[str] = field(default_factory=list)
     """More of what each master is started with."""
+    ingress_port: int = 0
+    """Of the first worker's ingress, for HTTP; the next is for HTTPS, then those of the others."""
+
+    def __post_init__(self) -> None:
+        self.ingress_port = self.ingress_port or self.port + INGRESS_OFFSET
 
     def token(self) -> str:
         return Path(self.token_file).read_text().strip()
@@ -102,6 +108,7 @@ async def up(
     say: Callable[[str], None],
     masters: int = 1,
     master_flags: Sequence[str] = (),
+    ingress_port: int = 0,
 ) -> Cluster:
     """Start what does not run yet and wait until all of it is ready; `folder` exists.
 
@@ -110,7 +117,8 @@ async def up(
     """
     cluster = load(folder)
     if cluster is None:
-        cluster = Cluster([], str(folder / "admin.token"), port, runtime)
+        token_file = str(folder / "admin.token")
+        cluster = Cluster([], token_file, port, runtime, ingress_port=ingress_port)
         cluster.master_flags = list(master_flags)
     names = {process.name for process in cluster.processes if process.role == "worker"}
     wanted = max(workers, len(names))
@@ -209,6 +217,12 @@ def master_ports(first: int, number: int) -> tuple[int, int, int]:
     return start, start + 1, start + 2
 
 
+def ingress_ports(first: int, number: int) -> tuple[int, int]:
+    """HTTP and HTTPS port of the worker with this number, from 1."""
+    start = first + 2 * (number - 1)
+    return start, start + 1
+
+
 def _keep_token(source: Path, target: Path) -> None:
     """A copy that outlives the first master, unless there is one."""
     if target.exists():
@@ -239,6 +253,8 @@ async def _start_worker(folder: Path, cluster: Cluster, client: Client, name: st
         *("--name", name, "--data-dir", str(folder / name)),
         *("--runtime", cluster.runtime, "--address", HOST),
     ]
+    http, https = ingress_ports(cluster.ingress_port, int(name.removeprefix("worker-")))
+    command += ["--ingress-http-port", str(http), "--ingress-https-port", str(https)]
     for api in cluster.api:
         command += ["--master", api]
     return _spawn(folder, "worker", name, command, environment)

@@ -83,6 +83,29 @@ TASK_STATE_GONE: TaskState.ValueType  # 9
 """nothing of it is left on the node"""
 Global___TaskState: _TypeAlias = TaskState  # noqa: Y015
 
+class _IngressState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _IngressStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IngressState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    INGRESS_STATE_UNSPECIFIED: _IngressState.ValueType  # 0
+    INGRESS_STATE_IDLE: _IngressState.ValueType  # 1
+    """nothing to serve"""
+    INGRESS_STATE_SERVING: _IngressState.ValueType  # 2
+    INGRESS_STATE_FAILED: _IngressState.ValueType  # 3
+    """`reason` says why"""
+
+class IngressState(_IngressState, metaclass=_IngressStateEnumTypeWrapper): ...
+
+INGRESS_STATE_UNSPECIFIED: IngressState.ValueType  # 0
+INGRESS_STATE_IDLE: IngressState.ValueType  # 1
+"""nothing to serve"""
+INGRESS_STATE_SERVING: IngressState.ValueType  # 2
+INGRESS_STATE_FAILED: IngressState.ValueType  # 3
+"""`reason` says why"""
+Global___IngressState: _TypeAlias = IngressState  # noqa: Y015
+
 @_typing.final
 class FromWorker(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -93,6 +116,7 @@ class FromWorker(_message.Message):
     LOG_CHUNK_FIELD_NUMBER: _builtins.int
     RENEW_FIELD_NUMBER: _builtins.int
     TRUSTED_FIELD_NUMBER: _builtins.int
+    INGRESS_STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -105,6 +129,8 @@ class FromWorker(_message.Message):
     def renew(self) -> Global___RenewRequest: ...
     @_builtins.property
     def trusted(self) -> Global___Trusted: ...
+    @_builtins.property
+    def ingress_status(self) -> Global___IngressStatus: ...
     def __init__(
         self,
         *,
@@ -114,12 +140,13 @@ class FromWorker(_message.Message):
         log_chunk: Global___LogChunk | None = ...,
         renew: Global___RenewRequest | None = ...,
         trusted: Global___Trusted | None = ...,
+        ingress_status: Global___IngressStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "log_chunk", b"log_chunk", "renew", b"renew", "report", b"report", "trusted", b"trusted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "ingress_status", b"ingress_status", "log_chunk", b"log_chunk", "renew", b"renew", "report", b"report", "trusted", b"trusted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "log_chunk", b"log_chunk", "renew", b"renew", "report", b"report", "trusted", b"trusted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "ingress_status", b"ingress_status", "log_chunk", b"log_chunk", "renew", b"renew", "report", b"report", "trusted", b"trusted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "heartbeat", "report", "log_chunk", "renew", "trusted"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "heartbeat", "report", "log_chunk", "renew", "trusted", "ingress_status"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -140,6 +167,7 @@ class FromMaster(_message.Message):
     AGAIN_FIELD_NUMBER: _builtins.int
     RENEWED_FIELD_NUMBER: _builtins.int
     TRUST_FIELD_NUMBER: _builtins.int
+    INGRESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -162,6 +190,8 @@ class FromMaster(_message.Message):
     def renewed(self) -> Global___Renewed: ...
     @_builtins.property
     def trust(self) -> Global___Trust: ...
+    @_builtins.property
+    def ingress(self) -> Global___Ingress: ...
     def __init__(
         self,
         *,
@@ -176,12 +206,13 @@ class FromMaster(_message.Message):
         again: Global___Again | None = ...,
         renewed: Global___Renewed | None = ...,
         trust: Global___Trust | None = ...,
+        ingress: Global___Ingress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["again", b"again", "assignments", b"assignments", "body", b"body", "lease_extended", b"lease_extended", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["again", b"again", "assignments", b"assignments", "body", b"body", "ingress", b"ingress", "lease_extended", b"lease_extended", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["again", b"again", "assignments", b"assignments", "body", b"body", "lease_extended", b"lease_extended", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["again", b"again", "assignments", b"assignments", "body", b"body", "ingress", b"ingress", "lease_extended", b"lease_extended", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "log_request", "log_cancel", "masters", "log_more", "removed", "lease_extended", "again", "renewed", "trust"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "log_request", "log_cancel", "masters", "log_more", "removed", "lease_extended", "again", "renewed", "trust", "ingress"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -728,6 +759,7 @@ class TaskSpec(_message.Message):
     SECRET_FILES_FIELD_NUMBER: _builtins.int
     LACKS_FIELD_NUMBER: _builtins.int
     IMAGE_ONLY_FIELD_NUMBER: _builtins.int
+    PUBLISHED_FIELD_NUMBER: _builtins.int
     STOP_DELAY_SECONDS_FIELD_NUMBER: _builtins.int
     runtime: _builtins.str
     """"docker" | "process" """
@@ -753,6 +785,8 @@ class TaskSpec(_message.Message):
     """not empty: why it cannot be started; what runs goes on"""
     image_only: _builtins.bool
     """make the image available, and report EXITED; run nothing"""
+    published: _builtins.bool
+    """its port is reached from other nodes, at this node's address"""
     stop_delay_seconds: _builtins.float
     """told to stop while it is ready, it runs on for so long"""
     @_builtins.property
@@ -825,11 +859,12 @@ class TaskSpec(_message.Message):
         secret_files: _abc.Iterable[Global___SecretFile] | None = ...,
         lacks: _builtins.str = ...,
         image_only: _builtins.bool = ...,
+        published: _builtins.bool = ...,
         stop_delay_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "liveness", b"liveness", "readiness", b"readiness", "startup", b"startup"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "command", b"command", "devices", b"devices", "entrypoint", b"entrypoint", "env", b"env", "host_port", b"host_port", "image", b"image", "image_only", b"image_only", "lacks", b"lacks", "limits", b"limits", "liveness", b"liveness", "log_bytes", b"log_bytes", "log_files", b"log_files", "mounts", b"mounts", "port", b"port", "pull_policy", b"pull_policy", "readiness", b"readiness", "runtime", b"runtime", "secret_env", b"secret_env", "secret_files", b"secret_files", "security", b"security", "startup", b"startup", "stop_delay_seconds", b"stop_delay_seconds", "stop_grace_seconds", b"stop_grace_seconds", "stop_signal", b"stop_signal", "user", b"user", "volumes", b"volumes", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "command", b"command", "devices", b"devices", "entrypoint", b"entrypoint", "env", b"env", "host_port", b"host_port", "image", b"image", "image_only", b"image_only", "lacks", b"lacks", "limits", b"limits", "liveness", b"liveness", "log_bytes", b"log_bytes", "log_files", b"log_files", "mounts", b"mounts", "port", b"port", "published", b"published", "pull_policy", b"pull_policy", "readiness", b"readiness", "runtime", b"runtime", "secret_env", b"secret_env", "secret_files", b"secret_files", "security", b"security", "startup", b"startup", "stop_delay_seconds", b"stop_delay_seconds", "stop_grace_seconds", b"stop_grace_seconds", "stop_signal", b"stop_signal", "user", b"user", "volumes", b"volumes", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1301,3 +1336,270 @@ class LogChunk(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LogChunk: _TypeAlias = LogChunk  # noqa: Y015
+
+@_typing.final
+class Ingress(_message.Message):
+    """What the node's ingress is to serve. The first one of a stream is complete; later ones are what has changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    SERVES_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
+    GONE_SITES_FIELD_NUMBER: _builtins.int
+    POOLS_FIELD_NUMBER: _builtins.int
+    GONE_POOLS_FIELD_NUMBER: _builtins.int
+    complete: _builtins.bool
+    """what this does not name is not served"""
+    serves: _builtins.bool
+    """whether this node is to serve at all"""
+    @_builtins.property
+    def revision(self) -> Global___Revision: ...
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedCompositeFieldContainer[Global___Site]: ...
+    @_builtins.property
+    def gone_sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """by host"""
+
+    @_builtins.property
+    def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pool]: ...
+    @_builtins.property
+    def gone_pools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """by name"""
+
+    def __init__(
+        self,
+        *,
+        revision: Global___Revision | None = ...,
+        complete: _builtins.bool = ...,
+        serves: _builtins.bool = ...,
+        sites: _abc.Iterable[Global___Site] | None = ...,
+        gone_sites: _abc.Iterable[_builtins.str] | None = ...,
+        pools: _abc.Iterable[Global___Pool] | None = ...,
+        gone_pools: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "gone_pools", b"gone_pools", "gone_sites", b"gone_sites", "pools", b"pools", "revision", b"revision", "serves", b"serves", "sites", b"sites"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ingress: _TypeAlias = Ingress  # noqa: Y015
+
+@_typing.final
+class Site(_message.Message):
+    """One domain. Of its routes the first that fits is taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    ROUTES_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """lower case; "*.example.com" for all below that"""
+    @_builtins.property
+    def routes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Route]: ...
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        routes: _abc.Iterable[Global___Route] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "routes", b"routes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Site: _TypeAlias = Site  # noqa: Y015
+
+@_typing.final
+class Route(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    STRIP_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    IDLE_SECONDS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    MOST_BODY_BYTES_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    BURST_FIELD_NUMBER: _builtins.int
+    SECURITY_HEADERS_FIELD_NUMBER: _builtins.int
+    HSTS_FIELD_NUMBER: _builtins.int
+    REDIRECT_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """a prefix of whole segments: "/" for all"""
+    pool: _builtins.str
+    strip: _builtins.bool
+    """the pool is asked for what comes after `path`"""
+    idle_seconds: _builtins.float
+    """so long nothing may move, either way; 0: for ever"""
+    timeout_seconds: _builtins.float
+    """for the whole answer; 0: none"""
+    most_body_bytes: _builtins.int
+    """of a request; 0: any"""
+    requests_per_second: _builtins.int
+    """of one client's address, on each node; 0: any"""
+    burst: _builtins.int
+    security_headers: _builtins.bool
+    """added where the service has not set them"""
+    hsts: _builtins.bool
+    redirect: _builtins.bool
+    """to HTTPS, where the domain has a certificate"""
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeaderMatch]:
+        """all of them"""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        pool: _builtins.str = ...,
+        strip: _builtins.bool = ...,
+        headers: _abc.Iterable[Global___HeaderMatch] | None = ...,
+        idle_seconds: _builtins.float = ...,
+        timeout_seconds: _builtins.float = ...,
+        most_body_bytes: _builtins.int = ...,
+        requests_per_second: _builtins.int = ...,
+        burst: _builtins.int = ...,
+        security_headers: _builtins.bool = ...,
+        hsts: _builtins.bool = ...,
+        redirect: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "headers", b"headers", "hsts", b"hsts", "idle_seconds", b"idle_seconds", "most_body_bytes", b"most_body_bytes", "path", b"path", "pool", b"pool", "redirect", b"redirect", "requests_per_second", b"requests_per_second", "security_headers", b"security_headers", "strip", b"strip", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Route: _TypeAlias = Route  # noqa: Y015
+
+@_typing.final
+class HeaderMatch(_message.Message):
+    """A header, or with `cookie` a cookie of that name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    COOKIE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    value: _builtins.str
+    """empty: any"""
+    cookie: _builtins.bool
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+        cookie: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cookie", b"cookie", "name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeaderMatch: _TypeAlias = HeaderMatch  # noqa: Y015
+
+@_typing.final
+class Pool(_message.Message):
+    """The ready replicas of a service. Requests are shared out by weight."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    BACKENDS_FIELD_NUMBER: _builtins.int
+    HTTP2_FIELD_NUMBER: _builtins.int
+    STICKY_COOKIE_FIELD_NUMBER: _builtins.int
+    STICKY_HEADER_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    http2: _builtins.bool
+    """what they speak, without TLS"""
+    sticky_cookie: _builtins.str
+    """the same replica for who shows the same"""
+    sticky_header: _builtins.str
+    @_builtins.property
+    def backends(self) -> _containers.RepeatedCompositeFieldContainer[Global___Backend]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        backends: _abc.Iterable[Global___Backend] | None = ...,
+        http2: _builtins.bool = ...,
+        sticky_cookie: _builtins.str = ...,
+        sticky_header: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "http2", b"http2", "name", b"name", "sticky_cookie", b"sticky_cookie", "sticky_header", b"sticky_header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pool: _TypeAlias = Pool  # noqa: Y015
+
+@_typing.final
+class Backend(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    port: _builtins.int
+    weight: _builtins.int
+    """above 0"""
+    revision: _builtins.int
+    task: _builtins.str
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        port: _builtins.int = ...,
+        weight: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        task: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "port", b"port", "revision", b"revision", "task", b"task", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Backend: _TypeAlias = Backend  # noqa: Y015
+
+@_typing.final
+class IngressStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    HTTP_PORT_FIELD_NUMBER: _builtins.int
+    HTTPS_PORT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    state: Global___IngressState.ValueType
+    reason: _builtins.str
+    http_port: _builtins.int
+    https_port: _builtins.int
+    version: _builtins.int
+    """of the Ingress that is served"""
+    def __init__(
+        self,
+        *,
+        state: Global___IngressState.ValueType = ...,
+        reason: _builtins.str = ...,
+        http_port: _builtins.int = ...,
+        https_port: _builtins.int = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["http_port", b"http_port", "https_port", b"https_port", "reason", b"reason", "state", b"state", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IngressStatus: _TypeAlias = IngressStatus  # noqa: Y015

@@ -42,7 +42,8 @@ class RealCluster:
         self.runtime = runtime
         self.workers = workers
         self.masters = masters
-        self.port = free_ports(3 * (masters + 1))
+        self.port = free_ports(3 * (masters + 1) + 2 * (workers + 1))
+        self.ingress_port = self.port + 3 * (masters + 1)
         self.said: list[str] = []
         self.flags: list[str] = []
         """More of what each master is started with."""
@@ -55,6 +56,7 @@ class RealCluster:
             port=self.port,
             runtime=self.runtime,
             say=self.said.append,
+            ingress_port=self.ingress_port,
             master_flags=["--node-down-after-seconds", str(self.down_after), *self.flags],
         )
         self.apis, self.token = cluster.api, cluster.token()

@@ -10,6 +10,7 @@ from orca_worker.runtime.docker.credentials import Login
 
 Positive = Annotated[float, Meta(gt=0)]
 Percent = Annotated[float, Meta(ge=1, le=100)]
+PortNumber = Annotated[int, Meta(ge=1, le=65535)]
 PositiveInt = Annotated[int, Meta(gt=0)]
 
 
@@ -43,5 +44,16 @@ class WorkerConfig(ConfigModel, frozen=True):
     allowed_host_paths: list[str] = field(default_factory=list)
     """What services may mount of this machine: these paths and all below them."""
     allowed_devices: list[str] = field(default_factory=list)
+    ingress: bool = True
+    """Serve requests for services with a domain, if the masters want that of this node."""
+    ingress_address: str = "0.0.0.0"
+    """Where the ingress listens: all addresses of this machine."""
+    ingress_http_port: PortNumber = 80
+    ingress_https_port: PortNumber = 443
+    ingress_behind_proxy: Annotated[int, Meta(ge=0, le=10)] = 0
+    """How many proxies stand before the ingress: what they say of the client is believed."""
+    ingress_proxy_protocol: bool = False
+    """Connections begin with the PROXY protocol, 1 or 2."""
+    ingress_access_log: bool = True
     log_level: str = "info"
     log_json: bool = True

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import platform
+import socket
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -41,6 +42,8 @@ from orca_worker.guarding import ProcessGuardian
 from orca_worker.kept import KeptOutputs
 from orca_worker.ports import Removed
 from orca_worker.prober import NetworkProber
+from orca_worker.proxy.listeners import Settings as Serving
+from orca_worker.proxy.proxy import Proxy
 from orca_worker.runtime.docker.access import Access
 from orca_worker.runtime.docker.cleaning import DiskLimits
 from orca_worker.runtime.docker.credentials import Credentials
@@ -57,6 +60,7 @@ ENGINE_MARK = "engine"
 ENGINE_WAIT_SECONDS = 2.0
 FENCE = "fence"
 KEPT = "outputs"
+INGRESS = "ingress"
 
 log = get_logger("worker")
 
@@ -79,6 +83,8 @@ _KNOWN = (CannotJoin, NoRuntime, NotAToken, NotCleared, Removed)
     "--runtime", type=click.Choice(["auto", "docker", "process"]), help="What runs tasks."
 )
 @click.option("--docker-url", help="The engine's address.")
+@click.option("--ingress-http-port", type=int, help="Where requests for services come in (80).")
+@click.option("--ingress-https-port", type=int, help="The same with TLS (443).")
 @click.option("--address", help="Where other machines reach what runs here.")
 @click.option(
     "--clear", is_flag=True, help="Stop and remove all that runs on this node, then exit."
@@ -140,12 +146,14 @@ async def serve(settings: WorkerConfig) -> None:
         random=env.random,
         keep=lambda masters: keep_masters(folder / "identity", masters),
     )
-    session = Session(env, agent, connector, _facts(env, settings))
+    proxy = _proxy(env, settings, membership, folder)
+    session = Session(env, agent, connector, _facts(env, settings), proxy)
     log.info("started", node=membership.node_id, runtimes=list(runtimes))
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(agent.run())
             group.create_task(session.run())
+            group.create_task(proxy.run())
             group.create_task(certificate.stay(connector))
             group.create_task(show_life(lambda: 0.0))
             # Ready without a master, too: what runs here needs its worker also while none is up.
@@ -155,6 +163,7 @@ async def serve(settings: WorkerConfig) -> None:
             notify("STATUS=connected")
     except* Removed:
         log.warning("this node was removed from the cluster: what runs here is stopped")
+        await proxy.clear()
         await clear_all(env, runtimes.values())
         guardian.clear()
         raise
@@ -175,6 +184,7 @@ async def clear_node(settings: WorkerConfig) -> None:
     if membership is None:
         raise CannotJoin(f"{folder} belongs to no node: nothing to clear")
     try:
+        await _proxy(env, settings, membership, folder).clear()
         runtimes = await _runtimes(env, settings, membership, folder)
         await clear_all(env, runtimes.values())
         ProcessGuardian(env, str(folder / FENCE)).clear()
@@ -270,6 +280,18 @@ async def _runtimes(
     return found
 
 
+def _proxy(env: Env, settings: WorkerConfig, membership: Membership, folder: Path) -> Proxy:
+    serving = Serving(
+        address=settings.ingress_address,
+        http_port=settings.ingress_http_port,
+        https_port=settings.ingress_https_port,
+        behind_proxy=settings.ingress_behind_proxy,
+        proxy_protocol=settings.ingress_proxy_protocol,
+        access_log=settings.ingress_access_log,
+    )
+    return Proxy(env, folder / INGRESS, serving if settings.ingress else None, membership.node_id)
+
+
 def _engine_url(settings: WorkerConfig) -> str:
     return settings.docker_url or os.environ.get("DOCKER_HOST") or f"unix://{DEFAULT_SOCKET}"
 
@@ -306,7 +328,18 @@ def _containers(
         ),
         disk=DiskLimits(settings.disk_high_percent / 100, settings.disk_low_percent / 100),
         record=os.path.join(settings.data_dir, "images.json"),
+        node_address=_own_address(settings.address),
     )
+
+
+def _own_address(address: str) -> str:
+    """Where ports are opened that other nodes reach at this address: there, if the machine has it itself."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return "0.0.0.0"
+        return str(probe.getsockname()[0])
 
 
 def _facts(env: Env, settings: WorkerConfig) -> Facts:

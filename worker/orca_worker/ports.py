@@ -35,6 +35,22 @@ class Connector(Protocol):
     def master_count(self) -> int: ...
 
 
+class Ingress(Protocol):
+    """Serves the requests from outside that come to this node."""
+
+    def apply(self, message: pb.Ingress) -> None:
+        """Serve this from now on, or as soon as may be."""
+        ...
+
+    async def changes(self) -> pb.IngressStatus:
+        """Wait until there is something to tell; the same is not told twice."""
+        ...
+
+    def forget_session(self) -> None:
+        """Tell it all again: a new stream has begun."""
+        ...
+
+
 class Prober(Protocol):
     async def check(self, probe: pb.Probe, host: str, port: int) -> str | None:
         """Ask once, over the network, what listens there: None, or what is wrong with it."""

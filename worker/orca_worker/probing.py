@@ -146,5 +146,5 @@ class Probing:
     def _where(self, probe: pb.Probe) -> tuple[str, int]:
         """The service's port as it is published on the node; another one where the task itself is."""
         if probe.port == self._port:
-            return "127.0.0.1", self.container.host_port
+            return self.container.host_address, self.container.host_port
         return self.container.address, probe.port

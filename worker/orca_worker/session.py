@@ -9,7 +9,7 @@ from orca_common.logs import get_logger
 from orca_proto import worker_pb2 as pb
 from orca_worker.agent import Agent
 from orca_worker.output import Output
-from orca_worker.ports import Connector, Link, Refused, Removed
+from orca_worker.ports import Connector, Ingress, Link, Refused, Removed
 from orca_worker.runtime.port import RuntimeRefusal
 
 PROTOCOL = 1
@@ -47,11 +47,19 @@ class Facts:
 class Session:
     """Keeps the agent connected to a master. Runs until cancelled, or until the node is removed."""
 
-    def __init__(self, env: Env, agent: Agent, connector: Connector, facts: Facts) -> None:
+    def __init__(
+        self,
+        env: Env,
+        agent: Agent,
+        connector: Connector,
+        facts: Facts,
+        ingress: Ingress | None = None,
+    ) -> None:
         self._env = env
         self._agent = agent
         self._connector = connector
         self._facts = facts
+        self._ingress = ingress
         self._beat_seconds = FIRST_BEAT_SECONDS
         self._used = pb.Resources()
         self.connected = asyncio.Event()
@@ -107,6 +115,9 @@ class Session:
                 group.create_task(self._measure())
                 group.create_task(self._report(link))
                 group.create_task(self._repeat())
+                if self._ingress is not None:
+                    self._ingress.forget_session()
+                    group.create_task(self._tell_of(self._ingress, link))
                 await self._receive(link, group)
                 raise _Ended
         except* (_Ended, OSError, Refused) as errors:  # one clause: of two, both would be cancelled
@@ -147,6 +158,8 @@ class Session:
                 case "lease_extended":
                     extended = message.lease_extended
                     await self._agent.fencing.extend(extended.sent_at, extended.seconds)
+                case "ingress" if self._ingress is not None:
+                    self._ingress.apply(message.ingress)
                 case "masters":
                     self._connector.know(list(message.masters.addresses))
                 case "log_request":
@@ -197,6 +210,11 @@ class Session:
         while True:
             await asyncio.sleep(REPEAT_SECONDS * self._env.random.uniform(0.8, 1.2))
             self._agent.repeat_all()
+
+    async def _tell_of(self, ingress: Ingress, link: Link) -> None:
+        while True:
+            status = await ingress.changes()
+            await link.send(pb.FromWorker(ingress_status=status))
 
     async def _report(self, link: Link) -> None:
         while True:

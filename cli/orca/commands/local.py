@@ -37,6 +37,11 @@ _data_dir = click.option(
     help="The first master's API; each master takes three in a row (ORCA_PORT).",
 )
 @click.option(
+    "--ingress-port",
+    type=click.IntRange(1024, 65000),
+    help=f"Where services with a domain are reached; else the port plus {local.INGRESS_OFFSET}.",
+)
+@click.option(
     "--runtime",
     type=click.Choice(["auto", "docker", "process"]),
     default="auto",
@@ -49,6 +54,7 @@ def up(
     workers: int,
     data_dir: Path | None,
     port: int,
+    ingress_port: int | None,
     runtime: str,
     with_sample: bool,
 ) -> None:
@@ -69,6 +75,7 @@ def up(
                 port=port,
                 runtime=runtime,
                 say=click.echo,
+                ingress_port=ingress_port or 0,
             )
         )
     except (local.CannotStart, OrcaError, TimeoutError) as error:

@@ -18,6 +18,7 @@ from orca_master.control.sweeping import Sweeper
 from orca_master.http import once
 from orca_master.identity.registries.accounts import Accounts
 from orca_master.identity.secrets.vault import Vault
+from orca_master.ingress.feed import IngressFeed
 from orca_master.ops.events.recent import Recent
 from orca_master.services.controller import ServicesController
 from orca_master.services.secrets.controller import SecretsController
@@ -60,7 +61,13 @@ class MasterCore:
         self.vault = Vault(env, kek)
         self.accounts = Accounts(env, kek)
         self.dispatcher = Dispatcher(
-            env, self.store, self.presence, self.leases, self.vault, self.accounts
+            env,
+            self.store,
+            self.presence,
+            self.leases,
+            self.vault,
+            self.accounts,
+            besides={"ingress_status": IngressFeed(self.store)},
         )
         self.streams = Streams(env, self.store, self.dispatcher, relays)
         self.recent = Recent(env, self.store)

@@ -66,6 +66,7 @@ class ServiceOut(msgspec.Struct, frozen=True):
     running_replicas: int
     image: str | None
     domain: str | None
+    domains: list[str]
     desired_replicas: int
     runtime: str
     command: list[str] | None

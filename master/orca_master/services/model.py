@@ -5,6 +5,7 @@ from enum import StrEnum
 import msgspec
 
 from orca_master.identity.secrets import templates
+from orca_master.services.routing.model import Routing
 from orca_master.services.strategy import Rollout
 from orca_master.state.table import Table
 from orca_master.tasks.constraints import Constraints
@@ -23,14 +24,14 @@ class Reconnect(StrEnum):
 
 class ServiceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """How one replica runs. Two equal specs are the same revision. Zero limits are no limits. `health`: a
-    path that stands for readiness and liveness, where these are not given."""
+    path that stands for readiness and liveness, where these are not given; `published`: other nodes reach
+    its port, at its node's address."""
 
     image: str = ""
     command: tuple[str, ...] = ()
     env: dict[str, str] = {}
     port: int = 0
     host_port: int = 0
-    domain: str = ""
     health: str = ""
     memory_bytes: int = 0
     cpu_millis: int = 0
@@ -50,6 +51,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     liveness: Probe | None = None
     files: tuple[SecretFile, ...] = ()
     stop_delay_seconds: float = 0.0
+    published: bool = False
 
     @property
     def runtime(self) -> str:
@@ -88,12 +90,14 @@ class Dependency(msgspec.Struct, frozen=True, omit_defaults=True):
 class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     """How replicas are treated; a change of it restarts none. `drain_max_parallel`: how many may leave
     drained nodes at a time; `reconnect`: which goes on when a node returns; `rollout`: how a change of the
-    service is carried out; `depends_on`: what must be there before it starts, in order of their names."""
+    service is carried out; `depends_on`: what must be there before it starts, in order of their names;
+    `routing`: how requests from outside reach it."""
 
     drain_max_parallel: int = 1
     reconnect: Reconnect = Reconnect.BEST
     rollout: Rollout = Rollout()
     depends_on: tuple[Dependency, ...] = ()
+    routing: Routing = Routing()
 
 
 class Service(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -160,6 +164,7 @@ SERVICES = Table(
         "name": lambda s: f"{s.tenant}/{s.name}",
         "project": lambda s: f"{s.tenant}/{s.project}",
         "tenant": lambda s: s.tenant,
+        "routed": lambda s: "yes" if s.policy.routing.domains else None,
         "waits": lambda s: f"{s.tenant}/{s.project}" if s.waits else None,
     },
 )

@@ -380,6 +380,7 @@ def task_spec(spec: ServiceSpec, secrets: tuple[SecretUse, ...] = ()) -> TaskSpe
         liveness=spec.liveness or health,
         stop_grace_seconds=spec.stop_grace_seconds,
         stop_delay_seconds=spec.stop_delay_seconds,
+        published=spec.published,
         pull_policy=spec.pull_policy,
         user=spec.user,
         workdir=spec.workdir,

@@ -8,7 +8,6 @@ from pydantic import (
     AfterValidator,
     ConfigDict,
     Field,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -20,6 +19,8 @@ from orca_master.services.container import SIGNALS, ContainerIn, LogIn
 from orca_master.services.model import Policy, Reconnect, ServiceSpec
 from orca_master.services.probes import STARTUP_FAILURES, ProbesIn
 from orca_master.services.rollouts.payload import RolloutIn
+from orca_master.services.routing.model import LEAVING_SECONDS
+from orca_master.services.routing.payload import RoutedIn
 from orca_master.services.secrets.payload import (
     MOST_FILES,
     MOST_REFERENCES,
@@ -37,18 +38,6 @@ DEFAULT_LINES = 100
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])", re.ASCII)
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}", re.ASCII)
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
-DOMAIN_PATTERN = r"^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{1,63}$"
-
-
-def check_domain(value: str) -> str:
-    labels = value.split(".")
-    if labels[0] == "*":
-        labels = labels[1:]
-    fits = len(value) <= 253 and len(labels) >= 2 and all(_LABEL.fullmatch(x) for x in labels)
-    if not fits or labels[-1].isdigit():
-        raise ValueError("must be a lower-case domain name such as app.example.com")
-    return value
 
 
 def check_no_nul(value: str) -> str:
@@ -75,11 +64,6 @@ def check_since(value: str) -> str:
     return value
 
 
-Domain = Annotated[
-    str,
-    AfterValidator(check_domain),
-    WithJsonSchema({"type": "string", "maxLength": 253, "pattern": DOMAIN_PATTERN}),
-]
 Text = Annotated[str, Field(max_length=4096), AfterValidator(check_no_nul)]
 Since = Annotated[str, AfterValidator(check_since)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -88,7 +72,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 _ANYWHERE = PlacementIn()
 
 
-class ServiceIn(ContainerIn, ProbesIn):
+class ServiceIn(ContainerIn, ProbesIn, RoutedIn):
     """A service. It needs an image, or a command to run as a plain process."""
 
     model_config = ConfigDict(
@@ -127,9 +111,6 @@ class ServiceIn(ContainerIn, ProbesIn):
     host_port: Annotated[
         Port | None, Field(description="A fixed port on the node; else any free one, on 127.0.0.1.")
     ] = None
-    domain: Annotated[
-        Domain | None, Field(description="Kept and shown; nothing is routed yet.")
-    ] = None
     env: dict[str, str] = Field(
         default_factory=dict,
         max_length=1000,
@@ -141,7 +122,9 @@ class ServiceIn(ContainerIn, ProbesIn):
         Field(max_length=MOST_FILES, description="Files in memory that hold secrets."),
     ] = Field(default_factory=list)
     resources: ResourcesIn = ResourcesIn()
-    internal: Annotated[bool, Field(description="Kept and shown; nothing is routed yet.")] = False
+    internal: Annotated[
+        bool, Field(description="Kept and shown; a domain is routed nevertheless.")
+    ] = False
     # From a factory: a default that holds a dict is copied deeply for every service.
     placement: PlacementIn = Field(default_factory=lambda: _ANYWHERE)
     drain: LeavingIn = LeavingIn()
@@ -164,14 +147,14 @@ class ServiceIn(ContainerIn, ProbesIn):
         float, Field(ge=0, le=3600, description="Between the stop signal and SIGKILL.")
     ] = 10.0
     stop_delay_seconds: Annotated[
-        float,
+        float | None,
         Field(
             ge=0,
             le=3600,
             description="Of a replica that is ready: between its leaving, which is shown at once, and the"
-            " stop signal.",
+            f" stop signal. Unless said, {LEAVING_SECONDS:g} with a domain, else 0.",
         ),
-    ] = 0.0
+    ] = None
     reconnect: Annotated[
         str,
         Field(
@@ -216,6 +199,7 @@ class ServiceIn(ContainerIn, ProbesIn):
     @model_validator(mode="after")
     def _check_whole(self) -> "ServiceIn":
         mistakes = self.mistakes() + self.mistakes_of_probes(self.port)
+        mistakes += self.mistakes_of_routing(self.port)
         told = [*(self.command or ()), *(self.entrypoint or ())]
         taken = [m.target for m in self.mounts] + [v.target for v in self.volumes]
         mistakes += file_mistakes(self.files, told, taken)
@@ -245,7 +229,7 @@ class ServiceIn(ContainerIn, ProbesIn):
             env=self.env,
             port=self.port or 0,
             host_port=self.host_port or 0,
-            domain=self.domain or "",
+            published=self.is_routed,
             health=self.health or "",
             memory_bytes=memory_bytes(memory) if memory else 0,
             cpu_millis=round((self.resources.cpu or 0) * 1000),
@@ -253,7 +237,7 @@ class ServiceIn(ContainerIn, ProbesIn):
             constraints=self.placement.constraints(self.resources.reserve),
             pull_policy=self.pull_policy,
             stop_grace_seconds=self.stop_grace_seconds,
-            stop_delay_seconds=self.stop_delay_seconds,
+            stop_delay_seconds=self._stop_delay(),
             user=self.user,
             workdir=self.workdir,
             stop_signal=self.stop_signal,
@@ -270,7 +254,13 @@ class ServiceIn(ContainerIn, ProbesIn):
     def policy(self) -> Policy:
         rollout = self.deploy.rollout()
         needs = dependencies(self.depends_on)
-        return Policy(self.drain.max_parallel, Reconnect(self.reconnect), rollout, needs)
+        reconnect = Reconnect(self.reconnect)
+        return Policy(self.drain.max_parallel, reconnect, rollout, needs, self.routing())
+
+    def _stop_delay(self) -> float:
+        if self.stop_delay_seconds is not None:
+            return self.stop_delay_seconds
+        return LEAVING_SECONDS if self.is_routed else 0.0
 
     def secrets(self) -> list[str]:
         """The keys of all secrets that it needs, sorted."""

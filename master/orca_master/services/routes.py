@@ -34,6 +34,7 @@ from orca_master.services.model import SERVICES, Service, ServiceSpec
 from orca_master.services.outcome import Ending, Outcome, outcome, progress
 from orca_master.services.planning import planned
 from orca_master.services.rollouts.model import DEPLOYMENTS
+from orca_master.services.routing.claims import claims
 from orca_master.services.status import Statuses
 from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction, View
@@ -378,11 +379,30 @@ def _divided(view: View, tenant: str, asked: Sequence[_Asked]) -> tuple[list[_As
         why_not += [f"{item.name}: {each}" for each in said]
         if not said:
             ready.append((item, spec))
+    ready, said = _with_own_domains(view, tenant, ready)
+    why_not += said
     while alone := _without_what_they_need(view, tenant, ready):
         why_not += [
             f"{item.name}: {needed}, which it depends on, is not deployed" for item, needed in alone
         ]
         ready = [each for each in ready if all(each[0] is not item for item, _ in alone)]
+    return ready, why_not
+
+
+def _with_own_domains(
+    view: View, tenant: str, asked: Sequence[_Asked]
+) -> tuple[list[_Asked], list[str]]:
+    """Those whose domains and routes are no others', and why the others' are."""
+    ready: list[_Asked] = []
+    why_not: list[str] = []
+    taken = claims(view, tenant, but=[(item.project, item.name) for item, _ in asked])
+    for item, spec in asked:
+        routing = item.routing()
+        said = taken.against(item.project, item.name, routing)
+        why_not += [f"{item.name}: {each}" for each in said]
+        if not said:
+            taken.take(item.project, item.name, routing)
+            ready.append((item, spec))
     return ready, why_not
 
 

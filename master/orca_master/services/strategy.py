@@ -4,6 +4,8 @@ from enum import StrEnum
 
 import msgspec
 
+from orca_master.services.routing.model import Match
+
 SETTLE_SECONDS = 0.5
 """How long a replica without a health check must run before it counts: one that fails at once is none."""
 
@@ -57,12 +59,14 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Canary(msgspec.Struct, frozen=True, omit_defaults=True):
     """`share`: how many replicas of the new revision stand beside the old ones. Without steps there is one,
-    with `weight`, that lasts until someone promotes. After the last step: all, if `auto_promote`."""
+    with `weight`, that lasts until someone promotes. After the last step: all, if `auto_promote`.
+    Requests that `match` go to it whatever its weight."""
 
     share: Share = Share(number=1)
     weight: int = 20
     steps: tuple[Step, ...] = ()
     auto_promote: bool = False
+    match: Match | None = None
 
     @property
     def stages(self) -> tuple[Step, ...]:

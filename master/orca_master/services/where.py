@@ -15,12 +15,17 @@ _MEMORY = re.compile(r"([0-9]{1,15})(|Ki|Mi|Gi|Ti)", re.ASCII)
 _UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 
 
-def memory_bytes(value: str) -> int:
+def size_bytes(value: str) -> int:
     """Raises ValueError. `512Mi` → 536870912."""
     match = _MEMORY.fullmatch(value)
     if match is None:
         raise ValueError("must be bytes, or a number with Ki, Mi, Gi or Ti, such as 512Mi")
-    size = int(match[1]) * _UNITS[match[2]]
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def memory_bytes(value: str) -> int:
+    """As `size_bytes`, no less than a container may have. Raises ValueError."""
+    size = size_bytes(value)
     if not MIN_MEMORY_BYTES <= size < 1 << 62:
         raise ValueError("must be at least 6Mi")
     return size

@@ -5,7 +5,7 @@ list from the state and sends it if it differs from what was sent last.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -52,6 +52,18 @@ class Link(Protocol):
     async def receive(self) -> pb.FromWorker | None: ...
 
 
+class Beside(Protocol):
+    """Something else that a worker's stream carries, besides tasks and their output."""
+
+    async def run(self, node_id: str, send: Callable[[pb.FromMaster], Awaitable[None]]) -> None:
+        """Send what is to be sent, until cancelled. Raises ConnectionError, Trouble."""
+        ...
+
+    async def take(self, node_id: str, message: pb.FromWorker) -> None:
+        """Raises Trouble."""
+        ...
+
+
 class _Session:
     def __init__(self, node_id: str, link: Link) -> None:
         self.node_id = node_id
@@ -90,13 +102,16 @@ class Dispatcher:
         leases: Leases,
         vault: Vault,
         accounts: Accounts,
+        besides: Mapping[str, Beside] | None = None,
     ) -> None:
+        """`besides`: by the name of the message with which a worker speaks of it."""
         self._env = env
         self._store = store
         self._presence = presence
         self._leases = leases
         self._vault = vault
         self._accounts = accounts
+        self._besides = dict(besides or {})
         self._sessions: dict[str, _Session] = {}
         self._suspicion = Suspicion(env, store)
 
@@ -197,6 +212,8 @@ class Dispatcher:
                 group.create_task(self._end_when_superseded(session))
                 group.create_task(self._end_when_deposed())
                 group.create_task(self._end_when_removed(session))
+                for beside in self._besides.values():
+                    group.create_task(beside.run(session.node_id, session.link.send))
                 await self._receive(session)
                 raise _Ended
         except* (_Ended, ConnectionError, Trouble) as errors:  # one clause: of two, both raise
@@ -252,6 +269,8 @@ class Dispatcher:
                         await self._take_report(session.node_id, message.report)
                 case "log_chunk":
                     self._take_output(session, message.log_chunk)
+                case str() as kind if kind in self._besides:
+                    await self._besides[kind].take(session.node_id, message)
                 case _:
                     log.warning("worker sent an unknown message", id=session.node_id)
 

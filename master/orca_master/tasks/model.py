@@ -114,7 +114,7 @@ class SecretFile(msgspec.Struct, frozen=True, omit_defaults=True):
 class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """What to run. Zero limits are no limits. Values of secrets are in no row: `env` and `files` name them,
     and `secrets` says which version of each is meant. `image_only`: its image is made available, and nothing
-    is run."""
+    is run. `published`: other nodes reach its port, at its node's address."""
 
     runtime: str
     image: str = ""
@@ -139,6 +139,7 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     secrets: tuple[SecretUse, ...] = ()
     image_only: bool = False
     stop_delay_seconds: float = 0.0
+    published: bool = False
 
 
 class StoredSpec(msgspec.Struct, frozen=True):

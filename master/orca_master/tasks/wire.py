@@ -133,6 +133,7 @@ def _spec(spec: TaskSpec) -> pb.TaskSpec:
         host_port=spec.host_port,
         stop_grace_seconds=spec.stop_grace_seconds,
         stop_delay_seconds=spec.stop_delay_seconds,
+        published=spec.published,
         pull_policy=spec.pull_policy,
         image_only=spec.image_only,
         user=spec.user,

@@ -24,7 +24,7 @@ def made(
         sources=[mount.source for mount in spec.mounts],
         network="orca-p",
         init=init,
-        publish_address="127.0.0.1",
+        node_address="10.0.0.7",
     )
 
 

@@ -41,7 +41,8 @@ class Container:
     """One thing that exists on the node for one task, as the runtime sees it now.
 
     Times are Unix seconds (0.0: not yet). `host_port` is the node's port that reaches the spec's
-    `port` (0: none), `address` where all of its ports are reached from the node ("": they are not).
+    `port` (0: none), `host_address` where this node reaches that; `address` where all of its ports
+    are reached from the node ("": they are not).
     `image` is the runtime's id of its image ("": none, or it was not started yet).
     `labels` are the identity labels that `create` was given, read back.
     """
@@ -57,6 +58,7 @@ class Container:
     labels: Mapping[str, str]
     address: str = ""
     image: str = ""
+    host_address: str = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from orca_master.http.route import QueryModel, StrictModel
+from orca_master.services.routing.matching import MatchIn
 from orca_master.services.strategy import (
     Canary,
     OnFailure,
@@ -109,6 +110,9 @@ class CanaryIn(StrictModel):
     ] = None
     steps: Annotated[list[StepIn], Field(max_length=MOST_STEPS)] = Field(default_factory=list)
     auto_promote: Annotated[bool, Field(description="All replicas after the last step.")] = False
+    match: Annotated[
+        MatchIn | None, Field(description="Such requests go to it, whatever its weight.")
+    ] = None
 
     @model_validator(mode="after")
     def _check(self) -> "CanaryIn":
@@ -216,6 +220,7 @@ class RolloutIn(StrictModel):
             weight=next((w for w in (given.weight, weight) if w is not None), 20),
             steps=tuple(Step(s.weight, seconds(s.duration), s.pause) for s in given.steps),
             auto_promote=given.auto_promote,
+            match=given.match.row() if given.match else None,
         )
 
 

@@ -12,6 +12,7 @@ from orca_master.errors import NotReady, Refusal
 from orca_master.identity.secrets import operations as secrets
 from orca_master.identity.secrets.model import DATA_KEYS, SECRETS, Secret, SecretVersion
 from orca_master.identity.secrets.vault import Unreadable, Vault
+from orca_master.services.rollouts.model import REVISIONS
 from orca_master.services.secrets import operations
 from orca_master.state.store import Store
 
@@ -30,7 +31,7 @@ class SecretsController:
         self._vault = vault
 
     async def run(self) -> None:
-        with self._store.follow(SECRETS, DATA_KEYS) as follower:
+        with self._store.follow(SECRETS, DATA_KEYS, REVISIONS) as follower:
             while True:
                 await follower.next()
                 await self._roll_all()

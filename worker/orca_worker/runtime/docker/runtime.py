@@ -75,15 +75,15 @@ class DockerRuntime:
         access: Access = _NOTHING,
         disk: DiskLimits = _DISK,
         record: str = "",
-        publish_address: str = "127.0.0.1",
+        node_address: str = "127.0.0.1",
     ) -> None:
-        """`publish_address` is where ports that the engine chooses are opened; `record` a file for
-        what was pulled."""
+        """`node_address` is where published ports that the engine chooses are opened; `record` a file
+        for what was pulled."""
         self._env = env
         self.cluster = cluster
         self._identity = {"orca.cluster": cluster, "orca.node": node}
         self._labels = [f"{key}={value}" for key, value in self._identity.items()]
-        self._publish_address = publish_address
+        self._node_address = node_address
         self._engine = Engine(env, url)
         self._images = Images(self._engine, limits=pulls, credentials=credentials)
         self._cleaning = Cleaning(self._engine, limits=disk, record=record)
@@ -131,7 +131,7 @@ class DockerRuntime:
                 secrets=secrets,
                 network=network,
                 init=self._engine.has_init,
-                publish_address=self._publish_address,
+                node_address=self._node_address,
             )
             return await self._create_as(task, spec.image, config)
 

@@ -33,6 +33,10 @@ def container_names(task: Task) -> tuple[str, str]:
     return f"{stem}-{task.id[:8]}", f"{stem}-{task.id}"
 
 
+LOOPBACK = "127.0.0.1"
+EVERYWHERE = "0.0.0.0"
+
+
 def create_config(
     task: Task,
     spec: TaskSpec,
@@ -41,7 +45,7 @@ def create_config(
     sources: Sequence[str],
     network: str,
     init: bool,
-    publish_address: str,
+    node_address: str,
     secrets: str = "",
 ) -> dict[str, Any]:
     """The body of the engine's create call. `sources` are those of the mounts, resolved; `secrets`: the
@@ -89,7 +93,8 @@ def create_config(
     if spec.workdir:
         config["WorkingDir"] = spec.workdir
     if port:
-        address = "0.0.0.0" if spec.host_port else publish_address
+        open_at = node_address if spec.published else LOOPBACK
+        address = EVERYWHERE if spec.host_port else open_at
         binding = {"HostIp": address, "HostPort": str(spec.host_port or "")}
         config["ExposedPorts"] = {f"{port}/tcp": {}}
         host["PortBindings"] = {f"{port}/tcp": [binding]}
@@ -186,6 +191,7 @@ def from_inspect(answer: Mapping[str, Any]) -> Container:
         host_port=0 if phase is Phase.CREATED else _published(answer),
         labels=labels,
         address=_address(answer) if phase is Phase.RUNNING else "",
+        host_address=_published_at(answer),
         image="" if phase is Phase.CREATED else str(answer.get("Image") or ""),
     )
 
@@ -227,6 +233,15 @@ def _published(answer: Mapping[str, Any]) -> int:
         for binding in bindings or ():
             return int(binding["HostPort"])
     return 0
+
+
+def _published_at(answer: Mapping[str, Any]) -> str:
+    ports = (answer.get("NetworkSettings") or {}).get("Ports") or {}
+    for bindings in ports.values():
+        for binding in bindings or ():
+            address = str(binding.get("HostIp") or EVERYWHERE)
+            return LOOPBACK if address in (EVERYWHERE, "::") else address
+    return LOOPBACK
 
 
 def _address(answer: Mapping[str, Any]) -> str:

@@ -1,0 +1,98 @@
+"""The ingress's part of each worker's stream: its tables down, what becomes of them up.
+
+The tables are made once for a version of the state, whoever asks; each stream is sent what it does not have.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from orca_master.cluster.model import NODES
+from orca_master.cluster.operations import the_cluster
+from orca_master.ingress.compile import Tables, compile_tables
+from orca_master.ingress.model import SERVINGS, Serving
+from orca_master.ingress.serving import serving_nodes
+from orca_master.services.model import SERVICES
+from orca_master.services.rollouts.model import DEPLOYMENTS
+from orca_master.state.rows import State
+from orca_master.state.store import Store
+from orca_master.state.transaction import Transaction
+from orca_master.tasks.model import TASKS
+from orca_proto import worker_pb2 as pb
+
+MOST_REASON = 1000
+
+_STATES = {
+    pb.INGRESS_STATE_IDLE: "idle",
+    pb.INGRESS_STATE_SERVING: "serving",
+    pb.INGRESS_STATE_FAILED: "failed",
+}
+
+
+class IngressFeed:
+    """See `tasks.dispatcher.Beside`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._tables = Tables({}, {})
+        self._version = -1
+
+    async def run(self, node_id: str, send: Callable[[pb.FromMaster], Awaitable[None]]) -> None:
+        sent: Tables | None = None
+        served = False
+        with self._store.follow(SERVICES, DEPLOYMENTS, TASKS, NODES) as follower:
+            while True:
+                await follower.next()
+                # Only who certainly leads may have all of it taken away.
+                state = self._store.state if sent is not None else await self._store.fresh()
+                tables = self._compiled(state)
+                serves = any(node.id == node_id for node in serving_nodes(state))
+                if sent is not None and tables == sent and serves == served:
+                    continue
+                await send(pb.FromMaster(ingress=self._message(state, sent, tables, serves)))
+                sent, served = tables, serves
+
+    async def take(self, node_id: str, message: pb.FromWorker) -> None:
+        status = message.ingress_status
+        serving = Serving(
+            node=node_id,
+            state=_STATES.get(status.state, "failed"),
+            reason="".join(c for c in status.reason[:MOST_REASON] if c.isprintable()),
+            http_port=status.http_port if status.http_port < 65536 else 0,
+            https_port=status.https_port if status.https_port < 65536 else 0,
+        )
+
+        def keep(tx: Transaction) -> None:
+            if tx.get(NODES, node_id) is not None and tx.get(SERVINGS, node_id) != serving:
+                tx.put(SERVINGS, serving)
+
+        if self._store.state.get(SERVINGS, node_id) != serving:
+            await self._store.update(keep)
+
+    def _compiled(self, state: State) -> Tables:
+        if state.version != self._version:
+            made = compile_tables(state)
+            if made != self._tables:
+                self._tables = made
+            self._version = state.version
+        return self._tables
+
+    def _message(
+        self, state: State, sent: Tables | None, tables: Tables, serves: bool
+    ) -> pb.Ingress:
+        before = sent or Tables({}, {})
+        return pb.Ingress(
+            revision=pb.Revision(
+                epoch=the_cluster(state).epoch,
+                term=self._store.leadership.term,
+                version=state.version,
+            ),
+            complete=sent is None,
+            serves=serves,
+            sites=[pb.Site.FromString(raw) for raw in _new(before.sites, tables.sites)],
+            gone_sites=sorted(before.sites.keys() - tables.sites.keys()),
+            pools=[pb.Pool.FromString(raw) for raw in _new(before.pools, tables.pools)],
+            gone_pools=sorted(before.pools.keys() - tables.pools.keys()),
+        )
+
+
+def _new(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[bytes]:
+    return [raw for name, raw in sorted(after.items()) if before.get(name) != raw]
