@@ -96,8 +96,7 @@ class Envoy:
         process = self._process
         if process is None:
             return False
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(process.pid, os.WNOHANG)  # a child that has ended is gone with this
+        _reap(process.pid)
         try:
             return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
@@ -117,6 +116,7 @@ class Envoy:
                 return
             loop.add_reader(fd, gone.set)
             await gone.wait()
+            _reap(self._process.pid)
         finally:
             loop.remove_reader(fd)
             os.close(fd)
@@ -196,6 +196,12 @@ class Envoy:
             return "it left no log"
         lines = [line for line in text.splitlines() if "[critical]" in line or "[error]" in line]
         return (lines or text.splitlines() or ["its log is empty"])[-1][-500:]
+
+
+def _reap(pid: int) -> None:
+    """If it is this process's child, and has ended."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 def _spawn_in(folder: str, command: list[str]) -> int:
