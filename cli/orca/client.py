@@ -252,6 +252,21 @@ class Client(Transport):
         """What becomes of a request for this URL: service, revisions, replicas, or why it is refused."""
         return await self._json("GET", "/api/v1/routes/explain", params={"url": url})
 
+    async def certificates(self, *, project: str | None = None) -> dict[str, Any]:
+        """`{certificates, without}`: without keys; `without`: routed domains that have none."""
+        return await self._json("GET", "/api/v1/certificates", params=_given(project=project))
+
+    async def set_certificate(
+        self, name: str, certificate: str, key: str, *, project: str | None = None
+    ) -> dict[str, Any]:
+        """Both in PEM, the host's own certificate first."""
+        body = {"certificate": certificate, "key": key} | _given(project=project)
+        path = f"/api/v1/certificates/{_part(name)}"
+        return await self._json("PUT", path, body=body, once=False)
+
+    async def remove_certificate(self, name: str) -> dict[str, Any]:
+        return await self._json("DELETE", f"/api/v1/certificates/{_part(name)}", once=False)
+
     async def secrets(self, *, project: str | None = None) -> dict[str, Any]:
         """`{secrets, data_key}`, without values; with a project its own and the cluster's."""
         return await self._json("GET", "/api/v1/secrets", params=_given(project=project))

@@ -27,6 +27,7 @@ COMMANDS = {
     "stop": ("orca.commands.services", "Stop services; they can be started again."),
     "rm": ("orca.commands.services", "Stop services and forget them."),
     "routes": ("orca.commands.routes", "Which requests reach which service."),
+    "certs": ("orca.commands.certs", "Certificates of domains, for HTTPS."),
     "masters": ("orca.commands.masters", "The masters: who leads, and how to add one."),
     "secrets": ("orca.commands.secrets", "Passwords and keys of services."),
     "registry": ("orca.commands.registry", "Accounts at private registries."),

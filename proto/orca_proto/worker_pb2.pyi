@@ -1350,6 +1350,8 @@ class Ingress(_message.Message):
     GONE_SITES_FIELD_NUMBER: _builtins.int
     POOLS_FIELD_NUMBER: _builtins.int
     GONE_POOLS_FIELD_NUMBER: _builtins.int
+    CERTIFICATES_FIELD_NUMBER: _builtins.int
+    GONE_CERTIFICATES_FIELD_NUMBER: _builtins.int
     complete: _builtins.bool
     """what this does not name is not served"""
     serves: _builtins.bool
@@ -1368,6 +1370,12 @@ class Ingress(_message.Message):
     def gone_pools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """by name"""
 
+    @_builtins.property
+    def certificates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Certificate]: ...
+    @_builtins.property
+    def gone_certificates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """by name"""
+
     def __init__(
         self,
         *,
@@ -1378,14 +1386,51 @@ class Ingress(_message.Message):
         gone_sites: _abc.Iterable[_builtins.str] | None = ...,
         pools: _abc.Iterable[Global___Pool] | None = ...,
         gone_pools: _abc.Iterable[_builtins.str] | None = ...,
+        certificates: _abc.Iterable[Global___Certificate] | None = ...,
+        gone_certificates: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "gone_pools", b"gone_pools", "gone_sites", b"gone_sites", "pools", b"pools", "revision", b"revision", "serves", b"serves", "sites", b"sites"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificates", b"certificates", "complete", b"complete", "gone_certificates", b"gone_certificates", "gone_pools", b"gone_pools", "gone_sites", b"gone_sites", "pools", b"pools", "revision", b"revision", "serves", b"serves", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Ingress: _TypeAlias = Ingress  # noqa: Y015
+
+@_typing.final
+class Certificate(_message.Message):
+    """Shown to who asks for one of these hosts; kept in memory only."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    HOSTS_FIELD_NUMBER: _builtins.int
+    CHAIN_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    chain: _builtins.bytes
+    """PEM, the host's own first"""
+    key: _builtins.bytes
+    """PEM"""
+    @_builtins.property
+    def hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """each is of one certificate only"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        hosts: _abc.Iterable[_builtins.str] | None = ...,
+        chain: _builtins.bytes = ...,
+        key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "hosts", b"hosts", "key", b"key", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Certificate: _TypeAlias = Certificate  # noqa: Y015
 
 @_typing.final
 class Site(_message.Message):
@@ -1393,21 +1438,47 @@ class Site(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ChallengesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     HOST_FIELD_NUMBER: _builtins.int
     ROUTES_FIELD_NUMBER: _builtins.int
+    CHALLENGES_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     """lower case; "*.example.com" for all below that"""
     @_builtins.property
     def routes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Route]: ...
+    @_builtins.property
+    def challenges(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """what is answered to an authority that asks for this token"""
+
     def __init__(
         self,
         *,
         host: _builtins.str = ...,
         routes: _abc.Iterable[Global___Route] | None = ...,
+        challenges: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "routes", b"routes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenges", b"challenges", "host", b"host", "routes", b"routes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

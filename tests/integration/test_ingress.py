@@ -1,6 +1,7 @@
 """Requests through the ingress of real nodes: none fails, whatever is changed under them."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 import psutil
 import pytest
 
+from certificates import a_certificate
 from integration.conftest import RealCluster, running
 from orca.client import Client
-from traffic import Seen, a_server, fetch, traffic
+from traffic import Seen, a_server, ask, fetch, traffic
 
 HOST = "app.example.com"
 REPLICAS = 10
@@ -250,3 +252,55 @@ async def test_a_node_whose_port_is_taken_says_so_and_serves_once_it_is_free(
             taken.close()
             await serving(cluster)
             assert (await fetch(port, HOST))[0] == 200
+
+
+async def test_https_with_a_certificate_that_is_renewed_without_a_cut(tmp_path: Path) -> None:
+    """Connections that stand go on; a new one gets the new certificate."""
+    async with (
+        running(tmp_path / "one", "process", workers=1) as cluster,
+        cluster.client() as client,
+    ):
+        await client.deploy([web("1", 2)])
+        await serving(cluster)
+        (port,) = ports(cluster)
+        chain, key = a_certificate(HOST)
+        await client.set_certificate("app", chain.decode(), key.decode())
+        await _eventually(lambda: _shows(port + 1, chain))
+        assert (await fetch(port, HOST))[0] == 308
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port + 1, ssl=_trusting_all(), server_hostname=HOST
+        )
+        assert (await ask(reader, writer, HOST))[0] == 200
+        renewed, key = a_certificate(HOST)
+        await client.set_certificate("app", renewed.decode(), key.decode())
+        await _eventually(lambda: _shows(port + 1, renewed))
+        assert (await ask(reader, writer, HOST))[0] == 200
+        writer.close()
+        with pytest.raises(OSError):  # noqa: PT011
+            await asyncio.open_connection(
+                "127.0.0.1", port + 1, ssl=_trusting_all(), server_hostname="other.example.com"
+            )
+        folder = cluster.folder / "worker-1"
+        assert not any(
+            key[40:80] in path.read_bytes() for path in folder.rglob("*") if path.is_file()
+        )
+        await client.remove_certificate("app")
+        await _eventually(lambda: _answers(port))
+
+
+def _trusting_all() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+async def _shows(port: int, chain: bytes) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=_trusting_all(), server_hostname=HOST
+        )
+    except OSError:
+        return False
+    shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return bool(ssl.DER_cert_to_PEM_cert(shown).strip() == chain.decode().strip())

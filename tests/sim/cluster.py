@@ -25,7 +25,7 @@ from orca_proto import worker_pb2 as pb
 from orca_worker.agent import Agent
 from orca_worker.fencing import Fencing
 from orca_worker.kept import KeptOutputs
-from orca_worker.ports import Link, Prober
+from orca_worker.ports import Ingress, Link, Prober
 from orca_worker.runtime.port import Phase
 from orca_worker.session import Facts, Session
 from sim.disk import SimDisk
@@ -283,6 +283,7 @@ class SimWorker:
         self.machine = Machine(registry={"broken:1": "image broken:1 not found: manifest unknown"})
         self.machine.images = {"app:1", "app:2", "app:3", "app:4"}
         self.kept: KeptOutputs | None = None
+        self.ingress: Ingress | None = None
         self.runtime = FakeRuntime(
             env,
             cluster=CLUSTER,
@@ -400,7 +401,7 @@ class SimWorker:
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(agent.run())
-            group.create_task(Session(env, agent, self, facts).run())
+            group.create_task(Session(env, agent, self, facts, self.ingress).run())
 
 
 class _AlwaysHealthy:

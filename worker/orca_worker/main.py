@@ -51,6 +51,7 @@ from orca_worker.runtime.docker.pull import PullLimits
 from orca_worker.runtime.docker.runtime import DockerRuntime, probe
 from orca_worker.runtime.port import Runtime
 from orca_worker.runtime.process.runtime import ProcessRuntime
+from orca_worker.runtime.secret_files import in_memory
 from orca_worker.session import Facts, Session
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
@@ -289,7 +290,9 @@ def _proxy(env: Env, settings: WorkerConfig, membership: Membership, folder: Pat
         proxy_protocol=settings.ingress_proxy_protocol,
         access_log=settings.ingress_access_log,
     )
-    return Proxy(env, folder / INGRESS, serving if settings.ingress else None, membership.node_id)
+    memory = in_memory(membership.cluster_id, membership.node_id, INGRESS)
+    wanted = serving if settings.ingress else None
+    return Proxy(env, folder / INGRESS, Path(memory), wanted, membership.node_id)
 
 
 def _engine_url(settings: WorkerConfig) -> str:

@@ -18,6 +18,7 @@ from orca_master.control.sweeping import Sweeper
 from orca_master.http import once
 from orca_master.identity.registries.accounts import Accounts
 from orca_master.identity.secrets.vault import Vault
+from orca_master.ingress.certificates.keys import Keys
 from orca_master.ingress.feed import IngressFeed
 from orca_master.ops.events.recent import Recent
 from orca_master.services.controller import ServicesController
@@ -60,6 +61,7 @@ class MasterCore:
         self.leases = Leases(env, fence_lease_seconds)
         self.vault = Vault(env, kek)
         self.accounts = Accounts(env, kek)
+        self.certificate_keys = Keys(env, kek)
         self.dispatcher = Dispatcher(
             env,
             self.store,
@@ -67,7 +69,7 @@ class MasterCore:
             self.leases,
             self.vault,
             self.accounts,
-            besides={"ingress_status": IngressFeed(self.store)},
+            besides={"ingress_status": IngressFeed(self.store, self.certificate_keys)},
         )
         self.streams = Streams(env, self.store, self.dispatcher, relays)
         self.recent = Recent(env, self.store)

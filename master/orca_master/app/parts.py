@@ -31,6 +31,7 @@ from orca_master.http.meters import HttpMeters
 from orca_master.http.route import Route
 from orca_master.identity.registries.routes import RegistryRoutes
 from orca_master.identity.routes import TokenRoutes
+from orca_master.ingress.certificates.routes import CertificateRoutes
 from orca_master.ingress.routes import IngressRoutes
 from orca_master.ops.audit import AuditRoutes
 from orca_master.ops.events.routes import EventRoutes
@@ -127,6 +128,7 @@ class Parts:
             *WebhookRoutes(core.env, store, kek, core.digests).table(),
             *SecretRoutes(services.changes, core.vault).table(),
             *IngressRoutes(store).table(),
+            *CertificateRoutes(core.env, store, core.certificate_keys).table(),
             *RegistryRoutes(core.env, store, core.accounts).table(),
             *AuditRoutes(store, self.history).table(),
             *EventRoutes(core.env, store, self.history, core.recent).table(),

@@ -13,6 +13,7 @@ from orca_master.http.once import DONE
 from orca_master.identity.model import TOKENS
 from orca_master.identity.registries.model import LOGINS
 from orca_master.identity.secrets.model import DATA_KEYS, SECRET_VERSIONS, SECRETS
+from orca_master.ingress.certificates.model import CERTIFICATES
 from orca_master.ingress.model import SERVINGS
 from orca_master.services.model import FENCING_TOKENS, SERVICES
 from orca_master.services.rollouts.model import DEPLOYMENTS, REVISIONS
@@ -58,6 +59,7 @@ SCHEMA = Schema(
     SEEN,
     DELIVERY_COUNTER,
     SERVINGS,
+    CERTIFICATES,
     version=VERSION,
     cluster_version=_cluster_version,
 )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from orca_master.cluster.model import NODES
 from orca_master.cluster.operations import down_nodes
+from orca_master.ingress.certificates.choosing import certificates
 from orca_master.ingress.shares import routed, shares
 from orca_master.services.model import Service
 from orca_master.services.routing.model import Routing
@@ -24,10 +25,15 @@ CANARY = "@canary"
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """Sites by host, pools by name, each as the bytes of its message."""
+    """Sites by host, pools and certificates by name, each as the bytes of its message; certificates without
+    their keys."""
 
     sites: dict[str, bytes]
     pools: dict[str, bytes]
+    certificates: dict[str, bytes]
+
+
+NOTHING = Tables({}, {}, {})
 
 
 def compile_tables(view: View) -> Tables:
@@ -35,7 +41,8 @@ def compile_tables(view: View) -> Tables:
     addresses = {node.id: node.facts.address for node in view.scan(NODES)}
     routes: dict[str, list[pb.Route]] = defaultdict(list)
     pools: dict[str, bytes] = {}
-    for service in routed(view):
+    services = routed(view)
+    for service in services:
         routing, name = service.policy.routing, pool_name(service)
         found = shares(view, service, down)
         backends = [_backend(t, addresses, found.weights[t.revision]) for t in found.tasks]
@@ -49,7 +56,20 @@ def compile_tables(view: View) -> Tables:
         host: _bytes(pb.Site(host=host, routes=sorted(found, key=_longest_first)))
         for host, found in routes.items()
     }
-    return Tables(sites, pools)
+    return Tables(sites, pools, _certificates(view, services))
+
+
+def _certificates(view: View, services: Sequence[Service]) -> dict[str, bytes]:
+    hosts: dict[str, list[str]] = defaultdict(list)
+    chains: dict[str, bytes] = {}
+    for domain, row in certificates(view, services).items():
+        name = f"{row.tenant}/{row.name}"
+        hosts[name].append(domain)
+        chains[name] = row.chain
+    return {
+        name: _bytes(pb.Certificate(name=name, hosts=sorted(hosts[name]), chain=chain))
+        for name, chain in chains.items()
+    }
 
 
 def _routes(service: Service, *, with_testers: bool) -> Iterator[pb.Route]:
@@ -63,7 +83,7 @@ def _routes(service: Service, *, with_testers: bool) -> Iterator[pb.Route]:
         yield _route(path, name, routing, [])
 
 
-def _bytes(message: pb.Site | pb.Pool) -> bytes:
+def _bytes(message: pb.Site | pb.Pool | pb.Certificate) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 

@@ -3,11 +3,15 @@
 The tables are made once for a version of the state, whoever asks; each stream is sent what it does not have.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
+from orca_common.logs import get_logger
 from orca_master.cluster.model import NODES
 from orca_master.cluster.operations import the_cluster
-from orca_master.ingress.compile import Tables, compile_tables
+from orca_master.errors import NotReady
+from orca_master.ingress.certificates.keys import Keys
+from orca_master.ingress.certificates.model import CERTIFICATES
+from orca_master.ingress.compile import NOTHING, Tables, compile_tables
 from orca_master.ingress.model import SERVINGS, Serving
 from orca_master.ingress.serving import serving_nodes
 from orca_master.services.model import SERVICES
@@ -20,6 +24,8 @@ from orca_proto import worker_pb2 as pb
 
 MOST_REASON = 1000
 
+log = get_logger("ingress")
+
 _STATES = {
     pb.INGRESS_STATE_IDLE: "idle",
     pb.INGRESS_STATE_SERVING: "serving",
@@ -30,15 +36,16 @@ _STATES = {
 class IngressFeed:
     """See `tasks.dispatcher.Beside`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, keys: Keys) -> None:
         self._store = store
-        self._tables = Tables({}, {})
+        self._keys = keys
+        self._tables = NOTHING
         self._version = -1
 
     async def run(self, node_id: str, send: Callable[[pb.FromMaster], Awaitable[None]]) -> None:
         sent: Tables | None = None
         served = False
-        with self._store.follow(SERVICES, DEPLOYMENTS, TASKS, NODES) as follower:
+        with self._store.follow(SERVICES, DEPLOYMENTS, TASKS, NODES, CERTIFICATES) as follower:
             while True:
                 await follower.next()
                 # Only who certainly leads may have all of it taken away.
@@ -78,7 +85,7 @@ class IngressFeed:
     def _message(
         self, state: State, sent: Tables | None, tables: Tables, serves: bool
     ) -> pb.Ingress:
-        before = sent or Tables({}, {})
+        before = sent or NOTHING
         return pb.Ingress(
             revision=pb.Revision(
                 epoch=the_cluster(state).epoch,
@@ -91,7 +98,26 @@ class IngressFeed:
             gone_sites=sorted(before.sites.keys() - tables.sites.keys()),
             pools=[pb.Pool.FromString(raw) for raw in _new(before.pools, tables.pools)],
             gone_pools=sorted(before.pools.keys() - tables.pools.keys()),
+            certificates=list(
+                self._with_keys(state, _new(before.certificates, tables.certificates))
+            ),
+            gone_certificates=sorted(before.certificates.keys() - tables.certificates.keys()),
         )
+
+    def _with_keys(self, state: State, raws: Iterable[bytes]) -> Iterator[pb.Certificate]:
+        """One whose key does not open is left out, and said."""
+        for raw in raws:
+            message = pb.Certificate.FromString(raw)
+            tenant, _, name = message.name.partition("/")
+            row = state.get(CERTIFICATES, tenant, name)
+            if row is None:
+                continue
+            try:
+                message.key = self._keys.open(row)
+            except NotReady as error:
+                log.error("a certificate is not served", reason=str(error))
+                continue
+            yield message
 
 
 def _new(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[bytes]:

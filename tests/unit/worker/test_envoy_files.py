@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
+from certificates import a_certificate
 from orca_proto import worker_pb2 as pb
 from orca_worker.proxy.bootstrap import bootstrap
-from orca_worker.proxy.envoy import Tables, compile_files, endpoints_file
-from orca_worker.proxy.listeners import Settings
+from orca_worker.proxy.envoy import Files, Tables, compile_files, endpoints_file
+from orca_worker.proxy.listeners import TABLES, Settings
 from orca_worker.proxy.process import program
 
+CHAIN, KEY = a_certificate("a.example.com")
 FULL = pb.Route(
     path="/api",
     pool="t/p/web",
@@ -40,6 +42,7 @@ def some_tables() -> Tables:
             "t/p/web": pb.Pool(name="t/p/web", backends=[a_backend(1, 4), a_backend(2, 1)]),
             "t/p/api": pb.Pool(name="t/p/api", http2=True, sticky_cookie="stay"),
         },
+        {"t/cert": pb.Certificate(name="t/cert", hosts=["a.example.com"], chain=CHAIN, key=KEY)},
     )
 
 
@@ -47,6 +50,10 @@ def a_backend(number: int, weight: int) -> pb.Backend:
     return pb.Backend(
         address="10.0.0.1", port=30000 + number, weight=weight, revision=number, task=f"t{number}"
     )
+
+
+def files_of(tables: Tables) -> Files:
+    return compile_files(tables, Settings(), "/f", "/m")
 
 
 def resources(content: bytes) -> list[dict[str, Any]]:
@@ -59,20 +66,23 @@ def resources(content: bytes) -> list[dict[str, Any]]:
     [Settings(), Settings(behind_proxy=2, proxy_protocol=True, access_log=False, address="::")],
 )
 def test_the_real_envoy_takes_all_of_it(tmp_path: Path, settings: Settings) -> None:
-    files = compile_files(some_tables(), settings, str(tmp_path))
+    files = compile_files(some_tables(), settings, str(tmp_path), str(tmp_path))
     static = json.loads(bootstrap("node-1", str(tmp_path)))
     del static["dynamic_resources"]
-    routes = [_untyped(each) for each in resources(files.routes["routes.json"])]
+    tables = {name: resources(files.routes[f"routes-{name}.json"])[0] for name in TABLES}
     for listener in (static_listeners := resources(files.listeners["listeners.json"])):
         for chain in listener["filter_chains"]:
             manager = chain["filters"][-1]["typed_config"]
-            manager["route_config"] = routes[0]
-            del manager["rds"]
+            manager["route_config"] = _untyped(tables[listener["name"]])
+            manager.pop("rds", None)
     clusters = [_untyped(each) for each in resources(files.clusters["clusters.json"])]
     for cluster in clusters:
         (assignment,) = resources(files.endpoints[endpoints_file(cluster["name"])])
         cluster |= {"type": "STATIC", "load_assignment": _untyped(assignment)}
         del cluster["eds_cluster_config"]
+    assert [each["name"] for each in static_listeners] == list(TABLES)
+    for name, content in files.secrets.items():
+        (tmp_path / name).write_bytes(content)
     static["static_resources"] = {
         "listeners": [_untyped(each) for each in static_listeners],
         "clusters": clusters,
@@ -94,9 +104,9 @@ def _untyped(resource: dict[str, Any]) -> dict[str, Any]:
 
 def test_equal_tables_give_equal_files_and_a_replica_changes_one_of_them() -> None:
     one, same = some_tables(), some_tables()
-    assert compile_files(one, Settings(), "/f") == compile_files(same, Settings(), "/f")
+    assert files_of(one) == files_of(same)
     same.pools["t/p/web"].backends.append(a_backend(3, 1))
-    before, after = compile_files(one, Settings(), "/f"), compile_files(same, Settings(), "/f")
+    before, after = files_of(one), files_of(same)
     assert (before.listeners, before.routes, before.clusters) == (
         after.listeners, after.routes, after.clusters,
     )  # fmt: skip
@@ -105,7 +115,7 @@ def test_equal_tables_give_equal_files_and_a_replica_changes_one_of_them() -> No
 
 
 def test_weights_are_of_the_endpoints_of_one_cluster() -> None:
-    files = compile_files(some_tables(), Settings(), "/f")
+    files = files_of(some_tables())
     (assignment,) = resources(files.endpoints[endpoints_file("t/p/web")])
     found = assignment["endpoints"][0]["lb_endpoints"]
     assert [each["load_balancing_weight"] for each in found] == [4, 1]
@@ -113,9 +123,29 @@ def test_weights_are_of_the_endpoints_of_one_cluster() -> None:
     assert web["lb_policy"] == "ROUND_ROBIN"
 
 
+def test_http_leads_to_https_where_there_is_a_certificate() -> None:
+    files = files_of(some_tables())
+    (plain,) = resources(files.routes["routes-http.json"])
+    (secured,) = resources(files.routes["routes-https.json"])
+    hosts = {host["name"]: host["routes"] for host in plain["virtual_hosts"]}
+    assert [list(route)[1] for route in hosts["*.example.com"]] == ["route", "route"]
+    assert not any("redirect" in route for route in hosts["a.example.com"])  # nobody asked for it
+    tables = some_tables()
+    for route in tables.sites["a.example.com"].routes:
+        route.redirect = True
+    tables.sites["a.example.com"].challenges["token"] = "token.thumb"
+    (plain,) = resources(files_of(tables).routes["routes-http.json"])
+    challenge, *others = next(
+        h["routes"] for h in plain["virtual_hosts"] if h["name"] == "a.example.com"
+    )
+    assert challenge["match"] == {"path": "/.well-known/acme-challenge/token"}
+    assert all(route["redirect"]["https_redirect"] for route in others)
+    assert not any("redirect" in r for h in secured["virtual_hosts"] for r in h["routes"])
+
+
 def test_only_what_does_no_harm_is_sent_twice() -> None:
-    files = compile_files(some_tables(), Settings(), "/f")
-    (table,) = resources(files.routes["routes.json"])
+    files = files_of(some_tables())
+    (table,) = resources(files.routes["routes-http.json"])
     host = next(h for h in table["virtual_hosts"] if h["domains"] == ["*.example.com"])
     again, once = host["routes"]
     (method,) = again["match"]["headers"]

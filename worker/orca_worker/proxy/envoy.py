@@ -10,7 +10,7 @@ replicas. Clusters of weights would draw at random.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from orca_worker.proxy import listeners
 from orca_worker.proxy.words import API, hours, resources, seconds, typed
 
 LISTENERS = "listeners.json"
-ROUTES = "routes.json"
+HTTPS_PORT = 443
 CLUSTERS = "clusters.json"
 IDEMPOTENT = "^(GET|HEAD|PUT|DELETE|OPTIONS|TRACE)$"
 APPEND = "APPEND_IF_EXISTS_OR_ADD"
@@ -38,29 +38,45 @@ _SECURITY_HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What is to be served: sites by host, pools by name."""
+    """What is to be served: sites by host, pools and certificates by name."""
 
     sites: Mapping[str, pb.Site] = field(default_factory=dict)
     pools: Mapping[str, pb.Pool] = field(default_factory=dict)
+    certificates: Mapping[str, pb.Certificate] = field(default_factory=dict)
+
+    @property
+    def secured(self) -> set[str]:
+        """The hosts with a certificate."""
+        return {host for each in self.certificates.values() for host in each.hosts}
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Contents by name, in the folder of the configuration. A name that is not here is to go."""
+    """Contents by name, in the folder of the configuration, those of `secrets` in one that is in memory. A
+    name that is not here is to go."""
 
+    secrets: dict[str, bytes]
     listeners: dict[str, bytes]
     routes: dict[str, bytes]
     clusters: dict[str, bytes]
     endpoints: dict[str, bytes]
 
 
-def compile_files(tables: Tables, settings: listeners.Settings, folder: str) -> Files:
-    """`folder`: where the files are to be, for what one says of another."""
+def compile_files(tables: Tables, settings: listeners.Settings, folder: str, memory: str) -> Files:
+    """`folder` and `memory`: where the files are to be, for what one says of another."""
     pools = [tables.pools[name] for name in sorted(tables.pools)]
-    sites = [tables.sites[host] for host in sorted(tables.sites)]
+    shown = [tables.certificates[name] for name in sorted(tables.certificates)]
+    files = [
+        listeners.Shown(each.name, tuple(each.hosts), memory + "/" + _secret_file(each.name))
+        for each in shown
+    ]
     return Files(
-        listeners={LISTENERS: _file(listeners.listeners(settings, folder))},
-        routes={ROUTES: _file([_route_table(sites, tables.pools, settings)])},
+        secrets={_secret_file(each.name): _file([_secret(each)]) for each in shown},
+        listeners={LISTENERS: _file(listeners.listeners(settings, folder, files))},
+        routes={
+            listeners.routes_file(table): _file([_route_table(table, tables, settings)])
+            for table in listeners.TABLES
+        },
         clusters=clusters_file(tables.pools, folder),
         endpoints={endpoints_file(pool.name): _file([_endpoints(pool)]) for pool in pools},
     )
@@ -73,6 +89,21 @@ def clusters_file(pools: Mapping[str, pb.Pool], folder: str) -> dict[str, bytes]
 def endpoints_file(pool: str) -> str:
     """Names of pools hold slashes."""
     return f"endpoints-{hashlib.sha256(pool.encode()).hexdigest()[:32]}.json"
+
+
+def _secret_file(certificate: str) -> str:
+    return f"secret-{hashlib.sha256(certificate.encode()).hexdigest()[:32]}.json"
+
+
+def _secret(certificate: pb.Certificate) -> dict[str, Any]:
+    return {
+        "@type": f"{API}.extensions.transport_sockets.tls.v3.Secret",
+        "name": certificate.name,
+        "tls_certificate": {
+            "certificate_chain": {"inline_string": certificate.chain.decode()},
+            "private_key": {"inline_string": certificate.key.decode()},
+        },
+    }
 
 
 def _file(found: list[dict[str, Any]]) -> bytes:
@@ -160,14 +191,18 @@ def _no_limits() -> dict[str, Any]:
     }
 
 
-def _route_table(
-    sites: Iterable[pb.Site], pools: Mapping[str, pb.Pool], settings: listeners.Settings
-) -> dict[str, Any]:
+def _route_table(table: str, tables: Tables, settings: listeners.Settings) -> dict[str, Any]:
+    secured = tables.secured
+    hosts = []
+    for name in sorted(tables.sites):
+        site = tables.sites[name]
+        is_redirected = table == listeners.HTTP and name in secured
+        hosts.append(_virtual_host(site, tables.pools, settings, is_redirected=is_redirected))
     return {
         "@type": f"{API}.config.route.v3.RouteConfiguration",
-        "name": listeners.ROUTE_TABLE,
+        "name": table,
         "ignore_port_in_host_matching": True,
-        "virtual_hosts": [_virtual_host(site, pools) for site in sites],
+        "virtual_hosts": hosts,
         "request_headers_to_add": _told(settings),
         "request_headers_to_remove": ["x-envoy-internal", "x-envoy-external-address"],
     }
@@ -187,9 +222,40 @@ def _told(settings: listeners.Settings) -> list[dict[str, Any]]:
     ]
 
 
-def _virtual_host(site: pb.Site, pools: Mapping[str, pb.Pool]) -> dict[str, Any]:
-    found = [each for route in site.routes for each in _routes(route, pools.get(route.pool))]
+def _virtual_host(
+    site: pb.Site,
+    pools: Mapping[str, pb.Pool],
+    settings: listeners.Settings,
+    *,
+    is_redirected: bool,
+) -> dict[str, Any]:
+    found = [_challenge(token, site.challenges[token]) for token in sorted(site.challenges)]
+    for route in site.routes:
+        if is_redirected and route.redirect:
+            found.append(_redirect(route, settings.https_port))
+        else:
+            found += _routes(route, pools.get(route.pool))
     return {"name": site.host, "domains": [site.host], "routes": found}
+
+
+def _challenge(token: str, answer: str) -> dict[str, Any]:
+    """RFC 8555, 8.3."""
+    return {
+        "match": {"path": f"/.well-known/acme-challenge/{token}"},
+        "direct_response": {"status": 200, "body": {"inline_string": answer}},
+    }
+
+
+def _redirect(route: pb.Route, port: int) -> dict[str, Any]:
+    to = {"https_redirect": True, "response_code": "PERMANENT_REDIRECT"}
+    return {
+        "match": _where(route),
+        "redirect": to if port == HTTPS_PORT else {**to, "port_redirect": port},
+    }
+
+
+def _where(route: pb.Route) -> dict[str, Any]:
+    return {"prefix": "/"} if route.path == "/" else {"path_separated_prefix": route.path}
 
 
 def _routes(route: pb.Route, pool: pb.Pool | None) -> list[dict[str, Any]]:
@@ -233,7 +299,7 @@ def _one(
     sticky: list[dict[str, Any]],
 ) -> dict[str, Any]:
     match: dict[str, Any] = {"headers": headers} if headers else {}
-    match |= {"prefix": "/"} if route.path == "/" else {"path_separated_prefix": route.path}
+    match |= _where(route)
     action: dict[str, Any] = {
         "cluster": route.pool,
         "timeout": seconds(route.timeout_seconds),

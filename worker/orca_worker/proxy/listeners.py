@@ -1,11 +1,14 @@
 """The ways in: listeners, and what happens to each request before and after it is routed. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orca_worker.proxy.words import API, seconds, typed
 
-ROUTE_TABLE = "orca_http"
+HTTP, HTTPS = "http", "https"
+TABLES = (HTTP, HTTPS)
+"""Of routes, and of the listeners that have them."""
 BODY_FILTER = "envoy.filters.http.buffer"
 RATE_FILTER = "envoy.filters.http.local_ratelimit"
 ACCESS_LOG = "access.log"
@@ -70,8 +73,48 @@ class Settings:
     access_log: bool = True
 
 
-def listeners(settings: Settings, folder: str) -> list[dict[str, Any]]:
-    return [_listener("http", settings.http_port, settings, folder)]
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A certificate, and the file that holds it."""
+
+    name: str
+    hosts: tuple[str, ...]
+    file: str
+
+
+def listeners(settings: Settings, folder: str, shown: Sequence[Shown]) -> list[dict[str, Any]]:
+    """The one for HTTPS is there as soon as there is a certificate."""
+    manager = _network_filter(HTTP, settings, folder)
+    found = [_listener(HTTP, settings.http_port, settings, [{"filters": [manager]}])]
+    if shown:
+        manager = _network_filter(HTTPS, settings, folder)
+        chains = [_secured(each, manager) for each in shown]
+        found.append(_listener(HTTPS, settings.https_port, settings, chains))
+    return found
+
+
+def _secured(shown: Shown, manager: dict[str, Any]) -> dict[str, Any]:
+    """One for each certificate: a change of one leaves the others' connections alone."""
+    source = {"resource_api_version": "V3", "path_config_source": {"path": shown.file}}
+    context = {
+        "common_tls_context": {
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+            "alpn_protocols": ["h2", "http/1.1"],
+            "tls_certificate_sds_secret_configs": [{"name": shown.name, "sds_config": source}],
+        },
+    }
+    return {
+        "name": shown.name,
+        "filter_chain_match": {"server_names": list(shown.hosts)},
+        "transport_socket": {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": typed(
+                "extensions.transport_sockets.tls.v3.DownstreamTlsContext", context
+            ),
+        },
+        "transport_socket_connect_timeout": seconds(HEADERS_SECONDS),
+        "filters": [manager],
+    }
 
 
 def routes_file(table: str) -> str:
@@ -104,21 +147,14 @@ def _always() -> dict[str, Any]:
     return {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
 
 
-def _listener(name: str, port: int, settings: Settings, folder: str) -> dict[str, Any]:
+def _listener(
+    name: str, port: int, settings: Settings, chains: list[dict[str, Any]]
+) -> dict[str, Any]:
     before: list[dict[str, Any]] = []
     if settings.proxy_protocol:
-        before.append(
-            {
-                "name": "envoy.filters.listener.proxy_protocol",
-                "typed_config": typed(
-                    "extensions.filters.listener.proxy_protocol.v3.ProxyProtocol", {}
-                ),
-            }
-        )
-    manager = {
-        "name": "envoy.filters.network.http_connection_manager",
-        "typed_config": _manager(name, settings, folder),
-    }
+        before.append(_listener_filter("proxy_protocol", "ProxyProtocol"))
+    if name == HTTPS:
+        before.append(_listener_filter("tls_inspector", "TlsInspector"))
     return {
         "@type": f"{API}.config.listener.v3.Listener",
         "name": name,
@@ -126,16 +162,30 @@ def _listener(name: str, port: int, settings: Settings, folder: str) -> dict[str
         "per_connection_buffer_limit_bytes": BUFFER_BYTES,
         "listener_filters": before,
         "listener_filters_timeout": seconds(HEADERS_SECONDS),
-        "filter_chains": [{"filters": [manager]}],
+        "filter_chains": chains,
+    }
+
+
+def _listener_filter(name: str, message: str) -> dict[str, Any]:
+    return {
+        "name": f"envoy.filters.listener.{name}",
+        "typed_config": typed(f"extensions.filters.listener.{name}.v3.{message}", {}),
+    }
+
+
+def _network_filter(name: str, settings: Settings, folder: str) -> dict[str, Any]:
+    return {
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": _manager(name, settings, folder),
     }
 
 
 def _manager(name: str, settings: Settings, folder: str) -> dict[str, Any]:
     routes = {
-        "route_config_name": ROUTE_TABLE,
+        "route_config_name": name,
         "config_source": {
             "resource_api_version": "V3",
-            "path_config_source": {"path": f"{folder}/routes.json"},
+            "path_config_source": {"path": f"{folder}/{routes_file(name)}"},
         },
     }
     return typed(

@@ -8,6 +8,7 @@ new pool before the routes to it, a pool that is gone after them.
 import asyncio
 import ipaddress
 import os
+import shutil
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,7 +20,7 @@ from orca_common.logs import get_logger
 from orca_proto import worker_pb2 as pb
 from orca_worker.proxy.bootstrap import bootstrap
 from orca_worker.proxy.envoy import Files, Tables, clusters_file, compile_files
-from orca_worker.proxy.listeners import ACCESS_LOG, ROUTE_TABLE, Settings
+from orca_worker.proxy.listeners import ACCESS_LOG, TABLES, Settings, routes_file
 from orca_worker.proxy.process import CannotServe, Envoy
 
 RETRY_SECONDS = 5.0
@@ -36,20 +37,26 @@ log = get_logger("ingress")
 class Proxy:
     """Keep `run` running; it ends only by cancellation. `settings` None: this node serves nothing."""
 
-    def __init__(self, env: Env, folder: Path, settings: Settings | None, node: str) -> None:
+    def __init__(
+        self, env: Env, folder: Path, memory: Path, settings: Settings | None, node: str
+    ) -> None:
+        """`memory`: a folder for private keys, which is on no disk."""
         self._env = env
         self._folder = folder
+        self._memory = memory
         self._settings = settings
         self._node = node
         self._envoy = Envoy(env, folder)
         self._sites: dict[str, pb.Site] = {}
         self._pools: dict[str, pb.Pool] = {}
+        self._certificates: dict[str, pb.Certificate] = {}
         self._serves = False
         self._known = False
         self._version = 0
         self._seen = (0, 0, 0)
         self._written: dict[str, bytes] = {}
         self._served: dict[str, pb.Pool] = {}
+        self._secured = False
         self._changed = asyncio.Event()
         self._status = pb.IngressStatus()
         self._told = asyncio.Event()
@@ -64,7 +71,7 @@ class Proxy:
             return
         self._seen, self._version = stamp, revision.version
         if message.complete:
-            self._sites, self._pools = {}, {}
+            self._sites, self._pools, self._certificates = {}, {}, {}
         self._serves, self._known = message.serves, True
         for host in message.gone_sites:
             self._sites.pop(host, None)
@@ -72,6 +79,9 @@ class Proxy:
             self._pools.pop(name, None)
         self._sites |= {site.host: site for site in message.sites}
         self._pools |= {pool.name: pool for pool in message.pools}
+        for name in message.gone_certificates:
+            self._certificates.pop(name, None)
+        self._certificates |= {each.name: each for each in message.certificates}
         self._changed.set()
 
     async def changes(self) -> pb.IngressStatus:
@@ -134,21 +144,26 @@ class Proxy:
             raise CannotServe("the ingress is switched off in this worker's settings")
         folder = str(self._folder)
         pools = {name: await self._resolve_pool(pool) for name, pool in self._pools.items()}
-        files = compile_files(Tables(self._sites, pools), self._settings, folder)
+        tables = Tables(self._sites, pools, self._certificates)
+        files = compile_files(tables, self._settings, folder, str(self._memory))
         start = bootstrap(self._node, folder)
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (self._folder, self._memory):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
         runs = self._envoy.runs or await self._env.threads.run(partial(self._envoy.find, start))
         if runs:
             await self._update(files, pools)
         else:
             await self._start(files, start)
-        self._served = pools
+        self._served, self._secured = pools, bool(self._certificates)
         self._tell(pb.INGRESS_STATE_SERVING, "", version)
 
     async def _start(self, files: Files, start: bytes) -> None:
         assert self._settings is not None
         check_port(self._settings.address, self._settings.http_port)
+        if self._certificates:
+            check_port(self._settings.address, self._settings.https_port)
         self._written.clear()
+        await self._write(files.secrets, self._memory)
         for part in (files.endpoints, files.clusters, files.routes, files.listeners):
             await self._write(part)
         await self._remove_others(files)
@@ -157,11 +172,16 @@ class Proxy:
     async def _update(self, files: Files, pools: Mapping[str, pb.Pool]) -> None:
         if not self._written:
             await self._env.threads.run(self._read_written)
+        await self._write(files.secrets, self._memory)
         await self._write(files.endpoints)
         both = {**self._served, **pools}
         await self._write_applied(clusters_file(both, str(self._folder)), "cluster_manager.cds")
-        await self._write_applied(files.routes, f"http.http.rds.{ROUTE_TABLE}")
+        for table in TABLES:
+            one = {routes_file(table): files.routes[routes_file(table)]}
+            await self._write_applied(one, f"http.{table}.rds.{table}")
         await self._write_applied(files.clusters, "cluster_manager.cds")
+        if self._certificates and not self._secured and self._settings is not None:
+            check_port(self._settings.address, self._settings.https_port)
         await self._write(files.listeners)
         await self._remove_others(files)
 
@@ -174,6 +194,8 @@ class Proxy:
             return
         before = await self._counts(kind)
         await self._write(files)
+        if before == (0, 0):
+            return  # nobody reads it yet
         try:
             async with asyncio.timeout(APPLIED_SECONDS):
                 refused = await self._until_taken(kind, before)
@@ -195,28 +217,26 @@ class Proxy:
         found = await self._envoy.stats(f"^{kind}.update_")
         return found.get(f"{kind}.update_success", 0), found.get(f"{kind}.update_rejected", 0)
 
-    async def _write(self, files: Mapping[str, bytes]) -> None:
+    async def _write(self, files: Mapping[str, bytes], folder: Path | None = None) -> None:
         new = {n: content for n, content in files.items() if self._written.get(n) != content}
         if new:
-            await self._env.threads.run(partial(self._replace, new))
+            await self._env.threads.run(partial(_replace, folder or self._folder, new))
             self._written |= new
 
-    def _replace(self, files: Mapping[str, bytes]) -> None:
-        for name, content in files.items():
-            draft = self._folder / f"{name}.draft"
-            draft.write_bytes(content)
-            draft.rename(self._folder / name)
-
     def _read_written(self) -> None:
-        for path in self._folder.glob("*.json"):
-            self._written[path.name] = path.read_bytes()
+        for folder in (self._folder, self._memory):
+            for path in folder.glob("*.json"):
+                self._written[path.name] = path.read_bytes()
 
     async def _remove_others(self, files: Files) -> None:
-        gone = {n for n in self._written if n.startswith("endpoints-")} - files.endpoints.keys()
-        for name in gone:
-            with suppress(FileNotFoundError):
-                (self._folder / name).unlink()
-            del self._written[name]
+        for folder, kind, kept in (
+            (self._folder, "endpoints-", files.endpoints),
+            (self._memory, "secret-", files.secrets),
+        ):
+            for name in {n for n in self._written if n.startswith(kind)} - kept.keys():
+                with suppress(FileNotFoundError):
+                    (folder / name).unlink()
+                del self._written[name]
 
     async def _resolve_pool(self, pool: pb.Pool) -> pb.Pool:
         """With addresses as numbers; a backend whose name means nothing is left out."""
@@ -277,6 +297,17 @@ class Proxy:
         """End what an earlier worker left, too."""
         await self._env.threads.run(partial(self._envoy.find, b""))
         await self._envoy.stop()
+        await self._env.threads.run(partial(shutil.rmtree, self._memory, ignore_errors=True))
+
+
+def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Each whole or not at all; nobody else may read it."""
+    for name, content in files.items():
+        draft = folder / f"{name}.draft"
+        fd = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+        draft.rename(folder / name)
 
 
 def _is_number(address: str) -> bool:

@@ -25,13 +25,18 @@ YOUNG_SECONDS = 600.0
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
+def in_memory(cluster: str, node: str, purpose: str = "", *, below: str = IN_MEMORY) -> str:
+    """The folder of this node for what may be on no disk."""
+    mark = hashlib.sha256(f"{cluster}/{node}".encode()).hexdigest()[:16]
+    return os.path.join(below, "-".join(filter(None, ["orca", mark, purpose])))
+
+
 class SecretFiles:
     """The folders of one node of one cluster. Raises RuntimeRefusal."""
 
     def __init__(self, cluster: str, node: str, *, below: str = IN_MEMORY) -> None:
-        mark = hashlib.sha256(f"{cluster}/{node}".encode()).hexdigest()[:16]
         self._below = below
-        self._root = os.path.join(below, f"orca-{mark}")
+        self._root = in_memory(cluster, node, below=below)
 
     def path(self, task_id: str) -> str:
         if not _PART.fullmatch(task_id):
