@@ -276,7 +276,7 @@ async def test_https_with_a_certificate_that_is_renewed_without_a_cut(tmp_path: 
         await _eventually(lambda: _shows(port + 1, renewed))
         assert (await ask(reader, writer, HOST))[0] == 200
         writer.close()
-        with pytest.raises(OSError):  # noqa: PT011
+        with pytest.raises(OSError):
             await asyncio.open_connection(
                 "127.0.0.1", port + 1, ssl=_trusting_all(), server_hostname="other.example.com"
             )
