@@ -207,6 +207,21 @@ async def test_a_rollout_can_be_paused_and_resumed(cluster: InProcess) -> None:
     await cluster.until("web", status="running", stable_revision=2)
 
 
+async def test_a_way_back_is_over_at_once_where_the_old_replicas_never_stopped(
+    cluster: InProcess,
+) -> None:
+    """They are what ran well: no `min_healthy_time` has to pass again, also for those that are younger."""
+    await cluster.deploy(a_service("app:1"))
+    old = machines(cluster)
+    slow = a_service("app:2", max_parallel=1, min_healthy_time="1h")
+    await cluster.deploy(slow, wait="false")
+    await eventually(lambda: len(machines(cluster)) == 5)
+    assert (await post(cluster, "rollback")).status == 200
+    await cluster.until("web", status="running", revision=1, rollout=None)
+    assert (await get(cluster, "deployments"))[0]["state"] == "reverted"
+    await eventually(lambda: machines(cluster) == old)
+
+
 async def test_a_failure_can_pause_instead(cluster: InProcess) -> None:
     await cluster.deploy(a_service("app:1"))
     answer = await cluster.deploy(a_service(BROKEN, auto_revert=False))

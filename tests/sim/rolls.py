@@ -171,7 +171,7 @@ class Rolls(History):
             order=chance.choice([Order.AUTO, Order.AUTO, Order.STOP_FIRST]),
             max_parallel=chance.choice([Share(number=1), Share(percent=25), Share(percent=60)]),
             max_unavailable=chance.choice([None, Share(number=1)]),
-            min_healthy=chance.choice([None, 0.0, 2.0]),
+            min_healthy=chance.choice([None, 0.0, 2.0, 10.0]),
             healthy_deadline=DEADLINE_SECONDS,
             progress_deadline=2 * DEADLINE_SECONDS,
             on_failure=chance.choice([OnFailure.REVERT, OnFailure.REVERT, OnFailure.PAUSE]),

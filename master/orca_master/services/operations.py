@@ -271,13 +271,14 @@ def _target(
     )
     if deployment is None:
         return service, target, look_at
-    scene = rollouts.scene_of(service, mine, down, now)
+    scene = rollouts.scene_of(tx, service, deployment, mine, down=down, now=now)
     found = dataclasses.replace(target, lanes=lanes(deployment, policy.rollout, scene))
     if not deployment.state.is_over:
         found = dataclasses.replace(
             found,
             stop_first=deployment.stop_first,
             settle=scene.settle,
+            proven=scene.proven,
             clear_first=deployment.strategy is Strategy.RECREATE,
         )
     return service, found, look_at

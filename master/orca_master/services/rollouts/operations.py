@@ -197,7 +197,7 @@ def tend(
         return service, None, math.inf
     if service.waits or is_fetching(deployment):
         return service, replace(deployment, holding=False), math.inf
-    scene = scene_of(service, mine, down, now)
+    scene = scene_of(tx, service, deployment, mine, down=down, now=now)
     rollout = service.policy.rollout
     after = advance(deployment, rollout, scene)
     if after is not deployment:
@@ -206,9 +206,28 @@ def tend(
     return service, after, next_look(after, rollout, scene)
 
 
-def scene_of(service: Service, mine: Sequence[Task], down: Collection[str], now: float) -> Scene:
+def scene_of(
+    view: View,
+    service: Service,
+    deployment: Deployment,
+    mine: Sequence[Task],
+    *,
+    down: Collection[str],
+    now: float,
+) -> Scene:
     settle = service.policy.rollout.settle_seconds(has_check=service.spec.has_check)
-    return Scene(service.wanted_replicas, mine, down, now, settle)
+    goal = revision_of(view, service, deployment.goal)
+    known = frozenset[str]() if goal is None else proven(goal, deployment, mine)
+    return Scene(service.wanted_replicas, mine, down, now, settle, known)
+
+
+def proven(goal: Revision, deployment: Deployment, mine: Sequence[Task]) -> frozenset[str]:
+    """Ids of replicas that need not show again that they stay ready: of a revision whose rollout succeeded,
+    and there since then; on a way back, since before the rollout that it takes back."""
+    if not goal.stable_at:
+        return frozenset()
+    since = deployment.started_at if deployment.is_way_back else goal.stable_at
+    return frozenset(t.id for t in mine if t.revision == goal.number and t.created_at <= since)
 
 
 def took_effect(

@@ -10,13 +10,15 @@ from orca_master.tasks.model import Task, TaskState, Wanted
 @dataclass(frozen=True, slots=True)
 class Scene:
     """`tasks`: all of the service's. `down`: ids of nodes that are so. `settle`: for how many seconds a new
-    replica must be ready before it counts. `now` in Unix seconds."""
+    replica must be ready before it counts; `proven`: ids of tasks that count as soon as they are. `now` in
+    Unix seconds."""
 
     replicas: int
     tasks: Sequence[Task]
     down: Collection[str]
     now: float
     settle: float = 0.0
+    proven: Collection[str] = frozenset()
     _slots: dict[int, list[Task]] = field(default_factory=lambda: defaultdict(list), init=False)
 
     def __post_init__(self) -> None:
@@ -39,7 +41,8 @@ class Scene:
         return task.is_ready and task.node not in self.down
 
     def is_settled(self, task: Task) -> bool:
-        return self.is_ready(task) and self.now - task.ready_at >= self.settle
+        has_proven = task.id in self.proven or self.now - task.ready_at >= self.settle
+        return has_proven and self.is_ready(task)
 
     def has_ready(self, slot: int, revision: int = 0) -> bool:
         """Whether the slot has a ready task, of this revision (0: of any)."""
