@@ -317,16 +317,13 @@ class Rolls(History):
             self._check_missing(commit, after, stopped)
 
     def _check_surge(self, commit: Commit, before: Service, after: Service) -> None:
-        down = down_nodes(commit.after)
-        extra = sum(
-            max(0, count - 1)
-            for count in _per_slot(commit.after, after, down, after.wanted_replicas).values()
-        )
+        """What a rollout before has left may be above it; it only gets less."""
+        extra, left = (_extra(view, after) for view in (commit.after, commit.before))
         most = max(
             _surge(commit.before, before, before.wanted_replicas),
             _surge(commit.after, after, max(before.wanted_replicas, after.wanted_replicas)),
         )
-        if extra > most:
+        if extra > max(most, left):
             self._violated(f"{after.name} has {extra} above the wanted number, {most} at most")
 
     def _check_missing(self, commit: Commit, after: Service, stopped: list[Task]) -> None:
@@ -421,6 +418,11 @@ def _ready_slots(view: View, service: Service) -> set[int]:
         and task.node not in down
         and task.slot <= service.wanted_replicas
     }
+
+
+def _extra(view: View, service: Service) -> int:
+    found = _per_slot(view, service, down_nodes(view), service.wanted_replicas)
+    return sum(max(0, count - 1) for count in found.values())
 
 
 def _per_slot(view: View, service: Service, down: set[str], replicas: int) -> dict[int, int]:

@@ -135,6 +135,12 @@ def is_fetching(deployment: Deployment) -> bool:
     return deployment.fetching and deployment.state is DeploymentState.RUNNING
 
 
+def is_untouched(deployment: Deployment) -> bool:
+    """As `is_fetching`, also while it is paused meanwhile."""
+    is_on = deployment.state in (DeploymentState.RUNNING, DeploymentState.PAUSED)
+    return deployment.fetching and is_on
+
+
 def _must_fetch(service: Service, old: ServiceSpec | None) -> bool:
     """Whether another image is to be on the nodes before replicas stop for it."""
     spec = service.spec
@@ -195,8 +201,8 @@ def tend(
     deployment = last_deployment(tx, service)
     if deployment is None:
         return service, None, math.inf
-    if service.waits or is_fetching(deployment):
-        return service, replace(deployment, holding=False), math.inf
+    if service.waits or is_untouched(deployment):
+        return service, replace(deployment, holding=False, moved=0), math.inf
     scene = scene_of(tx, service, deployment, mine, down=down, now=now)
     rollout = service.policy.rollout
     after = advance(deployment, rollout, scene)
@@ -282,10 +288,14 @@ def promote_canary(
     going = _held(tx, service, "promote")
     stages = service.policy.rollout.canary.stages
     rollout = service.policy.rollout
+    has_begun = not service.waits and not is_untouched(going)
+    if one_step and not has_begun:
+        raise Conflict(f"the canary of service {service.name} has not begun yet: ask again later")
     if one_step and going.stage + 1 < len(stages):
         after = enter_stage(going, rollout, going.stage + 1, now)
     else:
         after = promote(going, rollout, service.wanted_replicas, f"promoted by {by}", now)
+        after = after if has_begun else replace(after, moved=0)
     tx.put(DEPLOYMENTS, after)
     return after
 
