@@ -115,6 +115,16 @@ def test_who_lacks_the_key_is_named_with_the_reason() -> None:
     assert tx.get(KEY_HOLDINGS, "gone") is None
 
 
+def test_who_has_not_deleted_the_old_key_is_named_too() -> None:
+    tx = handing("a", "b", having=("a", "b"))
+    operations.switch(tx, NEW, now=2.0)
+    assert operations.lacking(tx, members("a", "b")) == []
+    operations.finish(tx, NEW, now=3.0)
+    operations.hold(tx, KeyHolding("a", (NEW,)))
+    (found,) = operations.lacking(tx, members("a", "b"))
+    assert (found.name, found.reason) == ("b", "has not said that it has deleted the old key")
+
+
 def test_given_up_it_is_as_before_and_says_why() -> None:
     tx = handing("a", having=("a",))
     operations.give_up(tx, "for this reason", now=2.0)

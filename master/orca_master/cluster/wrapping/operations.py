@@ -67,9 +67,13 @@ def lacking(view: View, members: Sequence[Member]) -> list[Lacking]:
     found = []
     for master in sorted(view.scan(MASTERS), key=lambda master: master.name):
         holding = view.get(KEY_HOLDINGS, master.id)
-        if holding is not None and set(present.needed) <= set(holding.keys):
+        has = set(holding.keys) if holding is not None else set[str]()
+        is_done = present.step is WrappingStep.DONE
+        if has == set(present.needed) or (has > set(present.needed) and not is_done):
             continue
         reason = "has not said that it has the key"
+        if has > set(present.needed):
+            reason = "has not said that it has deleted the old key"
         if holding is not None and holding.is_given:
             reason = given_elsewhere(master.name)
         elif master.id not in connected:
