@@ -184,6 +184,18 @@ async def test_old_replicas_that_are_kept_warm_take_over_at_once(cluster: InProc
     assert old <= machines(cluster)
 
 
+async def test_a_new_deploy_lets_what_was_kept_warm_go_at_once(cluster: InProcess) -> None:
+    """What they were kept for has proven itself; however long the new revision has to."""
+    await cluster.deploy(a_service("app:1", keep_old="1h"))
+    old = machines(cluster)
+    await cluster.deploy(a_service("app:2", keep_old="1h"))
+    assert old < machines(cluster)
+    slow = a_service("app:3", max_parallel=1, min_healthy_time="1h")
+    await cluster.deploy(slow, wait="false")
+    await eventually(lambda: len(machines(cluster)) == 5 and not old & machines(cluster))
+    assert (await cluster.status("web"))["running_replicas"] == 4
+
+
 async def test_recreate_never_runs_two_revisions_at_once(cluster: InProcess) -> None:
     await cluster.deploy(a_service("app:1"))
     answer = await cluster.deploy(a_service("app:2", strategy="recreate"))

@@ -222,18 +222,19 @@ def scene_of(
     now: float,
 ) -> Scene:
     settle = service.policy.rollout.settle_seconds(has_check=service.spec.has_check)
-    goal = revision_of(view, service, deployment.goal)
-    known = frozenset[str]() if goal is None else proven(goal, deployment, mine)
+    both = (revision_of(view, service, n) for n in (deployment.goal, deployment.origin))
+    known = frozenset[str]().union(*(proven(r, deployment, mine) for r in both if r is not None))
     return Scene(service.wanted_replicas, mine, down, now, settle, known)
 
 
-def proven(goal: Revision, deployment: Deployment, mine: Sequence[Task]) -> frozenset[str]:
+def proven(revision: Revision, deployment: Deployment, mine: Sequence[Task]) -> frozenset[str]:
     """Ids of replicas that need not show again that they stay ready: of a revision whose rollout succeeded,
     and there since then; on a way back, since before the rollout that it takes back."""
-    if not goal.stable_at:
+    if not revision.stable_at:
         return frozenset()
-    since = deployment.started_at if deployment.is_way_back else goal.stable_at
-    return frozenset(t.id for t in mine if t.revision == goal.number and t.created_at <= since)
+    is_home = deployment.is_way_back and revision.number == deployment.goal
+    since = deployment.started_at if is_home else revision.stable_at
+    return frozenset(t.id for t in mine if t.revision == revision.number and t.created_at <= since)
 
 
 def took_effect(
