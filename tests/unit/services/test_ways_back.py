@@ -85,6 +85,23 @@ def test_on_the_way_to_a_revision_only_what_ran_when_it_was_stable_has_proven_it
     assert proven(STABLE, again, [warm, new, other]) == {"warm"}
 
 
+def test_a_slot_with_two_of_the_new_revision_and_an_old_one_is_on_its_way_still() -> None:
+    """Found by a simulation: a node came back, and the next slot began one too early."""
+    back, new, old = (
+        a_task(1, id="back", revision=2),
+        a_task(1, id="new", revision=2, ready_at=NOW - 1.0),
+        a_task(1, id="old"),
+    )
+    for tasks, expected in (
+        ([back, old], False),
+        ([back, new], False),
+        ([new, old], True),
+        ([back, new, old], True),
+        ([old], True),
+    ):
+        assert Scene(1, tasks, set(), NOW, settle=60.0).is_on_way(1, 2) is expected
+
+
 def test_what_is_newer_stops_at_once_for_an_old_one_that_has_proven_itself() -> None:
     old = a_task(1, id="old", ready_at=NOW - 1.0)
     new = a_task(1, id="new", revision=2, ready_at=NOW - 1.0)

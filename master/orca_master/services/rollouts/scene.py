@@ -51,6 +51,13 @@ class Scene:
     def has_settled(self, slot: int, revision: int) -> bool:
         return any(self.is_settled(t) for t in self.wanted(slot) if t.revision == revision)
 
+    def is_on_way(self, slot: int, revision: int) -> bool:
+        """Also while there are two of this revision, because a node came back, and one of another: it goes
+        on until it is decided which of the two stays."""
+        of_it = [task.revision == revision for task in self.alive(slot)]
+        is_undecided = sum(of_it) > 1 and not all(of_it)
+        return is_undecided or not self.has_settled(slot, revision)
+
     def settled(self, revision: int, slots: range) -> int:
         return sum(self.has_settled(slot, revision) for slot in slots)
 
