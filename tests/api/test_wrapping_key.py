@@ -11,6 +11,7 @@ from inprocess import InProcess, in_process
 from orca_common.real import real_env
 from orca_master.cluster import pki
 from orca_master.cluster.model import AUTHORITY, CLUSTER
+from orca_master.cluster.wrapping import operations
 from orca_master.identity.model import DEFAULT_TENANT, Role
 from orca_master.identity.registries.accounts import Accounts
 from orca_master.identity.registries.model import LOGINS
@@ -152,3 +153,25 @@ async def test_who_may_replace_it_and_a_key_from_outside_is_left_alone(tmp_path:
         assert refused.status == 409
         assert "copy that file to `kek` in its data folder" in refused.json["error"]
         assert the_wrapping(cluster.core.store.state) is None
+
+
+async def test_a_change_that_meets_a_key_from_outside_is_given_up_and_nothing_is_lost(
+    tmp_path: Path,
+) -> None:
+    """The master that leads by then, or another one, has its key from elsewhere."""
+    folder = tmp_path / "master"
+    async with in_process(folder, with_node=False) as cluster:
+        await fill(cluster)
+        keyring, store = cluster.core.keyring, cluster.core.store
+        old = keyring.current(store.state).id
+        keyring.is_given = True
+        await store.update(lambda tx: operations.begin(tx, old, actor="admin", now=1.0))
+        done = await until_done(cluster)
+        assert done["current"] == old
+        assert "master-1 has its key from `kek_file`" in done["given_up"]
+        opened(cluster, folder)
+        keyring.is_given = False
+        again = await cluster.call("POST", f"{KEY}/rotate")
+        assert (again.status, again.json["given_up"]) == (202, None)
+        assert (await until_done(cluster))["current"] != old
+        opened(cluster, folder)

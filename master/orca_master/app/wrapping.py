@@ -112,6 +112,8 @@ class WrappingKeeper:
             return True
         if self._keyring.is_given:
             await self._tell(row)
+            if self._store.leadership.is_leader:
+                await self._lead()
             return row.step is WrappingStep.DONE
         if self._store.leadership.is_leader and row.step is WrappingStep.HANDING:
             row = await self._made(row)
