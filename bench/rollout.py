@@ -12,7 +12,8 @@ Swarm's tasks have a health check that runs every 100 ms inside the container; O
 outside. From the request until ten replicas of the new version run and none of the old is left.
 
 And how soon one replica of a new service counts as healthy after its container answers HTTP, which is asked
-every few milliseconds from outside: the floor of any health check.
+every few milliseconds from outside: the floor of any health check. What a probe over HTTP costs is measured
+beside it, as the worker asks it: asked more often while a replica starts, it is found sooner.
 
 All of it runs in one network namespace, as on one machine: the checks come from where the engine is.
 """
@@ -43,6 +44,9 @@ from lab import (
 from table import Gates, machine, median, milliseconds, print_table, ratio, spread
 
 from orca.client import Client
+from orca_proto import worker_pb2 as pb
+from orca_worker.checks import Check, Kind
+from orca_worker.prober import NetworkProber
 
 REPLICAS = 10
 SECOND = 1_000_000_000
@@ -160,10 +164,14 @@ FASTEST = {
 
 
 MOST_SECONDS_TO_HEALTHY = 0.15
+PROBES = 200
+STARTS_SECONDS = (1.0, 10.0)
+"""For which the cost of asking is told."""
 
 
-async def healthy_after(engine: PrivateEngine, client: Client, number: int) -> float:
-    """Seconds from the first answer of a new service's container until its status says running."""
+async def healthy_after(engine: PrivateEngine, client: Client, number: int) -> tuple[float, float]:
+    """Seconds from the first answer of a new service's container until its status says running; and what
+    a probe of it costs."""
     name = f"one-{number}"
     service = {
         "name": name,
@@ -178,24 +186,45 @@ async def healthy_after(engine: PrivateEngine, client: Client, number: int) -> f
         await asyncio.sleep(POLL_SECONDS / 2)
     healthy = time.monotonic()
     took = healthy - await answers
+    cost = await probe_cost(published_port(engine))
     await client.stop(name, purge=True)
     while await client.status():
         await asyncio.sleep(POLL_SECONDS)
     await asyncio.to_thread(engine.until_empty)
-    return took
+    return took, cost
+
+
+async def probe_cost(port: int) -> float:
+    """Seconds of the processor that one probe takes of this process."""
+    prober = NetworkProber()
+    probe = pb.Probe(path="/", timeout_seconds=PATIENCE_SECONDS)
+    began = time.process_time()
+    for _ in range(PROBES):
+        if (failure := await prober.check(probe, LOOPBACK, port)) is not None:
+            raise RuntimeError(failure)
+    return (time.process_time() - began) / PROBES
+
+
+def probes_of_a_start(seconds: float) -> int:
+    """How often a replica that needs so long to start is asked."""
+    check = Check(Kind.READINESS, pb.Probe(path="/", interval_seconds=10.0), 0.0)
+    now = 0.0
+    while now < seconds:
+        now += check.wait_seconds
+        check.take("refused", now)
+    return check.asked
+
+
+def published_port(engine: PrivateEngine) -> int:
+    """Of the only container of the engine; 0: it has none yet."""
+    ports = [port for each in engine.client.containers() for port in each["Ports"]]
+    return next((int(port["PublicPort"]) for port in ports if "PublicPort" in port), 0)
 
 
 def first_answer(engine: PrivateEngine) -> float:
     """When the only container of the engine first answers, on the monotonic clock."""
-    found: list[int] = []
-
-    def is_published() -> bool:
-        ports = [port for each in engine.client.containers() for port in each["Ports"]]
-        found[:] = [port["PublicPort"] for port in ports if "PublicPort" in port]
-        return bool(found)
-
-    until(is_published, PATIENCE_SECONDS, "publish the container's port")
-    url = f"http://{LOOPBACK}:{found[0]}/"
+    until(lambda: published_port(engine) > 0, PATIENCE_SECONDS, "publish the container's port")
+    url = f"http://{LOOPBACK}:{published_port(engine)}/"
     until(lambda: _answers(url), PATIENCE_SECONDS, "get an answer of the container")
     return time.monotonic()
 
@@ -208,8 +237,8 @@ def _answers(url: str) -> bool:
 
 async def orca_times(
     engine: PrivateEngine, options: SimpleNamespace
-) -> tuple[list[float], list[float]]:
-    """Of the updates, and from a container's answer to a healthy replica."""
+) -> tuple[list[float], list[tuple[float, float]]]:
+    """Of the updates; and from a container's answer to a healthy replica, with what a probe costs."""
     async with orca_cluster(engine) as (client, _):
         healthy = [await healthy_after(engine, client, n) for n in range(options.starts)]
         orca = Orca(engine, client)
@@ -241,7 +270,10 @@ async def measure(options: SimpleNamespace) -> None:
     tell(times, healthy, options)
 
 
-def tell(times: dict[str, list[float]], healthy: list[float], options: SimpleNamespace) -> None:
+def tell(
+    times: dict[str, list[float]], starts: list[tuple[float, float]], options: SimpleNamespace
+) -> None:
+    healthy, costs = ([each[part] for each in starts] for part in (0, 1))
     mine = median(times["orca"])
     rows = [
         [
@@ -260,6 +292,13 @@ def tell(times: dict[str, list[float]], healthy: list[float], options: SimpleNam
         ["", "median", "range ms"],
         [["orca", milliseconds(median(healthy)), spread(healthy)]],
     )
+    cost = median(costs)
+    told = [
+        f"{probes_of_a_start(seconds)} in a start of {seconds:g} s:"
+        f" {100 * probes_of_a_start(seconds) * cost / seconds:.2f} % of a processor"
+        for seconds in STARTS_SECONDS
+    ]
+    print(f"\na probe over HTTP takes {cost * 1e6:.0f} µs of the processor; {'; '.join(told)}\n")
     gates = Gates()
     for way in ("swarm", "swarm, fast"):
         gates.check(

@@ -191,6 +191,7 @@ async def in_process(
     try:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(core.run())
+            keeping = group.create_task(parts.wrapping.run())
             await found(core, kept, parts.me, cluster_name="test")
             await core.store.update(lambda tx: register(tx, parts.me))
             routes = parts.routes()
@@ -211,6 +212,7 @@ async def in_process(
                 async with cluster.waiting():  # a stream without a leader would wait for one
                     while core.streams.count:
                         await asyncio.sleep(0.01)
+                keeping.cancel()
                 running.cancel()
     finally:
         await parts.close()

@@ -17,13 +17,15 @@ from orca_master.cluster.pki import (
     issue_worker,
     open_authority,
 )
+from orca_master.identity.wrapping.keyring import Keyring, WrappingKey
 
 CLUSTER = "c1"
 
 
 def an_authority(cluster_id: str = CLUSTER) -> Signer:
-    env, kek = real_env(threads=1), os.urandom(32)
-    return open_authority(create_authority(env, cluster_id, kek), cluster_id, kek)
+    env, kek = real_env(threads=1), WrappingKey(os.urandom(32))
+    made = create_authority(env, cluster_id, kek)
+    return open_authority(made, cluster_id, Keyring(env, [kek.raw]))
 
 
 def master_files(signer: Signer, node: str, folder: Path) -> tuple[str, str]:

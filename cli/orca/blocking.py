@@ -83,6 +83,8 @@ class SyncClient:
     set_secret = _Waits(Client.set_secret)
     remove_secret = _Waits(Client.remove_secret)
     rotate_secrets_key = _Waits(Client.rotate_secrets_key)
+    wrapping_key = _Waits(Client.wrapping_key)
+    rotate_wrapping_key = _Waits(Client.rotate_wrapping_key)
     registries = _Waits(Client.registries)
     registry_login = _Waits(Client.registry_login)
     registry_logout = _Waits(Client.registry_logout)

@@ -300,6 +300,14 @@ class Client(Transport):
         """Seal all secrets anew: `{number, made_at, left}`; `secrets` says how many are left."""
         return await self._json("POST", "/api/v1/secrets/rotate-key", once=False)
 
+    async def wrapping_key(self) -> dict[str, Any]:
+        """The key-encryption key: `{current, since, step, actor, begun_at, given_up, missing}`."""
+        return await self._json("GET", "/api/v1/cluster/wrapping-key")
+
+    async def rotate_wrapping_key(self) -> dict[str, Any]:
+        """Begin to replace the key-encryption key; returns at once, with what `wrapping_key` returns."""
+        return await self._json("POST", "/api/v1/cluster/wrapping-key/rotate", once=False)
+
     async def registries(self, *, project: str | None = None) -> list[dict[str, Any]]:
         """Accounts at registries, without passwords; with a project its own and the cluster's."""
         answer = await self._json("GET", "/api/v1/registries", params=_given(project=project))

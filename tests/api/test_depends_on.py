@@ -1,8 +1,13 @@
 """`depends_on`: what starts before what, through the API of a whole master with a worker."""
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
+
 from inprocess import InProcess, eventually
+from orca.main import cli
 
 NEVER_READY = {"path": "/never", "period_seconds": 1}
 
@@ -119,3 +124,26 @@ async def test_what_others_need_is_removed_with_force_only(cluster: InProcess) -
     assert (await cluster.status("web"))["status"] == "running"
     await cluster.call("POST", "/api/v1/services/web/restart")
     await cluster.until("web", reason="waits for db: there is no such service")
+
+
+async def test_the_command_line_takes_the_way_out_that_a_refusal_names(
+    cluster: InProcess, tmp_path: Path
+) -> None:
+    await cluster.deploy({"name": "db"}, {"name": "web", "depends_on": ["db"]})
+    runner = CliRunner(
+        env={"ORCA_API": cluster.api, "ORCA_TOKEN": cluster.token, "HOME": str(tmp_path)}
+    )
+
+    async def orca(*words: str) -> tuple[int, str]:
+        done = await asyncio.to_thread(runner.invoke, cli, list(words))
+        return done.exit_code, done.output
+
+    code, said = await orca("stop", "db", "--purge")
+    assert code == 1
+    assert "or force it (`--force`" in said
+    code, said = await orca("stop", "db", "--force")
+    assert code == 2
+    assert "--force is for services that are named and forgotten (--purge)" in said
+    assert (await cluster.status("db"))["status"] == "running"
+    assert await orca("stop", "db", "--purge", "--force") == (0, "db: stopped\n")
+    await eventually(lambda: machines(cluster) == ["web"])

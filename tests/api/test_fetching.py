@@ -81,6 +81,56 @@ async def test_a_paused_one_is_tried_again_when_it_is_resumed(cluster: InProcess
     await cluster.until("web", status="running", stable_revision=2)
 
 
+async def test_on_failure_continue_goes_on_without_the_image_and_keeps_what_must_not_be_missing(
+    cluster: InProcess,
+) -> None:
+    await cluster.deploy(a_web("app:1"))
+    before = await replicas(cluster)
+    going_on = a_web("broken:1", on_failure="continue", max_parallel=1)
+    await cluster.deploy(going_on, wait="false")
+    ends = "going on, as on_failure says"
+    async with cluster.waiting():
+        while not any(text.endswith(ends) for text in await said(cluster)):
+            pass
+    why = next(text for text in await said(cluster) if text.endswith(ends))
+    assert why.startswith(f"its image cannot be had on node {cluster.worker.name}: ")
+    assert "(try 3 of 3)" in why
+    await eventually(lambda: fetchers(cluster) == 0)
+    shown = await cluster.until("web", running_replicas=1)
+    assert (shown["rollout"]["state"], shown["revision"]) == ("running", 2)
+    running = {t["id"] for t in shown["tasks"] if t["state"] == "running"}
+    assert len(running & before.keys()) == 1
+    del cluster.worker.machine.registry["broken:1"]
+    await cluster.until("web", status="running", stable_revision=2)
+
+
+@pytest.mark.parametrize("verb", ["promote", "pause"])
+async def test_a_canary_whose_image_is_not_there_yet_touches_nothing_whatever_is_asked(
+    cluster: InProcess, verb: str
+) -> None:
+    """Found by a simulation: it took the canary's slots at once, without the image."""
+    await cluster.deploy(a_web("app:1"))
+    before = await replicas(cluster)
+    cluster.worker.machine.images.discard("app:2")
+    cluster.worker.runtime.pull_seconds = 600.0
+    steps = [{"weight": 10, "pause": True}, {"weight": 50, "pause": True}]
+    canary = {"percent": 100, "steps": steps}
+    await cluster.deploy(a_web("app:2", strategy="canary", canary=canary), wait="false")
+    await eventually(lambda: fetchers(cluster) == 1)
+    step = await cluster.call("POST", "/api/v1/services/web/promote?step=true")
+    assert (step.status, "has not begun yet" in step.json["error"]) == (409, True)
+    assert (await cluster.call("POST", f"/api/v1/services/web/{verb}")).status == 200
+    version = cluster.core.store.state.version
+    await cluster.call("POST", "/api/v1/services/web/scale", {"replicas": 3})
+    await eventually(lambda: cluster.core.store.state.version > version + 1)
+    assert before.keys() <= {t["id"] for t in (await cluster.status("web"))["tasks"]}
+    running = [t for t in (await cluster.status("web"))["tasks"] if t["id"] in before]
+    assert {t["state"] for t in running} == {"running"}
+    assert (await cluster.call("POST", "/api/v1/services/web/rollback")).status == 200
+    await cluster.until("web", revision=1, rollout=None)
+    assert before.keys() <= (await replicas(cluster)).keys()
+
+
 async def test_a_newer_deploy_needs_the_image_of_the_older_no_more(cluster: InProcess) -> None:
     await cluster.deploy(a_web("app:1"))
     cluster.worker.machine.images.discard("app:2")

@@ -184,6 +184,18 @@ async def test_old_replicas_that_are_kept_warm_take_over_at_once(cluster: InProc
     assert old <= machines(cluster)
 
 
+async def test_a_new_deploy_lets_what_was_kept_warm_go_at_once(cluster: InProcess) -> None:
+    """What they were kept for has proven itself; however long the new revision has to."""
+    await cluster.deploy(a_service("app:1", keep_old="1h"))
+    old = machines(cluster)
+    await cluster.deploy(a_service("app:2", keep_old="1h"))
+    assert old < machines(cluster)
+    slow = a_service("app:3", max_parallel=1, min_healthy_time="1h")
+    await cluster.deploy(slow, wait="false")
+    await eventually(lambda: len(machines(cluster)) == 5 and not old & machines(cluster))
+    assert (await cluster.status("web"))["running_replicas"] == 4
+
+
 async def test_recreate_never_runs_two_revisions_at_once(cluster: InProcess) -> None:
     await cluster.deploy(a_service("app:1"))
     answer = await cluster.deploy(a_service("app:2", strategy="recreate"))
@@ -205,6 +217,21 @@ async def test_a_rollout_can_be_paused_and_resumed(cluster: InProcess) -> None:
     answer = await cluster.deploy(a_service("app:2", max_parallel=1))
     assert answer.json["outcomes"][0]["deployment"] == 2
     await cluster.until("web", status="running", stable_revision=2)
+
+
+async def test_a_way_back_is_over_at_once_where_the_old_replicas_never_stopped(
+    cluster: InProcess,
+) -> None:
+    """They are what ran well: no `min_healthy_time` has to pass again, also for those that are younger."""
+    await cluster.deploy(a_service("app:1"))
+    old = machines(cluster)
+    slow = a_service("app:2", max_parallel=1, min_healthy_time="1h")
+    await cluster.deploy(slow, wait="false")
+    await eventually(lambda: len(machines(cluster)) == 5)
+    assert (await post(cluster, "rollback")).status == 200
+    await cluster.until("web", status="running", revision=1, rollout=None)
+    assert (await get(cluster, "deployments"))[0]["state"] == "reverted"
+    await eventually(lambda: machines(cluster) == old)
 
 
 async def test_a_failure_can_pause_instead(cluster: InProcess) -> None:

@@ -85,6 +85,7 @@ class Rolls(History):
     is_calm: bool = False
     depends_on: dict[str, tuple[Dependency, ...]] = field(default_factory=dict)
     """The same for a whole history: in every second one web needs api, which needs db."""
+    widest: dict[tuple[str, int], int] = field(default_factory=dict)
     were_there: set[tuple[str, Condition]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -171,7 +172,7 @@ class Rolls(History):
             order=chance.choice([Order.AUTO, Order.AUTO, Order.STOP_FIRST]),
             max_parallel=chance.choice([Share(number=1), Share(percent=25), Share(percent=60)]),
             max_unavailable=chance.choice([None, Share(number=1)]),
-            min_healthy=chance.choice([None, 0.0, 2.0]),
+            min_healthy=chance.choice([None, 0.0, 2.0, 10.0]),
             healthy_deadline=DEADLINE_SECONDS,
             progress_deadline=2 * DEADLINE_SECONDS,
             on_failure=chance.choice([OnFailure.REVERT, OnFailure.REVERT, OnFailure.PAUSE]),
@@ -317,17 +318,23 @@ class Rolls(History):
             self._check_missing(commit, after, stopped)
 
     def _check_surge(self, commit: Commit, before: Service, after: Service) -> None:
-        down = down_nodes(commit.after)
-        extra = sum(
-            max(0, count - 1)
-            for count in _per_slot(commit.after, after, down, after.wanted_replicas).values()
-        )
+        """What a rollout before has left, or a node brings back, may be above it; it only gets less."""
+        down = down_nodes(commit.before)
+        extra = _extra(commit.after, after, down | down_nodes(commit.after))
+        left = _extra(commit.before, after, down)
         most = max(
             _surge(commit.before, before, before.wanted_replicas),
-            _surge(commit.after, after, max(before.wanted_replicas, after.wanted_replicas)),
+            _surge(commit.after, after, self._widest(before, after)),
         )
-        if extra > most:
+        if extra > max(most, left):
             self._violated(f"{after.name} has {extra} above the wanted number, {most} at most")
+
+    def _widest(self, before: Service, after: Service) -> int:
+        """So many replicas were wanted at most during the rollout: slots that are on their way stay so."""
+        key = after.name, after.deployment
+        known = self.widest.get(key, 0)
+        self.widest[key] = max(known, before.wanted_replicas, after.wanted_replicas)
+        return self.widest[key]
 
     def _check_missing(self, commit: Commit, after: Service, stopped: list[Task]) -> None:
         """A rollout stops nothing that is ready below what may be missing."""
@@ -421,6 +428,11 @@ def _ready_slots(view: View, service: Service) -> set[int]:
         and task.node not in down
         and task.slot <= service.wanted_replicas
     }
+
+
+def _extra(view: View, service: Service, down: set[str]) -> int:
+    found = _per_slot(view, service, down, service.wanted_replicas)
+    return sum(max(0, count - 1) for count in found.values())
 
 
 def _per_slot(view: View, service: Service, down: set[str], replicas: int) -> dict[int, int]:

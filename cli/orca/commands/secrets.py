@@ -11,6 +11,7 @@ import click
 
 from orca import show
 from orca.commands.running import with_client
+from orca.errors import OrcaError
 
 if TYPE_CHECKING:
     from orca.client import Client  # slow to load
@@ -143,10 +144,24 @@ def usage(project: str | None, output: str) -> None:
 
 
 @secrets.command("rotate-key")
-@click.option("--wait", is_flag=True, help="Until no value is left that the old key has sealed.")
+@click.option(
+    "--wrapping", is_flag=True, help="The key-encryption key, which every master has in a file."
+)
+@click.option("--wait", is_flag=True, help="Until nothing is left that the old key has sealed.")
+@click.option("--status", "only_status", is_flag=True, help="With --wrapping: only tell how it is.")
 @show.output_option
-def rotate_key(wait: bool, output: str) -> None:
-    """Seal all secrets with a new data key; services notice nothing."""
+def rotate_key(wrapping: bool, wait: bool, only_status: bool, output: str) -> None:
+    """Seal all secrets with a new data key; services notice nothing.
+
+    With --wrapping, replace the key with which data keys, the CA's key, secrets of webhooks and passwords of
+    registries are wrapped. The masters that are there get it first; one that is away gets it when it is back.
+    The old one is deleted: keep it with the backups that were made before.
+    """
+    if only_status and (wait or not wrapping):
+        raise click.UsageError("--status only looks, and takes --wrapping")
+    if wrapping:
+        _rotate_wrapping_key(wait, only_status, output)
+        return
 
     async def run(client: "Client") -> dict[str, Any]:
         made = await client.rotate_secrets_key()
@@ -159,6 +174,35 @@ def rotate_key(wait: bool, output: str) -> None:
     if not show.structured(made, output):
         left = f"; {made['left']} values are being sealed anew" if made["left"] else ""
         show.say(f"data key {made['number']} seals from now on{left}")
+
+
+def _rotate_wrapping_key(wait: bool, only_status: bool, output: str) -> None:
+    async def run(client: "Client") -> dict[str, Any]:
+        found = await (client.wrapping_key() if only_status else client.rotate_wrapping_key())
+        while wait and found["step"] != "done":
+            await asyncio.sleep(LOOK_SECONDS)
+            found = await client.wrapping_key()
+        if wait and found["given_up"]:
+            raise OrcaError(f"the key was not replaced: {found['given_up']}")
+        return found
+
+    found = with_client(run)
+    if not show.structured(found, output):
+        for sentence in wrapping_sentences(found):
+            show.say(sentence)
+
+
+def wrapping_sentences(found: dict[str, Any]) -> list[str]:
+    """What `GET /api/v1/cluster/wrapping-key` says, for people."""
+    since = f", since {_day(found['since'])}" if found["since"] else ""
+    said = [f"key {found['current']} wraps{since}"]
+    if found["step"] == "handing":
+        said.append("step 1 of 2: another key is handed out to the masters")
+    elif found["step"] == "wrapping":
+        said.append("step 2 of 2: what the old key has wrapped is wrapped anew")
+    if found["given_up"]:
+        said.append(f"the last change came to nothing: {found['given_up']}")
+    return [*said, *(f"  master {each['name']}: {each['reason']}" for each in found["missing"])]
 
 
 def read_dotenv(text: str) -> Iterator[tuple[str, str]]:

@@ -264,9 +264,15 @@ def scale(name: str, replicas: int, project: str | None, output: str) -> None:
 @_project
 @click.option("--all", "everything", is_flag=True, help="Every service of the cluster.")
 @click.option("--purge", is_flag=True, help="Forget them too.")
+@click.option("--force", is_flag=True, help="With --purge: also what other services depend on.")
 @show.output_option
 def stop(
-    names: tuple[str, ...], project: str | None, everything: bool, purge: bool, output: str
+    names: tuple[str, ...],
+    project: str | None,
+    everything: bool,
+    purge: bool,
+    force: bool,
+    output: str,
 ) -> None:
     """Stop the services NAMES, all of a --project, or --all of them.
 
@@ -274,6 +280,8 @@ def stop(
     """
     if everything == bool(names or project):
         raise click.UsageError("name services, or give --project, or --all (one of them)")
+    if force and not (purge and names):
+        raise click.UsageError("--force is for services that are named and forgotten (--purge)")
 
     async def run(client: "Client") -> list[str]:
         if everything:
@@ -284,7 +292,7 @@ def stop(
             answer = await client.stop_project(project, purge=purge)
             return list(answer["stopped"])
         for name in names:
-            await client.stop(name, project=project, purge=purge)
+            await client.stop(name, project=project, purge=purge, force=force)
         return list(names)
 
     stopped = with_client(run)

@@ -18,6 +18,7 @@ from orca_master.control.sweeping import Sweeper
 from orca_master.http import once
 from orca_master.identity.registries.accounts import Accounts
 from orca_master.identity.secrets.vault import Vault
+from orca_master.identity.wrapping.keyring import Keyring
 from orca_master.ingress.certificates.keys import Keys
 from orca_master.ingress.feed import IngressFeed
 from orca_master.ops.events.recent import Recent
@@ -38,8 +39,8 @@ LEASE_SECONDS = 10.0
 
 class MasterCore:
     """`relays` lead to the other masters. `membership`: how the log's members are changed; None where they
-    are fixed. Without a `history` no trail can be written, so nothing of `routes` works; without a `kek`
-    there are no secrets."""
+    are fixed. Without a `history` no trail can be written, so nothing of `routes` works; without a
+    `keyring` there are no secrets."""
 
     def __init__(
         self,
@@ -53,15 +54,16 @@ class MasterCore:
         membership: Membership | None = None,
         history: History | None = None,
         digests: Digests | None = None,
-        kek: bytes | None = None,
+        keyring: Keyring | None = None,
     ) -> None:
         self.env = env
         self.store = Store(env, log, SCHEMA, history)
         self.presence = Presence(env, Pace(heartbeat_seconds, node_down_after_seconds))
         self.leases = Leases(env, fence_lease_seconds)
-        self.vault = Vault(env, kek)
-        self.accounts = Accounts(env, kek)
-        self.certificate_keys = Keys(env, kek)
+        self.keyring = keyring or Keyring(env)
+        self.vault = Vault(env, self.keyring)
+        self.accounts = Accounts(self.keyring)
+        self.certificate_keys = Keys(self.keyring)
         self.dispatcher = Dispatcher(
             env,
             self.store,

@@ -25,6 +25,7 @@ from orca_master.http.port import PeerPort
 from orca_master.http.rates import Rates
 from orca_master.http.server import HttpServer
 from orca_master.http.tls import ApiTls
+from orca_master.identity.wrapping.keyring import KeyAway
 from orca_master.state.versions import check_not_older
 from orca_master.tasks.gateway import WorkerGateway
 from orca_master.tasks.trust import WorkersTrust
@@ -102,12 +103,12 @@ class Doors:
                 group.create_task(BlobsCustodian(parts.core.store, parts.blobs).run())
                 group.create_task(self._settle_in())
                 group.create_task(parts.keeper.run())
+                group.create_task(parts.wrapping.run())
                 group.create_task(parts.keeper.stay_certified())
                 group.create_task(self._stay_new_enough())
                 group.create_task(show_life(lambda: parts.backing.log.stalled))
                 await self._catch_up()
-                if parts.keys.are_known:
-                    parts.keys.signer()  # a wrong key-encryption key is found now, not in need
+                self._check_key()
                 port, cluster = parts.settings.api_port, parts.folder.cluster_id
                 log.info("ready", api_port=port, cluster=cluster)
                 notify("READY=1", f"STATUS=serves cluster {cluster}")
@@ -122,10 +123,20 @@ class Doors:
         if parts.backing.log.raft is None:
             name = parts.settings.cluster_name
             await found(parts.core, parts.folder, parts.me, cluster_name=name)
+        parts.wrapping.judge()
         if parts.keys.are_known and not self._has_current():
             parts.credentials.renew(parts.keys.signer())
         elif not parts.credentials.exist:
             raise BadFolder(f"{parts.folder.path}/tls is missing: put it back")
+
+    def _check_key(self) -> None:
+        """A wrong key-encryption key is found now, not in need. Raises WrongKey."""
+        self._parts.wrapping.judge()
+        if self._parts.keys.are_known:
+            try:
+                self._parts.keys.signer()
+            except KeyAway as error:
+                log.warning("secrets cannot be used yet", reason=error.message)
 
     def _has_current(self) -> bool:
         """Of several masters: what the log says at a start may be older than the certificate."""

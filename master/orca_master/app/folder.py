@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 from orca_common.credentials import KEY_ENCRYPTION_KEY, credential
 from orca_common.env import Env
 from orca_master.identity.operations import new_secret
+from orca_master.identity.wrapping.keyring import KEK_BYTES
 
-KEK_BYTES = 32
+NEXT_KEK = "kek.next"
+"""Beside `kek`, while the one is replaced by the other."""
 
 
 class BadFolder(Exception):
@@ -21,14 +24,16 @@ class BadFolder(Exception):
 @dataclass(frozen=True, slots=True)
 class Folder:
     """`<data_dir>/`: `identity.json`, `kek`, `tls/`, `admin.token` (on the first master), and the log:
-    `log/` of one master alone, or `raft/`, which counts as soon as it is there."""
+    `log/` of one master alone, or `raft/`, which counts as soon as it is there. `keks`: one key-encryption
+    key, or two while it is replaced; `has_given_kek`: it comes from elsewhere."""
 
     path: Path
     cluster_id: str
     master_id: str
-    kek: bytes
+    keks: tuple[bytes, ...]
     admin_token: str | None
     """None on a master that joined."""
+    has_given_kek: bool = False
     first_peers: dict[str, str] = field(default_factory=dict)
     """Until a master that joins has started once: where the others are, by id."""
 
@@ -132,8 +137,9 @@ def open_folder(path: Path, kek: bytes | None = None) -> Folder:
             path.absolute(),
             str(identity["cluster_id"]),
             str(identity["master_id"]),
-            _private(path / "kek") if kek is None else kek,
+            _own_keks(path) if kek is None else (kek,),
             _private(token).decode().strip() if token.exists() else None,
+            kek is not None,
             dict(identity.get("first_peers", {})),
         )
     except KeyError as error:
@@ -144,7 +150,7 @@ def open_folder(path: Path, kek: bytes | None = None) -> Folder:
         raise BadFolder(f"the data folder {path} cannot be used: {error}") from error
     if kek is not None and (path / "kek").exists() and _private(path / "kek") != kek:
         raise BadFolder(f"{path}/kek is another key than the one that was given: move one away")
-    if len(folder.kek) != KEK_BYTES:
+    if any(len(each) != KEK_BYTES for each in folder.keks):
         raise BadFolder(f"{path}/kek must be {KEK_BYTES} bytes: put back the file that was here")
     if identity.get("started") and not ((path / "log").exists() or (path / "raft").exists()):
         raise BadFolder(
@@ -153,6 +159,31 @@ def open_folder(path: Path, kek: bytes | None = None) -> Folder:
             " again in a new folder"
         )
     return folder
+
+
+def _own_keks(path: Path) -> tuple[bytes, ...]:
+    coming = path / NEXT_KEK
+    return _private(path / "kek"), *([_private(coming)] if coming.exists() else [])
+
+
+def keep_keks(path: Path, keys: Sequence[bytes]) -> None:
+    """One key-encryption key, or two, and no other: durably, and whenever this process ends, each of them
+    that was here is still here. Raises OSError."""
+    own, coming = path / "kek", path / NEXT_KEK
+    first, *others = keys
+    present = _own_keks(path)
+    if present[0] != first:
+        if present[1:] == (first,) and not others:
+            coming.rename(own)
+        else:
+            write_private(own, first)
+    if others and present[1:] != tuple(others):
+        write_private(coming, others[0])
+    if not others:
+        coming.unlink(missing_ok=True)
+    for file in (own, coming):
+        file.with_name(file.name + ".tmp").unlink(missing_ok=True)
+    _sync(path)
 
 
 def mark_started(folder: Folder, *, keep_first_peers: bool) -> None:
@@ -179,11 +210,15 @@ def write_private(path: Path, content: bytes) -> None:
     finally:
         os.close(fd)
     temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(fd)
     finally:
-        os.close(folder)
+        os.close(fd)
 
 
 def _write_if_missing(path: Path, content: bytes) -> None:

@@ -36,7 +36,7 @@ class Keys:
             signer = pki.open_authority(
                 authority,
                 self._folder.cluster_id,
-                self._folder.kek,
+                self._core.keyring,
                 leaf_seconds=self._leaf_seconds,
             )
             self._opened = authority, signer
@@ -70,7 +70,8 @@ async def found(core: MasterCore, folder: Folder, me: Master, *, cluster_name: s
     await core.found(cluster_id=folder.cluster_id, cluster_name=cluster_name)
     if core.store.state.get(AUTHORITY, "ca") is not None:
         return
-    made: Authority = pki.create_authority(core.env, folder.cluster_id, folder.kek)
+    kek = core.keyring.current(core.store.state)
+    made: Authority = pki.create_authority(core.env, folder.cluster_id, kek)
 
     def bootstrap(tx: Transaction) -> None:
         now = core.env.now()

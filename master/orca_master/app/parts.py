@@ -15,6 +15,7 @@ from orca_master.app.keys import Keys
 from orca_master.app.log import Backing
 from orca_master.app.members import LogMembership
 from orca_master.app.metrics import LivenessCollector, LogCollector, StreamsCollector
+from orca_master.app.wrapping import NOT_KNOWN, WrappingKeeper
 from orca_master.cluster.authority.routes import AuthorityRoutes
 from orca_master.cluster.masters.agreement import AgreementWatch
 from orca_master.cluster.masters.leading import WhoLeads
@@ -24,6 +25,7 @@ from orca_master.cluster.model import MASTERS, Master
 from orca_master.cluster.nodes import NodeRoutes, NodesShown
 from orca_master.cluster.refusals import Refusals
 from orca_master.cluster.routes import ClusterRoutes
+from orca_master.cluster.wrapping.routes import WrappingRoutes
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.documentation import documentation
 from orca_master.http.forward import Forwarder
@@ -31,6 +33,7 @@ from orca_master.http.meters import HttpMeters
 from orca_master.http.route import Route
 from orca_master.identity.registries.routes import RegistryRoutes
 from orca_master.identity.routes import TokenRoutes
+from orca_master.identity.wrapping.keyring import Keyring
 from orca_master.ingress.certificates.routes import CertificateRoutes
 from orca_master.ingress.routes import IngressRoutes
 from orca_master.ops.audit import AuditRoutes
@@ -64,6 +67,12 @@ class Parts:
             env, str(folder.path / "history.db"), sources=lambda: self.others.history()
         )
         self.blobs = Blobs(env, str(folder.path / "blobs"), sources=lambda: self.others.blobs())
+        keyring = Keyring(
+            env,
+            folder.keks,
+            is_given=folder.has_given_kek,
+            doubt=NOT_KNOWN if folder.is_raft else "",
+        )
         self.core = MasterCore(
             env,
             self.backing.log,
@@ -73,7 +82,7 @@ class Parts:
             fence_lease_seconds=settings.lease_seconds,
             membership=self.membership,
             history=self.history,
-            kek=folder.kek,
+            keyring=keyring,
         )
         self.leading = WhoLeads(self.core.store, me.id)
         self.forwarder = Forwarder(self.leading, self.credentials.asking, server_name=MASTER_NAME)
@@ -83,6 +92,17 @@ class Parts:
         self.holdings = Holdings(self.core.store, self.leading, self.forwarder.ask)
         self.keeper = AuthorityKeeper(
             env, self.core.store, self.credentials, self.keys, self.holdings, me=me.id
+        )
+        self.wrapping = WrappingKeeper(
+            env,
+            self.core.store,
+            keyring,
+            self.membership,
+            self.leading,
+            self.forwarder.ask,
+            folder=folder.path,
+            others=self.others.addresses,
+            me=me.id,
         )
         self.meters = HttpMeters()
 
@@ -114,7 +134,7 @@ class Parts:
     def routes(self) -> Sequence[Route]:
         """Every endpoint of a master."""
         core, store, version = self.core, self.core.store, orca_version()
-        membership, signer, kek = self.membership, self.keys.signer, self.folder.kek
+        membership, signer, keyring = self.membership, self.keys.signer, core.keyring
         services = ServiceRoutes(core.env, store, core.dispatcher, core.presence)
         nodes = NodesShown(core.env, core.presence, TasksOnNodes())
         refusals = Refusals(core.env, store)
@@ -125,7 +145,7 @@ class Parts:
             *OpsRoutes(store, version, self._troubles, collectors).table(),
             *services.table(),
             *RolloutRoutes(services.changes).table(),
-            *WebhookRoutes(core.env, store, kek, core.digests).table(),
+            *WebhookRoutes(core.env, store, keyring, core.digests).table(),
             *SecretRoutes(services.changes, core.vault).table(),
             *IngressRoutes(store).table(),
             *CertificateRoutes(core.env, store, core.certificate_keys).table(),
@@ -137,8 +157,9 @@ class Parts:
                 core.env, store, nodes, core.liveness, membership, signer, version, refusals
             ).table(),
             *NodeRoutes(core.env, store, nodes).table(),
-            *AuthorityRoutes(core.env, store, membership, signer, kek).table(),
-            *MasterRoutes(core.env, store, membership, signer, kek, refusals).table(),
+            *AuthorityRoutes(core.env, store, membership, signer, keyring).table(),
+            *WrappingRoutes(core.env, store, membership, keyring).table(),
+            *MasterRoutes(core.env, store, membership, signer, keyring, refusals).table(),
             *SharingRoutes(store, self.history, self.blobs).table(),
         ]
         return [*routes, *documentation(routes, dialect=CLUSTER, version=version)]

@@ -13,6 +13,7 @@ from orca_master.http.once import DONE
 from orca_master.identity.model import TOKENS
 from orca_master.identity.registries.model import LOGINS
 from orca_master.identity.secrets.model import DATA_KEYS, SECRET_VERSIONS, SECRETS
+from orca_master.identity.wrapping.model import KEY_HOLDINGS, WRAPPING
 from orca_master.ingress.certificates.model import CERTIFICATES
 from orca_master.ingress.model import SERVINGS
 from orca_master.services.model import FENCING_TOKENS, SERVICES
@@ -41,6 +42,8 @@ SCHEMA = Schema(
     NODES,
     REMOVED_NODES,
     TOKENS,
+    WRAPPING,
+    KEY_HOLDINGS,
     DATA_KEYS,
     SECRETS,
     SECRET_VERSIONS,

@@ -1,7 +1,7 @@
 """The cluster's certificate authority: makes itself, signs workers' requests and masters' keys.
 
 P-256 throughout. The authority's key is kept in the replicated state, wrapped (AES-256-GCM) with
-the key-encryption key, which lives in a file of its own on each master and never in the state.
+a key-encryption key, which lives in a file of its own on each master and never in the state.
 """
 
 import base64
@@ -10,10 +10,8 @@ import hashlib
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -26,6 +24,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from orca_common.env import Env
 from orca_master.cluster.model import Authority
 from orca_master.errors import Forbidden, Invalid, Problem
+from orca_master.identity.wrapping.keyring import Keyring, Unopened, WrappingKey
 from orca_proto.identity import MASTER_NAME, Bearer, NodeRole
 from orca_proto.trust import VOUCHED
 
@@ -34,8 +33,8 @@ LEAF_SECONDS = 90 * 86400.0
 SKEW_SECONDS = 600.0
 """Certificates are valid a little before they are made, because clocks differ; short ones less so."""
 
-_AAD = b"orca authority key 1"
-_NONCE_BYTES = 12
+PURPOSE = b"orca authority key 1"
+"""What the authority's key is wrapped for."""
 
 
 class WrongKey(Exception):
@@ -60,7 +59,7 @@ class Signer:
         return self.certificate.fingerprint(hashes.SHA256())
 
 
-def create_authority(env: Env, cluster_id: str, kek: bytes, *, mark: str = "") -> Authority:
+def create_authority(env: Env, cluster_id: str, kek: WrappingKey, *, mark: str = "") -> Authority:
     """`mark` goes into its name: of two that are trusted at the same time, TLS libraries look only at
     the first that has the name of a certificate's issuer."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -70,22 +69,20 @@ def create_authority(env: Env, cluster_id: str, kek: bytes, *, mark: str = "") -
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_usage(signs=True), critical=True)
     certificate = builder.sign(key, hashes.SHA256())
-    nonce = env.random.token_bytes(_NONCE_BYTES)
-    wrapped = nonce + AESGCM(kek).encrypt(nonce, _key_pem(key), _AAD)
+    wrapped = kek.wrap(env, PURPOSE, _key_pem(key))
     return Authority(certificate=certificate.public_bytes(Encoding.PEM), wrapped_key=wrapped)
 
 
 def open_authority(
-    authority: Authority, cluster_id: str, kek: bytes, *, leaf_seconds: float = LEAF_SECONDS
+    authority: Authority, cluster_id: str, keyring: Keyring, *, leaf_seconds: float = LEAF_SECONDS
 ) -> Signer:
-    """Raises WrongKey."""
-    nonce, sealed = authority.wrapped_key[:_NONCE_BYTES], authority.wrapped_key[_NONCE_BYTES:]
+    """Raises WrongKey, NotReady."""
     try:
-        pem = AESGCM(kek).decrypt(nonce, sealed, _AAD)
-    except InvalidTag as error:
+        pem = keyring.unwrap(PURPOSE, authority.wrapped_key)
+    except Unopened as error:
         raise WrongKey(
-            "the key-encryption key does not fit this cluster's state: put back the file `kek`"
-            " that belongs to this data folder"
+            f"the key-encryption key ({', '.join(keyring.ids)}) does not fit this cluster's state: put"
+            " back the file `kek` that belongs to this data folder, or to the backup that it is from"
         ) from error
     key = load_pem_private_key(pem, None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):

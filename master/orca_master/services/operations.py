@@ -244,7 +244,7 @@ def reconcile_owner(
     waits += [look_at] if look_at < math.inf else []
     plan = _plan(tx, service, target, mine, lapsed, now)
     going = rollouts.open_deployment(tx, service)
-    if service.waits or (going is not None and rollouts.is_fetching(going)):
+    if service.waits or (going is not None and rollouts.is_untouched(going)):
         plan.create = [wanted for wanted in plan.create if _is_replacement(wanted, mine)]
     _take(tx, service, plan, now=now, new_id=new_id)
     return _next_look(tx, tx.find(TASKS, "owner", owner), waits, now)
@@ -271,13 +271,14 @@ def _target(
     )
     if deployment is None:
         return service, target, look_at
-    scene = rollouts.scene_of(service, mine, down, now)
+    scene = rollouts.scene_of(tx, service, deployment, mine, down=down, now=now)
     found = dataclasses.replace(target, lanes=lanes(deployment, policy.rollout, scene))
     if not deployment.state.is_over:
         found = dataclasses.replace(
             found,
             stop_first=deployment.stop_first,
             settle=scene.settle,
+            proven=scene.proven,
             clear_first=deployment.strategy is Strategy.RECREATE,
         )
     return service, found, look_at

@@ -44,7 +44,8 @@ class Lane:
 class Target:
     """The wanted side. `max_moving`: how many replicas may leave drained nodes at a time. `lanes`: by slot,
     where a rollout says more than `revision`. `settle`: for so many seconds a replica must be ready before
-    one of another revision stops for it. `clear_first`: nothing of a revision starts while another runs."""
+    one of another revision stops for it; `proven` (ids of tasks): those need not. `clear_first`: nothing of
+    a revision starts while another runs."""
 
     revision: int
     replicas: int
@@ -53,6 +54,7 @@ class Target:
     reconnect: Reconnect = Reconnect.BEST
     lanes: Mapping[int, Lane] = field(default_factory=dict)
     settle: float = 0.0
+    proven: Collection[str] = frozenset()
     clear_first: bool = False
 
     def lane(self, slot: int) -> Lane:
@@ -203,7 +205,8 @@ def _dropped(lane: Lane, wanted: Sequence[Task], nodes: _Nodes) -> list[Task]:
 def _may_stop_for(keep: Task, others: Sequence[Task], look: _Look) -> bool:
     """Whether a replica that is ready has been so for long enough."""
     is_change = any(task.revision != keep.revision for task in others)
-    return not is_change or look.now - keep.ready_at >= look.target.settle
+    has_proven = keep.id in look.target.proven or look.now - keep.ready_at >= look.target.settle
+    return has_proven or not is_change
 
 
 def _older(slot: _Slot, look: _Look) -> list[Task]:

@@ -10,6 +10,7 @@ from orca_master.errors import NotReady
 from orca_master.identity.registries.accounts import Accounts
 from orca_master.identity.registries.model import Login
 from orca_master.identity.registries.operations import login_for
+from orca_master.identity.wrapping.keyring import KeyAway
 from orca_master.state.table import View
 from orca_master.tasks.model import Task, TaskSpec, Wanted
 from orca_proto import worker_pb2 as pb
@@ -23,7 +24,7 @@ def add_accounts(
     specs: Mapping[str, TaskSpec],
     message: pb.Assignments,
 ) -> None:
-    """Of the registries that images of tasks to be run name; what cannot be opened says why."""
+    """Of the registries that images of tasks to be run name; what cannot be opened says why. KeyAway."""
     needed = {
         (task.tenant, task.project, host_of(specs[task.spec].image))
         for task in tasks
@@ -41,6 +42,8 @@ def _account(accounts: Accounts, project: str, login: Login) -> pb.RegistryAccou
     )
     try:
         message.password = accounts.open(login).password
+    except KeyAway:
+        raise
     except NotReady as error:
         message.lacks = error.message
     return message

@@ -8,6 +8,7 @@ from orca_master.identity.secrets import templates
 from orca_master.identity.secrets.model import SecretUse
 from orca_master.identity.secrets.operations import version_of
 from orca_master.identity.secrets.vault import Unreadable, Vault
+from orca_master.identity.wrapping.keyring import KeyAway
 from orca_master.state.table import View
 from orca_master.tasks.model import TaskSpec
 from orca_proto import worker_pb2 as pb
@@ -20,7 +21,9 @@ class _NoValue(Exception):
 
 
 def fill_in(view: View, vault: Vault, spec: TaskSpec, message: pb.TaskSpec) -> None:
-    """Give `message`, made from `spec`, its values; or say in it why it cannot be started."""
+    """Give `message`, made from `spec`, its values; or say in it why it cannot be started.
+
+    Raises KeyAway."""
     try:
         _fill_in(view, vault, spec, message)
     except (_NoValue, templates.BadReference) as error:
@@ -91,5 +94,7 @@ def _value(view: View, vault: Vault, use: SecretUse | None, key: str) -> bytes:
         )
     try:
         return vault.open(view, row)
+    except KeyAway:
+        raise
     except (Unreadable, NotReady) as error:
         raise _NoValue(f"secret {use.name} cannot be opened: {error}") from error

@@ -11,6 +11,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from orca_common.real import real_env
 from orca_master.cluster import pki
+from orca_master.identity.wrapping.keyring import Keyring, WrappingKey
 from orca_proto.identity import MASTER_NAME, Bearer, NodeRole, NotABearer, bearer_of_client
 from orca_proto.join import JoinToken, NotAToken, parse, verify
 
@@ -20,7 +21,9 @@ KEK = bytes(32)
 @pytest.fixture
 def signer() -> pki.Signer:
     env = real_env(threads=1)
-    return pki.open_authority(pki.create_authority(env, "c1", KEK), "c1", KEK)
+    return pki.open_authority(
+        pki.create_authority(env, "c1", WrappingKey(KEK)), "c1", Keyring(env, [KEK])
+    )
 
 
 def a_request(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -126,9 +129,10 @@ def _a_certificate(
 
 
 def test_the_wrong_key_opens_no_authority() -> None:
-    authority = pki.create_authority(real_env(threads=1), "c1", KEK)
+    env = real_env(threads=1)
+    authority = pki.create_authority(env, "c1", WrappingKey(KEK))
     with pytest.raises(pki.WrongKey, match="put back the file `kek`"):
-        pki.open_authority(authority, "c1", bytes([1]) * 32)
+        pki.open_authority(authority, "c1", Keyring(env, [bytes([1]) * 32]))
 
 
 def test_a_join_token_survives_its_text_and_hides_itself() -> None:

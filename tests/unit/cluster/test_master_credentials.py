@@ -42,7 +42,7 @@ async def test_contexts_that_were_given_out_show_the_renewed_certificate_cl_14(
     tmp_path: Path,
 ) -> None:
     signer, env = an_authority(), real_env(threads=1)
-    credentials = Credentials(env, Folder(tmp_path, CLUSTER, "m1", bytes(32), None))
+    credentials = Credentials(env, Folder(tmp_path, CLUSTER, "m1", (bytes(32),), None))
     credentials.renew(signer)
     server, client = credentials.server(), credentials.client()
     serials = []

@@ -19,6 +19,7 @@ from orca_master.cluster.authority.rotation import (
 )
 from orca_master.cluster.model import AUTHORITY, JOIN_GRANTS, Authority, JoinGrant
 from orca_master.errors import Conflict
+from orca_master.identity.wrapping.keyring import Keyring, WrappingKey
 from orca_master.state.rows import State
 from orca_master.state.transaction import Transaction
 from orca_proto.identity import NodeRole
@@ -145,10 +146,9 @@ def test_what_is_said_while_nothing_is_replaced_is_not_kept() -> None:
 
 
 def an_authority(mark: str) -> pki.Signer:
-    kek = os.urandom(32)
-    return pki.open_authority(
-        pki.create_authority(real_env(threads=1), "c1", kek, mark=mark), "c1", kek
-    )
+    env, kek = real_env(threads=1), WrappingKey(os.urandom(32))
+    made = pki.create_authority(env, "c1", kek, mark=mark)
+    return pki.open_authority(made, "c1", Keyring(env, [kek.raw]))
 
 
 def test_of_two_authorities_each_certificate_finds_its_own() -> None:

@@ -4,11 +4,14 @@ import pytest
 from hypothesis import given, strategies
 
 from orca_common.real import real_env
+from orca_master.app.schema import SCHEMA
 from orca_master.errors import NotReady
 from orca_master.identity.registries.accounts import Account, Accounts
 from orca_master.identity.registries.challenges import Challenge, challenges
 from orca_master.identity.registries.model import Login
 from orca_master.identity.registries.reference import Reference, base_url, check_host, parse
+from orca_master.identity.wrapping.keyring import Keyring
+from orca_master.state.rows import State
 from orca_proto.images import host_of
 from orca_worker.runtime.docker.errors import registry_of
 
@@ -122,13 +125,13 @@ def test_no_challenge_is_too_odd_to_be_read(text: str) -> None:
 
 
 def a_login(accounts: Accounts, password: str = "correct-horse") -> Login:
-    sealed = accounts.sealed("default", "shop", "r.example", password)
+    sealed = accounts.sealed(State(SCHEMA), "default", "shop", "r.example", password)
     return Login("default", "shop", "r.example", "me", sealed, 0.0, "admin")
 
 
 def test_a_password_opens_for_its_registry_and_project_only() -> None:
     env = real_env(threads=1)
-    accounts = Accounts(env, b"k" * 32)
+    accounts = Accounts(Keyring(env, [b"k" * 32]))
     login = a_login(accounts)
     assert accounts.open(login) == Account("me", "correct-horse", "shop")
     assert b"correct-horse" not in login.ciphertext
@@ -138,6 +141,6 @@ def test_a_password_opens_for_its_registry_and_project_only() -> None:
         with pytest.raises(NotReady, match="orca registry login"):
             accounts.open(moved)
     with pytest.raises(NotReady, match="set it again"):
-        Accounts(env, b"x" * 32).open(login)
+        Accounts(Keyring(env, [b"x" * 32])).open(login)
     with pytest.raises(NotReady, match="no key-encryption key"):
-        Accounts(env, None).open(login)
+        Accounts(Keyring(env)).open(login)

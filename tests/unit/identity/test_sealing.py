@@ -18,6 +18,7 @@ from orca_master.identity.secrets.model import (
     SecretVersion,
 )
 from orca_master.identity.secrets.vault import Unreadable, Vault
+from orca_master.identity.wrapping.keyring import Keyring
 from orca_master.state.rows import State
 from orca_master.state.transaction import Transaction
 
@@ -32,7 +33,7 @@ def env() -> Env:
 
 @pytest.fixture
 def vault(env: Env) -> Vault:
-    return Vault(env, KEK)
+    return Vault(env, Keyring(env, [KEK]))
 
 
 def put(
@@ -96,9 +97,9 @@ def test_another_key_encryption_key_says_what_to_do(env: Env, vault: Vault) -> N
     tx = Transaction(State(SCHEMA))
     put(tx, vault, "A", b"value")
     with pytest.raises(Unreadable, match="put back the `kek`"):
-        Vault(env, b"x" * 32).open(tx, row(tx, "A"))
+        Vault(env, Keyring(env, [b"x" * 32])).open(tx, row(tx, "A"))
     with pytest.raises(NotReady, match="no key-encryption key"):
-        Vault(env, None).open(tx, row(tx, "A"))
+        Vault(env, Keyring(env)).open(tx, row(tx, "A"))
 
 
 def test_no_two_ciphertexts_are_equal(vault: Vault) -> None:
@@ -121,10 +122,10 @@ def test_ev_24_every_secret_is_readable_at_every_step_of_a_change_of_the_key(
     values: dict[str, bytes] = {}
     for number in range(12):
         values[f"K{number}"] = chance.randbytes(chance.randint(1, 40))
-        put(tx, Vault(env, KEK), f"K{number}", values[f"K{number}"])
+        put(tx, Vault(env, Keyring(env, [KEK])), f"K{number}", values[f"K{number}"])
     rotations = 0
     for step in range(60):
-        vault = Vault(env, KEK)
+        vault = Vault(env, Keyring(env, [KEK]))
         tx = Transaction(tx.state)
         if step == 0 or (rotations < 3 and chance.random() < 0.1):
             operations.rotate_key(tx, vault, TENANT, by="me")
@@ -138,8 +139,10 @@ def test_ev_24_every_secret_is_readable_at_every_step_of_a_change_of_the_key(
             assert operations.seal_anew(tx, vault, TENANT, left[: chance.randint(0, 4)]) == []
             operations.forget_old_keys(tx, TENANT)
         for key, value in values.items():
-            assert Vault(env, KEK).open(tx, row(tx, key)) == value
-    operations.seal_anew(tx, Vault(env, KEK), TENANT, operations.left_to_seal(tx, TENANT))
+            assert Vault(env, Keyring(env, [KEK])).open(tx, row(tx, key)) == value
+    operations.seal_anew(
+        tx, Vault(env, Keyring(env, [KEK])), TENANT, operations.left_to_seal(tx, TENANT)
+    )
     operations.forget_old_keys(tx, TENANT)
     (last,) = operations.data_keys(tx, TENANT)
     assert last.number == rotations + 1

@@ -11,7 +11,7 @@ from forges import SECRET, SHA, body_of, generic_push, github_push, signed, stan
 from orca_common.real import real_env
 from orca_master.errors import Unauthenticated
 from orca_master.http.route import Raw
-from orca_master.identity.sealing import seal
+from orca_master.identity.wrapping.keyring import Keyring, WrappingKey
 from orca_master.sources.webhooks.forges import Ignored, pushes
 from orca_master.sources.webhooks.matching import image_of
 from orca_master.sources.webhooks.model import Forge, Hook, Sealed
@@ -141,11 +141,11 @@ def test_wh_40_right_wrong_and_missing_signatures_take_the_same_work(forge: str)
 
 async def test_wh_40_every_candidate_is_tried_whichever_is_the_right_one() -> None:
     env = real_env(threads=1)
-    verifier = Verifier(env, KEK)
+    verifier = Verifier(env, Keyring(env, [KEK]))
 
     def hook(number: int, secret: str) -> Hook:
         id = f"hook-{number}"
-        sealed = Sealed("s", seal(env, KEK, purpose(id, "s"), secret.encode()))
+        sealed = Sealed("s", WrappingKey(KEK).wrap(env, purpose(id, "s"), secret.encode()))
         return Hook(
             "default", id, Forge.GITHUB, "shop/web", "default", "web", (sealed,), "t", "ci", 0.0
         )

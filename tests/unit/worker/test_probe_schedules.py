@@ -18,15 +18,39 @@ def a_check(kind: Kind = Kind.READINESS, **fields: int) -> Check:
     return Check(kind, probe, 0.0)
 
 
+def waits_of(check: Check, seconds: float) -> list[float]:
+    """Of a start that takes so long, if answers come at once."""
+    now, waits = check.began_at, []
+    while now < check.began_at + seconds:
+        waits.append(check.wait_seconds)
+        now += check.wait_seconds
+        check.take("refused", now)
+    return waits
+
+
 def test_while_starting_it_asks_often_and_then_at_its_interval() -> None:
     check = a_check()
-    waits = []
-    for _ in range(8):
-        waits.append(check.wait_seconds)
-        check.take("refused", 1.0)
-    assert waits == [*EARLY_SECONDS, EARLY_SECONDS[-1], EARLY_SECONDS[-1]]
-    check.take(None, 2.0)
+    waits = waits_of(check, 30.0)
+    assert waits[:8] == [0.025, 0.05, 0.1, 0.2, 0.2, 0.2, 0.2, 0.2]
+    assert waits[-1] == EARLY_SECONDS[-1]
+    check.take(None, 31.0)
     assert (check.is_passing, check.wait_seconds) == (True, 10)
+
+
+@given(st.floats(0.0, 1e6), st.floats(0.01, 600.0))
+def test_a_start_takes_a_tenth_longer_or_a_fifth_of_a_second_and_is_asked_a_bounded_number_of_times(
+    began_at: float, seconds: float
+) -> None:
+    check = a_check()
+    check.began_at = check.answered_at = began_at
+    waits = waits_of(check, seconds)
+    assert waits[-1] <= max(0.2, 0.1 * seconds) * 1.001
+    assert len(waits) <= 32 + seconds / EARLY_SECONDS[-1]
+
+
+def test_a_command_costs_more_and_is_asked_less_often() -> None:
+    check = Check(Kind.READINESS, pb.Probe(command=["true"], interval_seconds=10), 0.0)
+    assert waits_of(check, 4.0) == [*EARLY_SECONDS, *[EARLY_SECONDS[-1]] * 4]
 
 
 def test_the_interval_bounds_also_the_first_waits() -> None:

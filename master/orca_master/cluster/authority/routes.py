@@ -16,11 +16,12 @@ from orca_master.cluster.authority.answers import AuthorityOut, MissingOut, Rota
 from orca_master.cluster.authority.controller import connected_masters
 from orca_master.cluster.authority.model import Holding, Rotation
 from orca_master.cluster.masters.port import Membership
-from orca_master.errors import Forbidden, NotFound
+from orca_master.errors import Conflict, Forbidden, NotFound
 from orca_master.http.answers import Ok
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.route import Call, NoQuery, Open, QueryModel, Reply, Route, StrictModel
 from orca_master.identity.model import Permission
+from orca_master.identity.wrapping.keyring import Keyring, WrappingKey
 from orca_master.state.rows import State
 from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction
@@ -53,7 +54,7 @@ class AuthorityRoutes:
     store: Store
     membership: Membership
     signer: Callable[[], pki.Signer]
-    kek: bytes
+    keyring: Keyring
 
     def table(self) -> list[Route]:
         route = partial(Route, dialect=CLUSTER, tag="masters")
@@ -89,9 +90,12 @@ class AuthorityRoutes:
 
     async def rotate(self, call: Call[RotateQuery, None]) -> Reply:
         """Answers once it is wanted so, durably; the rest comes by itself."""
-        rotation, connected = self._new(call.actor), connected_masters(self.membership)
+        kek = self.keyring.current(self.store.state)
+        rotation, connected = self._new(call.actor, kek), connected_masters(self.membership)
 
         def rotate(tx: Transaction) -> None:
+            if self.keyring.current(tx) is not kek:
+                raise Conflict("the key-encryption key has just been replaced: ask again")
             now = self.env.now()
             if call.query.force and operations.the_rotation(tx) is not None:
                 self._note_force(tx, call.actor, now)
@@ -103,12 +107,12 @@ class AuthorityRoutes:
         await self.store.update(rotate)
         return Reply(self._shown(self.store.state), 202)
 
-    def _new(self, actor: str) -> Rotation:
+    def _new(self, actor: str, kek: WrappingKey) -> Rotation:
         """From the authority that signs now to one that is made here."""
         old = self.signer()
         mark = self.env.random.token_bytes(MARK_BYTES).hex()
-        made = pki.create_authority(self.env, old.cluster, self.kek, mark=mark)
-        new = pki.open_authority(made, old.cluster, self.kek)
+        made = pki.create_authority(self.env, old.cluster, kek, mark=mark)
+        new = pki.open_authority(made, old.cluster, self.keyring)
         now = self.env.now()
         return Rotation(
             old=operations.the_authority(self.store.state),

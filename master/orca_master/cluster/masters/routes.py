@@ -38,6 +38,7 @@ from orca_master.http.route import (
     StrictModel,
 )
 from orca_master.identity.model import Permission
+from orca_master.identity.wrapping.keyring import Keyring
 from orca_master.state.rows import State
 from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction
@@ -90,13 +91,13 @@ class TransferQuery(QueryModel):
 
 @dataclass(frozen=True, slots=True)
 class MasterRoutes:
-    """`kek` is handed to masters only, on the port between masters."""
+    """What is in `keyring` is handed to masters only, on the port between masters."""
 
     env: Env
     store: Store
     membership: Membership
     signer: Callable[[], pki.Signer]
-    kek: bytes
+    keyring: Keyring
     refusals: Refusals
 
     def table(self) -> list[Route]:
@@ -143,7 +144,7 @@ class MasterRoutes:
                 "GET /internal/v1/keys",
                 Open.MASTERS,
                 self.keys,
-                "The key that opens the cluster's keys",
+                "The keys that open the cluster's keys",
                 served=Served.HERE,
             ),
             route(
@@ -250,7 +251,8 @@ class MasterRoutes:
         return LedByOut(master.name if master else seen.leader)
 
     async def keys(self, call: Call[NoQuery, None]) -> object:
-        return {"kek": base64.b64encode(self.kek).decode()}
+        keys = [base64.b64encode(key.raw).decode() for key in self.keyring.keys]
+        return {"kek": keys[0], "keys": keys}
 
     async def register(self, call: Call[NoQuery, RegisterIn]) -> Ok:
         if call.path["id"] != call.peer:

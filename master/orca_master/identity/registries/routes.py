@@ -82,15 +82,16 @@ class RegistryRoutes:
         host, project, tenant = _host(call), call.scope(call.body.project) or "", call.tenant
         account = Account(call.body.username, call.body.password.get_secret_value(), project)
         unknown = await self._why_unchecked(host, account) if call.body.check else "not asked"
-        sealed = self.accounts.sealed(tenant, project, host, account.password)
-        login = Login(tenant, project, host, account.username, sealed, self.env.now(), call.actor)
+        username, now = account.username, self.env.now()
 
         def put(tx: Transaction) -> bool:
             before = tx.get(LOGINS, tenant, project, host)
             changed = before is None or not self._is_same(before, account)
             if changed:
+                sealed = self.accounts.sealed(tx, tenant, project, host, account.password)
+                login = Login(tenant, project, host, username, sealed, now, call.actor)
                 operations.set_login(tx, login)
-            self._note(tx, call, "set", (project, host), username=account.username, changed=changed)
+            self._note(tx, call, "set", (project, host), username=username, changed=changed)
             return changed
 
         changed = await self.store.update(put)

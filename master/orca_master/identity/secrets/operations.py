@@ -211,7 +211,7 @@ def sealing_key(tx: Transaction, vault: Vault, tenant: str, *, by: str) -> DataK
     known = data_keys(tx, tenant)
     if known:
         return known[-1]
-    made = vault.new_key(tenant, 1, by=by)
+    made = vault.new_key(tx, tenant, 1, by=by)
     tx.put(DATA_KEYS, made)
     return made
 
@@ -224,7 +224,7 @@ def rotate_key(tx: Transaction, vault: Vault, tenant: str, *, by: str) -> DataKe
             "earlier changes of the key are still under way: wait until `orca secrets list` says of"
             " no secret that it is left"
         )
-    made = vault.new_key(tenant, 1 + (known[-1].number if known else 0), by=by)
+    made = vault.new_key(tx, tenant, 1 + (known[-1].number if known else 0), by=by)
     tx.put(DATA_KEYS, made)
     return made
 

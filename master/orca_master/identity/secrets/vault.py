@@ -1,4 +1,4 @@
-"""Sealing and opening: AES-256-GCM, with a data key that the key-encryption key has wrapped.
+"""Sealing and opening: AES-256-GCM, with a data key that a key-encryption key has wrapped.
 
 What a value belongs to is bound to it as associated data, so that a ciphertext is worth nothing under
 another name. Opened data keys stay in memory; values do not.
@@ -10,8 +10,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from orca_common.env import Env
-from orca_master.errors import NotReady
 from orca_master.identity.secrets.model import DATA_KEYS, DataKey, SecretVersion, version_key
+from orca_master.identity.wrapping.keyring import Keyring, Unopened
 from orca_master.state.table import View
 
 NONCE_BYTES = 12
@@ -24,18 +24,17 @@ class Unreadable(Exception):
 
 
 class Vault:
-    """`kek` None: this master has none, and no secret can be used."""
+    """A `keyring` without a key: no secret can be used."""
 
-    def __init__(self, env: Env, kek: bytes | None) -> None:
+    def __init__(self, env: Env, keyring: Keyring) -> None:
         self._env = env
-        self._kek = kek
+        self._keyring = keyring
         self._opened: dict[bytes, AESGCM] = {}
 
-    def new_key(self, tenant: str, number: int, *, by: str) -> DataKey:
+    def new_key(self, view: View, tenant: str, number: int, *, by: str) -> DataKey:
         """Raises NotReady."""
-        nonce = self._env.random.token_bytes(NONCE_BYTES)
         key = self._env.random.token_bytes(KEY_BYTES)
-        wrapped = nonce + self._wrapping().encrypt(nonce, key, _key_name(tenant, number))
+        wrapped = self._keyring.wrap(view, key_name(tenant, number), key)
         return DataKey(tenant, number, wrapped, self._env.now(), by)
 
     def seal(self, key: DataKey, value: bytes, *, project: str, name: str, version: int) -> bytes:
@@ -57,13 +56,12 @@ class Vault:
             raise Unreadable(f"version {row.version} of secret {row.key} was damaged") from error
 
     def _key(self, row: DataKey) -> AESGCM:
-        name = _key_name(row.tenant, row.number)
+        name = key_name(row.tenant, row.number)
         known = self._opened.get(name + row.wrapped)
         if known is None:
-            nonce, sealed = row.wrapped[:NONCE_BYTES], row.wrapped[NONCE_BYTES:]
             try:
-                known = AESGCM(self._wrapping().decrypt(nonce, sealed, name))
-            except InvalidTag as error:
+                known = AESGCM(self._keyring.unwrap(name, row.wrapped))
+            except Unopened as error:
                 raise Unreadable(
                     f"the key-encryption key does not open data key {row.number}: put back the"
                     " `kek` that belongs to this cluster"
@@ -73,13 +71,9 @@ class Vault:
             self._opened[name + row.wrapped] = known
         return known
 
-    def _wrapping(self) -> AESGCM:
-        if self._kek is None:
-            raise NotReady("this master has no key-encryption key: it cannot use secrets")
-        return AESGCM(self._kek)
 
-
-def _key_name(tenant: str, number: int) -> bytes:
+def key_name(tenant: str, number: int) -> bytes:
+    """What a data key is wrapped for."""
     return json.dumps(["orca data key 1", tenant, number]).encode()
 
 

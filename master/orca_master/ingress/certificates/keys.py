@@ -1,39 +1,32 @@
-"""Private keys of certificates: sealed in their rows, opened when they are sent to nodes, shown nowhere."""
+"""Private keys of certificates: wrapped in their rows, opened when they are sent to nodes, shown nowhere."""
 
-from orca_common.env import Env
-from orca_master.errors import NotReady, OrcaError
-from orca_master.identity.sealing import seal, unseal
+from orca_master.errors import NotReady
+from orca_master.identity.wrapping.keyring import Keyring, Unopened
 from orca_master.ingress.certificates.model import Certificate
+from orca_master.state.table import View
 
 
 class Keys:
-    """`kek` None: this master has none, and no certificate can be kept."""
+    """A `keyring` without a key: no certificate can be kept."""
 
-    def __init__(self, env: Env, kek: bytes | None) -> None:
-        self._env = env
-        self._kek = kek
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
 
-    def sealed(self, tenant: str, name: str, key: bytes) -> bytes:
+    def sealed(self, view: View, tenant: str, name: str, key: bytes) -> bytes:
         """Raises NotReady."""
-        return seal(self._env, self._wrapping(), _purpose(tenant, name), key)
+        return self._keyring.wrap(view, purpose(tenant, name), key)
 
     def open(self, row: Certificate) -> bytes:
         """Raises NotReady."""
         try:
-            return unseal(self._wrapping(), _purpose(row.tenant, row.name), row.sealed_key)
-        except NotReady:
-            raise
-        except OrcaError as error:
+            return self._keyring.unwrap(purpose(row.tenant, row.name), row.sealed_key)
+        except Unopened as error:
             raise NotReady(
                 f"the key of certificate {row.name} does not open with this master's key: set it"
                 f" again with `orca certs set {row.name}`"
             ) from error
 
-    def _wrapping(self) -> bytes:
-        if self._kek is None:
-            raise NotReady("this master has no key-encryption key: it cannot keep certificates")
-        return self._kek
 
-
-def _purpose(tenant: str, name: str) -> str:
-    return f"certificate {tenant} {name}"
+def purpose(tenant: str, name: str) -> bytes:
+    """What a key is wrapped for."""
+    return f"certificate {tenant} {name}".encode()

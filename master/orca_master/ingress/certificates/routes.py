@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
+from msgspec.structs import replace
 from pydantic import Field, SecretStr
 
 from orca_common.env import Env
@@ -108,7 +109,7 @@ class CertificateRoutes:
             name=name,
             domains=told.domains,
             chain=told.chain,
-            sealed_key=self.keys.sealed(call.tenant, name, told.key),
+            sealed_key=b"",
             not_before=told.not_before,
             not_after=told.not_after,
             issuer=told.issuer,
@@ -122,7 +123,8 @@ class CertificateRoutes:
             _check_whose(call, before)
             if before is not None and (before.chain, before.project) == (row.chain, project):
                 return False
-            tx.put(CERTIFICATES, row)
+            sealed = self.keys.sealed(tx, call.tenant, name, told.key)
+            tx.put(CERTIFICATES, replace(row, sealed_key=sealed))
             self._note(tx, call, "set", name, domains=list(row.domains))
             return True
 

@@ -272,7 +272,7 @@ def _furthest(deployment: Deployment, rollout: Rollout, scene: Scene) -> int:
     """Up to which slot the new revision may go now. Where nothing was stable before, there is nothing to go
     back to, and slots that have nothing ready wait for nobody."""
     done = moved_slots(deployment, scene)
-    on_way = sum(not scene.has_settled(slot, deployment.goal) for slot in done)
+    on_way = sum(scene.is_on_way(slot, deployment.goal) for slot in done)
     parallel = max(1, rollout.max_parallel.of(scene.replicas))
     bound = rollout.max_unavailable if deployment.stop_first else rollout.max_surge
     most = parallel if bound is None else max(1, min(parallel, bound.of(scene.replicas)))

@@ -135,6 +135,12 @@ def is_fetching(deployment: Deployment) -> bool:
     return deployment.fetching and deployment.state is DeploymentState.RUNNING
 
 
+def is_untouched(deployment: Deployment) -> bool:
+    """As `is_fetching`, also while it is paused meanwhile."""
+    is_on = deployment.state in (DeploymentState.RUNNING, DeploymentState.PAUSED)
+    return deployment.fetching and is_on
+
+
 def _must_fetch(service: Service, old: ServiceSpec | None) -> bool:
     """Whether another image is to be on the nodes before replicas stop for it."""
     spec = service.spec
@@ -195,9 +201,9 @@ def tend(
     deployment = last_deployment(tx, service)
     if deployment is None:
         return service, None, math.inf
-    if service.waits or is_fetching(deployment):
-        return service, replace(deployment, holding=False), math.inf
-    scene = scene_of(service, mine, down, now)
+    if service.waits or is_untouched(deployment):
+        return service, replace(deployment, holding=False, moved=0), math.inf
+    scene = scene_of(tx, service, deployment, mine, down=down, now=now)
     rollout = service.policy.rollout
     after = advance(deployment, rollout, scene)
     if after is not deployment:
@@ -206,9 +212,29 @@ def tend(
     return service, after, next_look(after, rollout, scene)
 
 
-def scene_of(service: Service, mine: Sequence[Task], down: Collection[str], now: float) -> Scene:
+def scene_of(
+    view: View,
+    service: Service,
+    deployment: Deployment,
+    mine: Sequence[Task],
+    *,
+    down: Collection[str],
+    now: float,
+) -> Scene:
     settle = service.policy.rollout.settle_seconds(has_check=service.spec.has_check)
-    return Scene(service.wanted_replicas, mine, down, now, settle)
+    both = (revision_of(view, service, n) for n in (deployment.goal, deployment.origin))
+    known = frozenset[str]().union(*(proven(r, deployment, mine) for r in both if r is not None))
+    return Scene(service.wanted_replicas, mine, down, now, settle, known)
+
+
+def proven(revision: Revision, deployment: Deployment, mine: Sequence[Task]) -> frozenset[str]:
+    """Ids of replicas that need not show again that they stay ready: of a revision whose rollout succeeded,
+    and there since then; on a way back, since before the rollout that it takes back."""
+    if not revision.stable_at:
+        return frozenset()
+    is_home = deployment.is_way_back and revision.number == deployment.goal
+    since = deployment.started_at if is_home else revision.stable_at
+    return frozenset(t.id for t in mine if t.revision == revision.number and t.created_at <= since)
 
 
 def took_effect(
@@ -263,10 +289,14 @@ def promote_canary(
     going = _held(tx, service, "promote")
     stages = service.policy.rollout.canary.stages
     rollout = service.policy.rollout
+    has_begun = not service.waits and not is_untouched(going)
+    if one_step and not has_begun:
+        raise Conflict(f"the canary of service {service.name} has not begun yet: ask again later")
     if one_step and going.stage + 1 < len(stages):
         after = enter_stage(going, rollout, going.stage + 1, now)
     else:
         after = promote(going, rollout, service.wanted_replicas, f"promoted by {by}", now)
+        after = after if has_begun else replace(after, moved=0)
     tx.put(DEPLOYMENTS, after)
     return after
 

@@ -10,13 +10,15 @@ from orca_master.tasks.model import Task, TaskState, Wanted
 @dataclass(frozen=True, slots=True)
 class Scene:
     """`tasks`: all of the service's. `down`: ids of nodes that are so. `settle`: for how many seconds a new
-    replica must be ready before it counts. `now` in Unix seconds."""
+    replica must be ready before it counts; `proven`: ids of tasks that count as soon as they are. `now` in
+    Unix seconds."""
 
     replicas: int
     tasks: Sequence[Task]
     down: Collection[str]
     now: float
     settle: float = 0.0
+    proven: Collection[str] = frozenset()
     _slots: dict[int, list[Task]] = field(default_factory=lambda: defaultdict(list), init=False)
 
     def __post_init__(self) -> None:
@@ -39,7 +41,8 @@ class Scene:
         return task.is_ready and task.node not in self.down
 
     def is_settled(self, task: Task) -> bool:
-        return self.is_ready(task) and self.now - task.ready_at >= self.settle
+        has_proven = task.id in self.proven or self.now - task.ready_at >= self.settle
+        return has_proven and self.is_ready(task)
 
     def has_ready(self, slot: int, revision: int = 0) -> bool:
         """Whether the slot has a ready task, of this revision (0: of any)."""
@@ -47,6 +50,13 @@ class Scene:
 
     def has_settled(self, slot: int, revision: int) -> bool:
         return any(self.is_settled(t) for t in self.wanted(slot) if t.revision == revision)
+
+    def is_on_way(self, slot: int, revision: int) -> bool:
+        """Also while there are two of this revision, because a node came back, and one of another: it goes
+        on until it is decided which of the two stays."""
+        of_it = [task.revision == revision for task in self.alive(slot)]
+        is_undecided = sum(of_it) > 1 and not all(of_it)
+        return is_undecided or not self.has_settled(slot, revision)
 
     def settled(self, revision: int, slots: range) -> int:
         return sum(self.has_settled(slot, revision) for slot in slots)

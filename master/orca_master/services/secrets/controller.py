@@ -12,6 +12,7 @@ from orca_master.errors import NotReady, Refusal
 from orca_master.identity.secrets import operations as secrets
 from orca_master.identity.secrets.model import DATA_KEYS, SECRETS, Secret, SecretVersion
 from orca_master.identity.secrets.vault import Unreadable, Vault
+from orca_master.identity.wrapping.keyring import KeyAway
 from orca_master.services.rollouts.model import REVISIONS
 from orca_master.services.secrets import operations
 from orca_master.state.store import Store
@@ -74,6 +75,8 @@ class SecretsController:
                 if unreadable:
                     log.error("secrets cannot be opened; set them again", secrets=unreadable)
             await self._store.update(partial(secrets.forget_old_keys, tenant=tenant))
+        except KeyAway:
+            raise
         except (NotReady, Unreadable) as error:
             log.error("secrets cannot be sealed anew", reason=str(error))
             return

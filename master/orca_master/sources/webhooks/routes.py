@@ -12,7 +12,7 @@ from orca_master.errors import Forbidden, NotFound, NotReady, Refusal, Unsupport
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.route import Call, Open, Raw, Reply, Route
 from orca_master.identity.model import DEFAULT_TENANT, TOKENS, Permission
-from orca_master.identity.sealing import seal
+from orca_master.identity.wrapping.keyring import Keyring
 from orca_master.services.model import SERVICES
 from orca_master.sources.webhooks import operations
 from orca_master.sources.webhooks.answers import (
@@ -33,7 +33,7 @@ from orca_master.sources.webhooks.payload import AgainIn, DeliveriesQuery, HookI
 from orca_master.sources.webhooks.registry import Digests
 from orca_master.sources.webhooks.verifying import Verifier, purpose
 from orca_master.state.store import Store
-from orca_master.state.transaction import Transaction
+from orca_master.state.transaction import Transaction, View
 
 MOST_BODY_BYTES = 25 << 20
 """GitHub sends no more."""
@@ -43,16 +43,16 @@ HOOK = {"repo": "shop/web", "service_name": "web", "image": "registry.example/sh
 
 @dataclass(frozen=True, slots=True)
 class WebhookRoutes:
-    """`kek`: what secrets are sealed with."""
+    """`keyring`: what secrets are wrapped with."""
 
     env: Env
     store: Store
-    kek: bytes
+    keyring: Keyring
     digests: Digests
     verifier: Verifier = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "verifier", Verifier(self.env, self.kek))
+        object.__setattr__(self, "verifier", Verifier(self.env, self.keyring))
 
     def table(self) -> list[Route]:
         route = partial(Route, dialect=CLUSTER, tag="webhooks")
@@ -207,7 +207,6 @@ class WebhookRoutes:
         given, now = call.body, self.env.now()
         call.scope(given.project)
         id, secret = self.env.new_id(), given.secret or self._new_secret()
-        sealed = self._sealed(id, secret)
 
         def register(tx: Transaction) -> Hook:
             owner = next((t for t in tx.scan(TOKENS) if t.name == call.actor), None)
@@ -220,7 +219,7 @@ class WebhookRoutes:
                 repo=given.repo,
                 project=given.project,
                 service=given.service_name,
-                secrets=(sealed,),
+                secrets=(self._sealed(tx, id, secret),),
                 owner=owner.id,
                 owner_name=owner.name,
                 made_at=now,
@@ -268,11 +267,11 @@ class WebhookRoutes:
         secret, now = call.body.secret or self._new_secret(), self.env.now()
         found = operations.the_hook(self.store.state, call.tenant, call.path["id"])
         call.scope(found.project)
-        sealed = self._sealed(found.id, secret)
 
         def rotate(tx: Transaction) -> Hook:
             hook = operations.the_hook(tx, call.tenant, found.id)
             self._note(tx, call, "rotate", hook, overlap=call.body.overlap)
+            sealed = self._sealed(tx, hook.id, secret)
             return operations.rotate(tx, hook, sealed, until=now + call.body.overlap)
 
         hook = await self.store.update(rotate)
@@ -300,9 +299,9 @@ class WebhookRoutes:
         raw = self.env.random.token_bytes(SECRET_BYTES)
         return "whsec_" + base64.b64encode(raw).decode()
 
-    def _sealed(self, hook_id: str, secret: str) -> Sealed:
+    def _sealed(self, view: View, hook_id: str, secret: str) -> Sealed:
         id = self.env.new_id()
-        return Sealed(id, seal(self.env, self.kek, purpose(hook_id, id), secret.encode()))
+        return Sealed(id, self.keyring.wrap(view, purpose(hook_id, id), secret.encode()))
 
     def _note(
         self, tx: Transaction, call: Call[Any, Any], verb: str, hook: Hook, **details: object

@@ -5,9 +5,9 @@ import math
 from collections.abc import Sequence
 
 from orca_common.env import Env
-from orca_master.errors import RateLimited, Unauthenticated
+from orca_master.errors import OrcaError, RateLimited, Unauthenticated
 from orca_master.http.route import Raw
-from orca_master.identity.sealing import unseal
+from orca_master.identity.wrapping.keyring import Keyring, Unopened
 from orca_master.sources.webhooks.model import Forge, Hook, Sealed
 from orca_master.sources.webhooks.signatures import is_signed
 
@@ -19,17 +19,17 @@ REFUSED = "the signature is missing or wrong"
 _NOBODYS = b"nobody's secret, so that unknown webhooks take as long"
 
 
-def purpose(hook_id: str, secret_id: str) -> str:
-    """What a hook's secret is sealed for."""
-    return f"webhook {hook_id} {secret_id}"
+def purpose(hook_id: str, secret_id: str) -> bytes:
+    """What a hook's secret is wrapped for."""
+    return f"webhook {hook_id} {secret_id}".encode()
 
 
 class Verifier:
     """Opened secrets are kept in memory by their ciphertext."""
 
-    def __init__(self, env: Env, kek: bytes) -> None:
+    def __init__(self, env: Env, keyring: Keyring) -> None:
         self._env = env
-        self._kek = kek
+        self._keyring = keyring
         self._opened: dict[bytes, bytes] = {}
         self._bad: dict[str, int] = {}
         self._minute = 0.0
@@ -66,7 +66,14 @@ class Verifier:
         if key not in self._opened:
             if len(self._opened) > 10 * MOST_CANDIDATES:
                 self._opened.clear()
-            self._opened[key] = unseal(self._kek, purpose(hook.id, sealed.id), sealed.ciphertext)
+            try:
+                found = self._keyring.unwrap(purpose(hook.id, sealed.id), sealed.ciphertext)
+            except Unopened as error:
+                raise OrcaError(
+                    f"the secret of webhook {hook.id} does not open with this master's key: give it"
+                    f" another one with `orca webhooks rotate {hook.id}`"
+                ) from error
+            self._opened[key] = found
         return self._opened[key]
 
     def _check_rate(self, client: str) -> None:
