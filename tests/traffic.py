@@ -6,14 +6,18 @@ What a client sees is kept whole: each answer's status and who gave it, or why t
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+HERE = "127.0.0.1"
+Door = tuple[str, int]
+"""Address and port of an ingress."""
 SERVER = """
 import os, selectors, signal, socket
-me = (os.environ["ORCA_TASK"] if "ORCA_TASK" in os.environ else str(os.getpid())).encode()
+me = str(os.getpid()).encode()
+noted = open(os.environ["NOTES"] + "/" + me.decode(), "ab", 0) if "NOTES" in os.environ else None
 version = os.environ.get("VERSION", "1").encode()
 body = version + b" " + me
 page = b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n%s" % (len(body), body)
@@ -41,6 +45,8 @@ while not leaving:
         if got:
             key.data.extend(got)
             while b"\\r\\n\\r\\n" in key.data:
+                if noted and not key.data.startswith(b"GET"):
+                    noted.write(key.data.partition(b" HTTP")[0] + b"\\n")
                 del key.data[: key.data.index(b"\\r\\n\\r\\n") + 4]
                 try:
                     line.sendall(page)
@@ -50,7 +56,8 @@ while not leaving:
             look.unregister(line)
             line.close()
 """
-"""Answers its version and its process, keeps connections, and drops them all at the stop signal."""
+"""Answers its version and its process, keeps connections, and drops them all at the stop signal. What is no
+GET is noted in a file of the folder NOTES, if there is one."""
 
 
 def a_server(name: str, replicas: int, **more: Any) -> dict[str, Any]:
@@ -102,9 +109,9 @@ async def ask(
     return status, (await reader.readexactly(int(size or 0))).decode()
 
 
-async def fetch(port: int, host: str, **more: Any) -> tuple[int, str]:
+async def fetch(port: int, host: str, *, at: str = HERE, **more: Any) -> tuple[int, str]:
     """One request on a connection of its own. Raises OSError, EOFError."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection(at, port)
     try:
         return await ask(reader, writer, host, **more)
     finally:
@@ -113,17 +120,25 @@ async def fetch(port: int, host: str, **more: Any) -> tuple[int, str]:
 
 @asynccontextmanager
 async def traffic(
-    ports: Sequence[int], host: str, *, kept: int = 500, fresh: int = 50, clients: int = 20
+    ports: Sequence[int],
+    host: str,
+    *,
+    kept: int = 500,
+    fresh: int = 50,
+    clients: int = 20,
+    at: str = HERE,
 ) -> AsyncIterator[Seen]:
     """So many requests a second on connections that are kept, and on fresh ones, spread over the ports. A
     machine that is busy makes fewer of them, never wrong ones."""
     seen = Seen()
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(_keep_asking(ports[n % len(ports)], host, clients / kept, seen))
+            group.create_task(_keep_asking((at, ports[n % len(ports)]), host, clients / kept, seen))
             for n in range(clients)
         ]
-        tasks.append(group.create_task(_ask_anew(ports, host, 1 / fresh, seen)))
+        tasks.append(
+            group.create_task(_ask_anew([(at, port) for port in ports], host, 1 / fresh, seen))
+        )
         try:
             yield seen
         finally:
@@ -131,41 +146,42 @@ async def traffic(
                 task.cancel()
 
 
-async def _keep_asking(port: int, host: str, pause: float, seen: Seen) -> None:
+async def _keep_asking(door: Door, host: str, pause: float, seen: Seen) -> None:
     while True:
         writer = None
         try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection(*door)
             while True:
-                await _note(ask(reader, writer, host), seen, port)
+                await _note(ask(reader, writer, host), seen, door)
                 await asyncio.sleep(pause)
         except (OSError, EOFError) as error:
-            seen.failures.append(f"kept, port {port}: {error!r}")
+            seen.failures.append(f"kept, {door}: {error!r}")
             await asyncio.sleep(pause)
         finally:
             if writer is not None:
                 writer.close()
 
 
-async def _ask_anew(ports: Sequence[int], host: str, pause: float, seen: Seen) -> None:
+async def _ask_anew(doors: Sequence[Door], host: str, pause: float, seen: Seen) -> None:
     number = 0
     async with asyncio.TaskGroup() as group:
         while True:
             number += 1
-            group.create_task(_one(ports[number % len(ports)], host, seen))
+            group.create_task(_one(doors[number % len(doors)], host, seen))
             await asyncio.sleep(pause)
 
 
-async def _one(port: int, host: str, seen: Seen) -> None:
+async def _one(door: Door, host: str, seen: Seen) -> None:
     try:
-        await _note(fetch(port, host, headers="Connection: close\r\n"), seen, port)
+        at, port = door
+        await _note(fetch(port, host, at=at, headers="Connection: close\r\n"), seen, door)
     except (OSError, EOFError) as error:
-        seen.failures.append(f"fresh, port {port}: {error!r}")
+        seen.failures.append(f"fresh, {door}: {error!r}")
 
 
-async def _note(request: Any, seen: Seen, port: int) -> None:
+async def _note(request: Awaitable[tuple[int, str]], seen: Seen, door: Door) -> None:
     status, text = await request
     if status == 200:
         seen.answers[text] += 1
     else:
-        seen.failures.append(f"port {port}: {status} {text.strip()}")
+        seen.failures.append(f"{door}: {status} {text.strip()}")

@@ -24,10 +24,13 @@ CLUSTERS = "clusters.json"
 IDEMPOTENT = "^(GET|HEAD|PUT|DELETE|OPTIONS|TRACE)$"
 APPEND = "APPEND_IF_EXISTS_OR_ADD"
 RETRIES = 2
-CONNECT_SECONDS = 2.0
+CONNECT_SECONDS = 1.0
+SILENT_SECONDS = 1.0
+"""What was sent to a replica and not even acknowledged for so long is lost with its node."""
 UPSTREAM_IDLE_SECONDS = 1.5
 """Programs close connections that are idle, many after 2 to 5 s: the ingress is sooner."""
 EJECTION_SECONDS, MOST_EJECTION_SECONDS = 1.0, 10.0
+_TCP, _TCP_USER_TIMEOUT = 6, 18  # as the kernel numbers them
 
 _SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -154,12 +157,27 @@ def _cluster(pool: pb.Pool, folder: str) -> dict[str, Any]:
         "lb_policy": "RING_HASH" if is_sticky else "ROUND_ROBIN",
         "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
         "outlier_detection": _outliers(),
+        "upstream_bind_config": {"socket_options": [_gives_up()]},
+        "upstream_connection_options": {
+            "tcp_keepalive": {"keepalive_time": 1, "keepalive_interval": 1, "keepalive_probes": 2}
+        },
         "circuit_breakers": {"thresholds": [_no_limits()]},
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed(
                 "extensions.upstreams.http.v3.HttpProtocolOptions", options
             )
         },
+    }
+
+
+def _gives_up() -> dict[str, Any]:
+    """A connection to a node that answers nothing any more (RFC 5482)."""
+    return {
+        "description": "TCP_USER_TIMEOUT",
+        "level": _TCP,
+        "name": _TCP_USER_TIMEOUT,
+        "int_value": round(SILENT_SECONDS * 1000),
+        "state": "STATE_PREBIND",
     }
 
 
