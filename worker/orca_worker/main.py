@@ -49,6 +49,7 @@ from orca_worker.runtime.docker.runtime import DockerRuntime, probe
 from orca_worker.runtime.port import Runtime
 from orca_worker.runtime.process.runtime import ProcessRuntime
 from orca_worker.session import Facts, Session
+from orca_worker.specs import Specs
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
 THREADS = 24
@@ -57,6 +58,7 @@ ENGINE_MARK = "engine"
 ENGINE_WAIT_SECONDS = 2.0
 FENCE = "fence"
 KEPT = "outputs"
+SPECS = "specs"
 
 log = get_logger("worker")
 
@@ -133,7 +135,10 @@ async def serve(settings: WorkerConfig) -> None:
     cluster, node = membership.cluster_id, membership.node_id
     kept = KeptOutputs(env, str(folder / KEPT))
     fencing = Fencing(env, guardian)
-    agent = Agent(env, runtimes, prober, fencing, cluster=cluster, node=node, kept=kept)
+    specs = Specs(env, str(folder / SPECS))
+    agent = Agent(
+        env, runtimes, prober, fencing, cluster=cluster, node=node, kept=kept, specs=specs
+    )
     connector = GrpcConnector(
         membership.masters,
         certificate,

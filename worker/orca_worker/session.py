@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from itertools import count
 
 from orca_common.cancelling import go_on_unless_cancelled
 from orca_common.env import Env
@@ -85,7 +86,7 @@ class Session:
 
     async def _talk(self, link: Link) -> bool:
         """Under one leader; whether there is to be another one on the same stream."""
-        self._agent.forget_session()
+        self._agent.specs.begin_stream()
         hello = await self._hello()
         async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
             await link.send(pb.FromWorker(hello=hello))
@@ -99,14 +100,18 @@ class Session:
             raise ConnectionError("the master closed the stream before welcoming this worker")
         log.info("connected", cluster=first.welcome.cluster)
         self._beat_seconds = first.welcome.heartbeat_seconds
+        self._agent.taken(0)
+        acknowledges = first.welcome.acknowledges
         self.connected.set()
         asked_again = False
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._beat(link))
                 group.create_task(self._measure())
-                group.create_task(self._report(link))
-                group.create_task(self._repeat())
+                group.create_task(self._report(link, acknowledges=acknowledges))
+                group.create_task(self._fetch(link))
+                if not acknowledges:
+                    group.create_task(self._repeat())
                 await self._receive(link, group)
                 raise _Ended
         except* (_Ended, OSError, Refused) as errors:  # one clause: of two, both would be cancelled
@@ -128,6 +133,7 @@ class Session:
             architecture=facts.architecture,
             instance=facts.instance,
             can_repeat=True,
+            fetches_specs=True,
             labels=facts.labels,
             runtimes=self._agent.runtime_names,
             capacity=pb.Resources(memory_bytes=facts.memory_bytes, cpu_millis=facts.cpu_millis),
@@ -144,6 +150,10 @@ class Session:
                     raise _AskedAgain
                 case "assignments":
                     await self._agent.apply(message.assignments)
+                case "specs":
+                    self._agent.take_specs(message.specs)
+                case "report_taken":
+                    self._agent.taken(message.report_taken.number)
                 case "lease_extended":
                     extended = message.lease_extended
                     await self._agent.fencing.extend(extended.sent_at, extended.seconds)
@@ -193,16 +203,24 @@ class Session:
             await asyncio.sleep(self._beat_seconds)
 
     async def _repeat(self) -> None:
-        """Level over edge: what is reported again and changes nothing costs the master nothing."""
+        """For a master that does not say what it has taken."""
         while True:
             await asyncio.sleep(REPEAT_SECONDS * self._env.random.uniform(0.8, 1.2))
             self._agent.repeat_all()
 
-    async def _report(self, link: Link) -> None:
-        while True:
+    async def _report(self, link: Link, *, acknowledges: bool) -> None:
+        """What is not acknowledged when the stream ends is said again in the next Hello, as all else is."""
+        for number in count(1):
             statuses = await self._agent.changes()
-            await link.send(pb.FromWorker(report=pb.Report(tasks=statuses)))
-            self._agent.drop_gone(statuses)
+            self._agent.said(number, statuses)
+            await link.send(pb.FromWorker(report=pb.Report(tasks=statuses, number=number)))
+            if not acknowledges:
+                self._agent.taken(number)
+
+    async def _fetch(self, link: Link) -> None:
+        while True:
+            hashes = await self._agent.specs.to_ask()
+            await link.send(pb.FromWorker(specs_request=pb.SpecsRequest(hashes=hashes)))
 
 
 @dataclass(frozen=True, slots=True)

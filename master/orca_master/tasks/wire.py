@@ -100,7 +100,7 @@ def assignments(
         assignments=pb.Assignments(
             revision=revision,
             tasks=listed,
-            specs={hash: _spec(spec) for hash, spec in specs.items()},
+            specs={hash: spec(each) for hash, each in specs.items()},
             confirmed_empty=not listed,
         )
     )
@@ -121,7 +121,8 @@ def _task(task: Task) -> pb.Task:
     )
 
 
-def _spec(spec: TaskSpec) -> pb.TaskSpec:
+def spec(spec: TaskSpec) -> pb.TaskSpec:
+    """Without values of secrets."""
     container = spec.container
     message = pb.TaskSpec(
         runtime=spec.runtime,
