@@ -417,6 +417,8 @@ class Hello(_message.Message):
     INSTANCE_FIELD_NUMBER: _builtins.int
     CAN_REPEAT_FIELD_NUMBER: _builtins.int
     FETCHES_SPECS_FIELD_NUMBER: _builtins.int
+    TELLS_DEVICES_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     name: _builtins.str
     version: _builtins.str
@@ -431,6 +433,8 @@ class Hello(_message.Message):
     """it understands Again"""
     fetches_specs: _builtins.bool
     """it asks for the specs that it does not hold"""
+    tells_devices: _builtins.bool
+    """`devices` are all that there are"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -442,6 +446,10 @@ class Hello(_message.Message):
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskStatus]:
         """everything that exists on the node"""
+
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """that containers may be given, and folders of them"""
 
     def __init__(
         self,
@@ -459,10 +467,12 @@ class Hello(_message.Message):
         instance: _builtins.str = ...,
         can_repeat: _builtins.bool = ...,
         fetches_specs: _builtins.bool = ...,
+        tells_devices: _builtins.bool = ...,
+        devices: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "architecture", b"architecture", "can_repeat", b"can_repeat", "capacity", b"capacity", "fetches_specs", b"fetches_specs", "instance", b"instance", "labels", b"labels", "name", b"name", "os", b"os", "protocol", b"protocol", "runtimes", b"runtimes", "tasks", b"tasks", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "architecture", b"architecture", "can_repeat", b"can_repeat", "capacity", b"capacity", "devices", b"devices", "fetches_specs", b"fetches_specs", "instance", b"instance", "labels", b"labels", "name", b"name", "os", b"os", "protocol", b"protocol", "runtimes", b"runtimes", "tasks", b"tasks", "tells_devices", b"tells_devices", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -145,7 +145,8 @@ async def serve(settings: WorkerConfig) -> None:
         random=env.random,
         keep=lambda masters: keep_masters(folder / "identity", masters),
     )
-    session = Session(env, agent, connector, _facts(env, settings))
+    devices = _access(settings).offered
+    session = Session(env, agent, connector, _facts(env, settings), devices)
     log.info("started", node=membership.node_id, runtimes=list(runtimes))
     try:
         async with asyncio.TaskGroup() as group:
@@ -306,12 +307,14 @@ def _containers(
             most_bytes=settings.pull_most_bytes,
         ),
         credentials=Credentials(settings.registries, settings.registry_config),
-        access=Access(
-            settings.allowed_host_paths, settings.allowed_devices, data_dir=settings.data_dir
-        ),
+        access=_access(settings),
         disk=DiskLimits(settings.disk_high_percent / 100, settings.disk_low_percent / 100),
         record=os.path.join(settings.data_dir, "images.json"),
     )
+
+
+def _access(settings: WorkerConfig) -> Access:
+    return Access(settings.allowed_host_paths, settings.allowed_devices, data_dir=settings.data_dir)
 
 
 def _facts(env: Env, settings: WorkerConfig) -> Facts:

@@ -1,6 +1,7 @@
 """The worker's end of the stream: connect, say hello, obey lists, send reports; again and again."""
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -48,11 +49,20 @@ class Facts:
 class Session:
     """Keeps the agent connected to a master. Runs until cancelled, or until the node is removed."""
 
-    def __init__(self, env: Env, agent: Agent, connector: Connector, facts: Facts) -> None:
+    def __init__(
+        self,
+        env: Env,
+        agent: Agent,
+        connector: Connector,
+        facts: Facts,
+        devices: Callable[[], Sequence[str] | None] = lambda: None,
+    ) -> None:
+        """`devices`: those that containers may be given now; None: not known. It may block."""
         self._env = env
         self._agent = agent
         self._connector = connector
         self._facts = facts
+        self._devices = devices
         self._beat_seconds = FIRST_BEAT_SECONDS
         self._used = pb.Resources()
         self.connected = asyncio.Event()
@@ -124,6 +134,7 @@ class Session:
 
     async def _hello(self) -> pb.Hello:
         facts = self._facts
+        devices = await self._env.threads.run(self._devices)
         return pb.Hello(
             protocol=PROTOCOL,
             name=facts.name,
@@ -134,6 +145,8 @@ class Session:
             instance=facts.instance,
             can_repeat=True,
             fetches_specs=True,
+            tells_devices=devices is not None,
+            devices=devices,
             labels=facts.labels,
             runtimes=self._agent.runtime_names,
             capacity=pb.Resources(memory_bytes=facts.memory_bytes, cpu_millis=facts.cpu_millis),
