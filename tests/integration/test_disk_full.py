@@ -15,6 +15,10 @@ FILL = "cat /dev/zero >$HOME/filling; sleep 86400"
 SIZE = "16m"
 
 
+async def done(words: list[str]) -> None:
+    await asyncio.to_thread(subprocess.run, words, check=True)
+
+
 @pytest.fixture
 async def small(tmp_path: Path) -> AsyncIterator[RealCluster]:
     """The data folder of its worker is a tmpfs of SIZE."""
@@ -27,20 +31,20 @@ async def small(tmp_path: Path) -> AsyncIterator[RealCluster]:
             await cluster.kill("worker-1")
             folder = cluster.folder / "worker-1"
             kept = tmp_path / "kept"
-            subprocess.run(["cp", "-a", str(folder), str(kept)], check=True)
+            await done(["cp", "-a", str(folder), str(kept)])
             options = ["-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs"]
-            subprocess.run(["mount", *options, str(folder)], check=True)
+            await done(["mount", *options, str(folder)])
             mounted.append(folder)
-            subprocess.run(["cp", "-a", f"{kept}/.", str(folder)], check=True)
+            await done(["cp", "-a", f"{kept}/.", str(folder)])
             await cluster.up()
             try:
                 yield cluster
             finally:
                 await cluster.down()
-                subprocess.run(["umount", "--lazy", str(mounted.pop())], check=True)
+                await done(["umount", "--lazy", str(mounted.pop())])
     finally:
         for folder in mounted:
-            subprocess.run(["umount", "--lazy", str(folder)], check=False)
+            await done(["umount", "--lazy", str(folder)])
 
 
 async def test_a_disk_written_full_stops_what_is_new_there_and_the_node_and_the_masters_go_on_ce_22(
