@@ -18,6 +18,7 @@ def a_node(name: str = "n1", **fields: Any) -> Node:
         cpu_millis=fields.pop("cpu_millis", 4000),
         labels=fields.pop("labels", {}),
         address=fields.pop("address", "10.0.0.1"),
+        devices=fields.pop("devices", None),
     )
     fields.setdefault("state", NodeState.READY)
     return Node(id=f"id-{name}", name=name, joined_at=1.0, facts=facts, **fields)

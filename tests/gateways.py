@@ -1,5 +1,6 @@
 """A gateway for workers over real TLS, with a dispatcher that only repeats."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -50,6 +51,9 @@ class TrustsOne:
 
     async def keep_telling(self, node_id: str, send) -> None:
         pass
+
+    async def until_dropped(self, authority: str) -> None:
+        await asyncio.Event().wait()
 
     async def heard(self, node_id: str, said: pb.Trusted) -> None:
         raise AssertionError("nobody was told anything")

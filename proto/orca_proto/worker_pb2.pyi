@@ -5,7 +5,8 @@ What a master and a worker say to each other, over one bidirectional stream with
 
 The worker opens the stream with Hello and sends reports and heartbeats; the master answers with
 Welcome and sends, whenever it changes, the full list of what the node should run. Lists are
-complete: what is not in the newest list should not exist on the node.
+complete: what is not in the newest list should not exist on the node. They name specs by hash; a worker
+asks for those that it does not hold. Reports are numbered, and acknowledged once they are committed.
 """
 
 from collections import abc as _abc
@@ -116,6 +117,7 @@ class FromWorker(_message.Message):
     LOG_CHUNK_FIELD_NUMBER: _builtins.int
     RENEW_FIELD_NUMBER: _builtins.int
     TRUSTED_FIELD_NUMBER: _builtins.int
+    SPECS_REQUEST_FIELD_NUMBER: _builtins.int
     INGRESS_STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
@@ -130,6 +132,8 @@ class FromWorker(_message.Message):
     @_builtins.property
     def trusted(self) -> Global___Trusted: ...
     @_builtins.property
+    def specs_request(self) -> Global___SpecsRequest: ...
+    @_builtins.property
     def ingress_status(self) -> Global___IngressStatus: ...
     def __init__(
         self,
@@ -140,13 +144,14 @@ class FromWorker(_message.Message):
         log_chunk: Global___LogChunk | None = ...,
         renew: Global___RenewRequest | None = ...,
         trusted: Global___Trusted | None = ...,
+        specs_request: Global___SpecsRequest | None = ...,
         ingress_status: Global___IngressStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "ingress_status", b"ingress_status", "log_chunk", b"log_chunk", "renew", b"renew", "report", b"report", "trusted", b"trusted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "ingress_status", b"ingress_status", "log_chunk", b"log_chunk", "renew", b"renew", "report", b"report", "specs_request", b"specs_request", "trusted", b"trusted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "ingress_status", b"ingress_status", "log_chunk", b"log_chunk", "renew", b"renew", "report", b"report", "trusted", b"trusted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "ingress_status", b"ingress_status", "log_chunk", b"log_chunk", "renew", b"renew", "report", b"report", "specs_request", b"specs_request", "trusted", b"trusted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "heartbeat", "report", "log_chunk", "renew", "trusted", "ingress_status"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "heartbeat", "report", "log_chunk", "renew", "trusted", "specs_request", "ingress_status"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -167,6 +172,8 @@ class FromMaster(_message.Message):
     AGAIN_FIELD_NUMBER: _builtins.int
     RENEWED_FIELD_NUMBER: _builtins.int
     TRUST_FIELD_NUMBER: _builtins.int
+    SPECS_FIELD_NUMBER: _builtins.int
+    REPORT_TAKEN_FIELD_NUMBER: _builtins.int
     INGRESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
@@ -191,6 +198,10 @@ class FromMaster(_message.Message):
     @_builtins.property
     def trust(self) -> Global___Trust: ...
     @_builtins.property
+    def specs(self) -> Global___Specs: ...
+    @_builtins.property
+    def report_taken(self) -> Global___ReportTaken: ...
+    @_builtins.property
     def ingress(self) -> Global___Ingress: ...
     def __init__(
         self,
@@ -206,13 +217,15 @@ class FromMaster(_message.Message):
         again: Global___Again | None = ...,
         renewed: Global___Renewed | None = ...,
         trust: Global___Trust | None = ...,
+        specs: Global___Specs | None = ...,
+        report_taken: Global___ReportTaken | None = ...,
         ingress: Global___Ingress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["again", b"again", "assignments", b"assignments", "body", b"body", "ingress", b"ingress", "lease_extended", b"lease_extended", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["again", b"again", "assignments", b"assignments", "body", b"body", "ingress", b"ingress", "lease_extended", b"lease_extended", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "report_taken", b"report_taken", "specs", b"specs", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["again", b"again", "assignments", b"assignments", "body", b"body", "ingress", b"ingress", "lease_extended", b"lease_extended", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["again", b"again", "assignments", b"assignments", "body", b"body", "ingress", b"ingress", "lease_extended", b"lease_extended", "log_cancel", b"log_cancel", "log_more", b"log_more", "log_request", b"log_request", "masters", b"masters", "removed", b"removed", "renewed", b"renewed", "report_taken", b"report_taken", "specs", b"specs", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "log_request", "log_cancel", "masters", "log_more", "removed", "lease_extended", "again", "renewed", "trust", "ingress"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "log_request", "log_cancel", "masters", "log_more", "removed", "lease_extended", "again", "renewed", "trust", "specs", "report_taken", "ingress"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -434,6 +447,9 @@ class Hello(_message.Message):
     ARCHITECTURE_FIELD_NUMBER: _builtins.int
     INSTANCE_FIELD_NUMBER: _builtins.int
     CAN_REPEAT_FIELD_NUMBER: _builtins.int
+    FETCHES_SPECS_FIELD_NUMBER: _builtins.int
+    TELLS_DEVICES_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     name: _builtins.str
     version: _builtins.str
@@ -446,6 +462,10 @@ class Hello(_message.Message):
     """made anew at each start of the worker"""
     can_repeat: _builtins.bool
     """it understands Again"""
+    fetches_specs: _builtins.bool
+    """it asks for the specs that it does not hold"""
+    tells_devices: _builtins.bool
+    """`devices` are all that there are"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -457,6 +477,10 @@ class Hello(_message.Message):
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskStatus]:
         """everything that exists on the node"""
+
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """that containers may be given, and folders of them"""
 
     def __init__(
         self,
@@ -473,10 +497,13 @@ class Hello(_message.Message):
         architecture: _builtins.str = ...,
         instance: _builtins.str = ...,
         can_repeat: _builtins.bool = ...,
+        fetches_specs: _builtins.bool = ...,
+        tells_devices: _builtins.bool = ...,
+        devices: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "architecture", b"architecture", "can_repeat", b"can_repeat", "capacity", b"capacity", "instance", b"instance", "labels", b"labels", "name", b"name", "os", b"os", "protocol", b"protocol", "runtimes", b"runtimes", "tasks", b"tasks", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "architecture", b"architecture", "can_repeat", b"can_repeat", "capacity", b"capacity", "devices", b"devices", "fetches_specs", b"fetches_specs", "instance", b"instance", "labels", b"labels", "name", b"name", "os", b"os", "protocol", b"protocol", "runtimes", b"runtimes", "tasks", b"tasks", "tells_devices", b"tells_devices", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -484,21 +511,27 @@ Global___Hello: _TypeAlias = Hello  # noqa: Y015
 
 @_typing.final
 class Welcome(_message.Message):
+    """With the first one, all that Hello says is committed."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CLUSTER_FIELD_NUMBER: _builtins.int
     HEARTBEAT_SECONDS_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGES_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
     heartbeat_seconds: _builtins.float
+    acknowledges: _builtins.bool
+    """reports are answered with ReportTaken"""
     def __init__(
         self,
         *,
         cluster: _builtins.str = ...,
         heartbeat_seconds: _builtins.float = ...,
+        acknowledges: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "heartbeat_seconds", b"heartbeat_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledges", b"acknowledges", "cluster", b"cluster", "heartbeat_seconds", b"heartbeat_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -761,6 +794,7 @@ class TaskSpec(_message.Message):
     IMAGE_ONLY_FIELD_NUMBER: _builtins.int
     PUBLISHED_FIELD_NUMBER: _builtins.int
     STOP_DELAY_SECONDS_FIELD_NUMBER: _builtins.int
+    LACKS_VALUES_FIELD_NUMBER: _builtins.int
     runtime: _builtins.str
     """"docker" | "process" """
     image: _builtins.str
@@ -789,6 +823,8 @@ class TaskSpec(_message.Message):
     """its port is reached from other nodes, at this node's address"""
     stop_delay_seconds: _builtins.float
     """told to stop while it is ready, it runs on for so long"""
+    lacks_values: _builtins.bool
+    """those of secrets were left out: enough for what was started before"""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -861,10 +897,11 @@ class TaskSpec(_message.Message):
         image_only: _builtins.bool = ...,
         published: _builtins.bool = ...,
         stop_delay_seconds: _builtins.float = ...,
+        lacks_values: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "liveness", b"liveness", "readiness", b"readiness", "startup", b"startup"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "command", b"command", "devices", b"devices", "entrypoint", b"entrypoint", "env", b"env", "host_port", b"host_port", "image", b"image", "image_only", b"image_only", "lacks", b"lacks", "limits", b"limits", "liveness", b"liveness", "log_bytes", b"log_bytes", "log_files", b"log_files", "mounts", b"mounts", "port", b"port", "published", b"published", "pull_policy", b"pull_policy", "readiness", b"readiness", "runtime", b"runtime", "secret_env", b"secret_env", "secret_files", b"secret_files", "security", b"security", "startup", b"startup", "stop_delay_seconds", b"stop_delay_seconds", "stop_grace_seconds", b"stop_grace_seconds", "stop_signal", b"stop_signal", "user", b"user", "volumes", b"volumes", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "command", b"command", "devices", b"devices", "entrypoint", b"entrypoint", "env", b"env", "host_port", b"host_port", "image", b"image", "image_only", b"image_only", "lacks", b"lacks", "lacks_values", b"lacks_values", "limits", b"limits", "liveness", b"liveness", "log_bytes", b"log_bytes", "log_files", b"log_files", "mounts", b"mounts", "port", b"port", "published", b"published", "pull_policy", b"pull_policy", "readiness", b"readiness", "runtime", b"runtime", "secret_env", b"secret_env", "secret_files", b"secret_files", "security", b"security", "startup", b"startup", "stop_delay_seconds", b"stop_delay_seconds", "stop_grace_seconds", b"stop_grace_seconds", "stop_signal", b"stop_signal", "user", b"user", "volumes", b"volumes", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1066,7 +1103,7 @@ class Assignments(_message.Message):
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]: ...
     @_builtins.property
     def specs(self) -> _containers.MessageMap[_builtins.str, Global___TaskSpec]:
-        """by hash; only those this stream has not carried yet"""
+        """by hash; for a worker that does not fetch them"""
 
     @_builtins.property
     def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegistryAccount]:
@@ -1088,6 +1125,81 @@ class Assignments(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Assignments: _TypeAlias = Assignments  # noqa: Y015
+
+@_typing.final
+class SpecsRequest(_message.Message):
+    """The worker does not hold these specs, or lacks values of secrets for a start. At most 64 in one
+    request, and one request at a time.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HASHES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        hashes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hashes", b"hashes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpecsRequest: _TypeAlias = SpecsRequest  # noqa: Y015
+
+@_typing.final
+class Specs(_message.Message):
+    """Those of them that tasks of the node have, and which none has any more (a newer list tells). Values of
+    secrets are in it only if a task has not been started yet, as far as the master knows.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SpecsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___TaskSpec: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___TaskSpec | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SPECS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def specs(self) -> _containers.MessageMap[_builtins.str, Global___TaskSpec]:
+        """by hash"""
+
+    @_builtins.property
+    def unknown(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        specs: _abc.Mapping[_builtins.str, Global___TaskSpec] | None = ...,
+        unknown: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["specs", b"specs", "unknown", b"unknown"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Specs: _TypeAlias = Specs  # noqa: Y015
 
 @_typing.final
 class RegistryAccount(_message.Message):
@@ -1201,20 +1313,45 @@ class Report(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TASKS_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """on this stream, from 1 under each leader; 0: no answer is wanted"""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskStatus]: ...
     def __init__(
         self,
         *,
         tasks: _abc.Iterable[Global___TaskStatus] | None = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Report: _TypeAlias = Report  # noqa: Y015
+
+@_typing.final
+class ReportTaken(_message.Message):
+    """All reports up to this one are committed; the others are said again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportTaken: _TypeAlias = ReportTaken  # noqa: Y015
 
 @_typing.final
 class LogRequest(_message.Message):

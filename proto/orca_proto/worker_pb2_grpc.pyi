@@ -5,7 +5,8 @@ What a master and a worker say to each other, over one bidirectional stream with
 
 The worker opens the stream with Hello and sends reports and heartbeats; the master answers with
 Welcome and sends, whenever it changes, the full list of what the node should run. Lists are
-complete: what is not in the newest list should not exist on the node.
+complete: what is not in the newest list should not exist on the node. They name specs by hash; a worker
+asks for those that it does not hold. Reports are numbered, and acknowledged once they are committed.
 """
 
 from collections import abc as _abc

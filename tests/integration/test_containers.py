@@ -2,6 +2,10 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,6 +19,7 @@ from orca.client import Client
 pytestmark = pytest.mark.engine
 
 MIB = 1 << 20
+PROGRAMS = Path(sys.executable).parent
 
 
 @pytest.fixture
@@ -255,3 +260,69 @@ async def test_down_leaves_no_container_and_up_brings_the_same_state_back(
     after = await engine_cluster.until("my-app", status="running", running_replicas=2)
     same = ("replicas", "image", "domain", "revision", "project")
     assert json.dumps([after[key] for key in same]) == json.dumps([before[key] for key in same])
+
+
+async def test_devices_are_given_where_the_worker_has_them_and_else_it_is_said_which_is_missing(
+    engine_cluster: RealCluster, engine_image: str, docker_client: docker.APIClient
+) -> None:
+    cluster = engine_cluster
+    asked = {"has": "/dev/null", "forbidden": "/dev/zero", "absent": "/dev/not-there"}
+    services = [
+        {
+            "name": name,
+            "image": engine_image,
+            "command": ["busybox", "sleep", "1000"],
+            "devices": [{"path": path}],
+        }
+        for name, path in asked.items()
+    ]
+    await until_refused(cluster, services, asked)
+    await cluster.kill("worker-1")
+    folder = cluster.folder / "worker-1"
+    words = ["--data-dir", str(folder), "--name", "worker-1", "--runtime", "docker"]
+    allowed = {"ORCA_WORKER_ALLOWED_DEVICES": "/dev/null,/dev/not-there"}
+    with (folder / "again.log").open("wb") as log:
+        again = await asyncio.create_subprocess_exec(
+            *(str(PROGRAMS / "orca-worker"), *words),
+            env=os.environ | allowed,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        await cluster.until("has", running_replicas=1, status="running")
+        await until_refused(cluster, [], {name: asked[name] for name in ("forbidden", "absent")})
+        said = await asyncio.to_thread(orca_says, cluster, "status", "forbidden", "--explain")
+        assert "has no device /dev/zero to give" in said
+        (inspected,) = containers(docker_client, cluster).values()
+        assert inspected["HostConfig"]["Devices"][0]["PathOnHost"] == "/dev/null"
+    finally:
+        again.kill()
+        await again.wait()
+
+
+async def until_refused(
+    cluster: RealCluster, deployed: list[dict[str, Any]], missing: dict[str, str]
+) -> None:
+    async with cluster.client() as client, asyncio.timeout(60):
+        if deployed:
+            await client.deploy(deployed, wait=False)
+        for name, path in missing.items():
+            reason = f"has no device {path} to give"
+            whole = f"no node fits (1 node: {reason})"
+            while True:
+                found = await client.placement(name)
+                if [replica["reason"] for replica in found["replicas"]] == [whole]:
+                    break
+                await asyncio.sleep(0.05)
+            assert [(n["fits"], n["reason"]) for n in found["nodes"]] == [(False, reason)]
+
+
+def orca_says(cluster: RealCluster, *words: str) -> str:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("ORCA_")}
+    return subprocess.run(
+        [str(PROGRAMS / "orca"), *words],
+        env=kept | {"ORCA_DATA_DIR": str(cluster.folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout

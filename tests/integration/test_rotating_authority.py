@@ -35,11 +35,26 @@ from orca_worker.session import Facts, Session
 COMMAND = ["sleep", "7654393"]
 BARE_WORKERS = 18
 SECONDS = 120.0
+ESTABLISHED = "01"
 
 
 def replicas() -> set[int]:
     found = psutil.process_iter(["cmdline"])
     return {process.pid for process in found if process.info["cmdline"] == COMMAND}
+
+
+def connections(cluster: RealCluster) -> set[tuple[str, str]]:
+    """That stand, on the masters' ports for each other and for workers; as both their addresses."""
+    masters = [p for name, p in cluster.processes.items() if name.startswith("master")]
+    listening = [str(address) for master in masters for address in (master.raft, master.grpc)]
+    ports = {int(address.rpartition(":")[2]) for address in listening}
+    tables = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    lines = [line.split() for table in tables for line in table]
+    return {
+        (local, remote)
+        for _, local, remote, state, *_ in lines
+        if state == ESTABLISHED and int(local.rpartition(":")[2], 16) in ports
+    }
 
 
 def issued_by(own: Path, authorities: Path) -> tuple[str | None, tuple[str, ...]]:
@@ -180,6 +195,8 @@ async def _rotate_under_load(cluster: RealCluster, bare: BareWorkers, away: Work
         before, load = replicas(), Load(cluster)
         assert len(before) == 4
         kept = _copy_of_old(cluster)
+        first = connections(cluster)
+        assert len(first) >= 3 + 2 + BARE_WORKERS, "between masters, and of workers"
         old = (await client.authority())["fingerprint"]
         early = await client.join_token()
         working = asyncio.ensure_future(load.run())
@@ -193,7 +210,14 @@ async def _rotate_under_load(cluster: RealCluster, bare: BareWorkers, away: Work
             assert again.value.status == 409
             assert load.refused == []
             await _kill_the_leader(cluster, load)
+            assert first & connections(cluster), (
+                "those that lasted until now began with the old one"
+            )
             new = await _force_to_the_end(client)
+            async with asyncio.timeout(SECONDS):
+                while first & connections(cluster):
+                    await asyncio.sleep(0.1)
+            await until_ready(client, 2 + BARE_WORKERS)
             assert new != old
             assert load.refused == []
             done = load.done

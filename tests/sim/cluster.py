@@ -28,6 +28,7 @@ from orca_worker.kept import KeptOutputs
 from orca_worker.ports import Ingress, Link, Prober
 from orca_worker.runtime.port import Phase
 from orca_worker.session import Facts, Session
+from orca_worker.specs import Specs
 from sim.disk import SimDisk
 from sim.env import SimClock, sim_env
 from sim.raft.network import Port, Wires
@@ -292,6 +293,7 @@ class SimWorker:
             pull_seconds=0.5,
             machine=self.machine,
         )
+        self.specs_folder: str | None = None  # of the real disk
         self.guardian = FakeGuardian(self._end)
         self._guarding: asyncio.Task[None] | None = None
 
@@ -388,6 +390,7 @@ class SimWorker:
             cluster=CLUSTER,
             node=self.id,
             kept=self.kept,
+            specs=Specs(env, self.specs_folder),
         )
         facts = Facts(
             name=self.name,
@@ -401,7 +404,7 @@ class SimWorker:
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(agent.run())
-            group.create_task(Session(env, agent, self, facts, self.ingress).run())
+            group.create_task(Session(env, agent, self, facts, ingress=self.ingress).run())
 
 
 class _AlwaysHealthy:

@@ -4,7 +4,7 @@ Holds one runner per task. Knows nothing of gRPC or any engine; `session` connec
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 
 from orca_common.env import Env
@@ -14,7 +14,8 @@ from orca_proto.images import host_of
 from orca_worker.fencing import Fencing
 from orca_worker.kept import KeptOutputs
 from orca_worker.ports import Prober
-from orca_worker.runtime.port import Container, Runtime, RuntimeAway, RuntimeRefusal
+from orca_worker.runtime.port import Container, Phase, Runtime, RuntimeAway, RuntimeRefusal
+from orca_worker.specs import Specs
 from orca_worker.task import TaskRunner, status_of
 
 WATCH_RETRY_SECONDS = 1.0
@@ -22,6 +23,8 @@ BROKEN_RETRY_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
 
 log = get_logger("agent")
+
+Adopted = tuple[Runtime, Container]
 
 
 class Agent:
@@ -37,6 +40,7 @@ class Agent:
         cluster: str,
         node: str,
         kept: KeptOutputs | None = None,
+        specs: Specs | None = None,
     ) -> None:
         self._env = env
         self._kept = kept
@@ -46,9 +50,11 @@ class Agent:
         self._cluster = cluster
         self._node = node
         self._runners: dict[str, TaskRunner] = {}
-        self._specs: dict[str, pb.TaskSpec] = {}
+        self.specs = specs or Specs(env)
         self._accounts: dict[tuple[str, str], pb.RegistryAccount] = {}  # in memory only
-        self._unowned: dict[str, tuple[Runtime, Container]] = {}
+        self._unowned: dict[str, Adopted] = {}
+        self._waiting: dict[str, tuple[pb.Task, Adopted | None]] = {}  # for its spec
+        self._unacknowledged: dict[str, tuple[int, pb.TaskState.ValueType]] = {}
         self._dirty: dict[str, None] = {}
         self._dirty_event = asyncio.Event()
         self._seen = (0, 0, 0)
@@ -63,7 +69,9 @@ class Agent:
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             self._group = group
+            await self.specs.load()
             self._running.set()
+            group.create_task(self.specs.run())
             group.create_task(self.fencing.run())
             for runtime in self._runtimes.values():
                 group.create_task(self._watch(runtime))
@@ -71,7 +79,7 @@ class Agent:
 
     async def inventory(self) -> list[pb.TaskStatus]:
         """Everything that exists on the node: for Hello. Raises RuntimeRefusal."""
-        found = []
+        found: list[Adopted] = []
         for runtime in self._runtimes.values():
             try:
                 found += [(runtime, container) for container in await runtime.list()]
@@ -80,15 +88,19 @@ class Agent:
                 # Whatever runs there has a runner, but for a worker that has just begun.
                 if runtime.name not in self._listed:
                     raise
+                found += [each for each in self._not_run().values() if each[0] is runtime]
         # Nothing is awaited from here on: a status that changed meanwhile would be told by nobody.
         statuses = {id: runner.status for id, runner in self._runners.items()}
         self._unowned.clear()
+        self._waiting.clear()
         for runtime, container in found:
             if container.task not in statuses:
                 self._unowned[container.task] = (runtime, container)
                 statuses[container.task] = status_of(container)
         self._dirty.clear()
-        return [status for status in statuses.values() if status.state != pb.TASK_STATE_GONE]
+        self._unacknowledged.clear()
+        self.said(0, statuses.values())
+        return list(statuses.values())
 
     async def apply(self, assignments: pb.Assignments) -> None:
         """Take the newest complete list. One that is older than what was seen is refused."""
@@ -102,7 +114,8 @@ class Agent:
             return
         self._seen = stamp
         await self._running.wait()
-        self._specs.update(assignments.specs)
+        self.specs.hold(assignments.specs)
+        self._unowned, self._waiting = self._not_run(), {}
         self._accounts = {(each.project, each.host): each for each in assignments.accounts}
         listed = {task.id for task in assignments.tasks}
         for task in assignments.tasks:
@@ -114,16 +127,27 @@ class Agent:
             if task_id not in listed:
                 self._remove_unknown(runtime, task_id)
         self._unowned.clear()
-        used = {task.spec_hash for task in assignments.tasks}
-        self._specs = {hash: spec for hash, spec in self._specs.items() if hash in used}
+        self.specs.let_go({task.spec_hash for task in assignments.tasks})
+        self.specs.lack([task.spec_hash for task, _ in self._waiting.values()])
+
+    def take_specs(self, answer: pb.Specs) -> None:
+        """What was asked for. What is still unknown is so because a newer list is on its way."""
+        fit = {hash: spec for hash, spec in answer.specs.items() if not spec.lacks}
+        self.specs.hold(fit)  # the others may have another answer the next time
+        self.specs.answered()
+        for task_id, (task, adopted) in list(self._waiting.items()):
+            if task.spec_hash in answer.specs:
+                del self._waiting[task_id]
+                self._begin(task, adopted, answer.specs[task.spec_hash])
 
     @property
     def _has_tasks(self) -> bool:
-        return bool(self._runners or self._unowned)
+        return bool(self._runners or self._unowned or self._waiting)
 
-    def forget_session(self) -> None:
-        """A new stream starts: the next master may know nothing of earlier lists' specs."""
-        self._specs.clear()
+    def _not_run(self) -> dict[str, Adopted]:
+        """What was found here and has no runner yet."""
+        waiting = {id: adopted for id, (_, adopted) in self._waiting.items() if adopted is not None}
+        return self._unowned | waiting
 
     async def changes(self) -> list[pb.TaskStatus]:
         """Wait for statuses that have changed since the last call."""
@@ -133,8 +157,21 @@ class Agent:
         ids, self._dirty = list(self._dirty), {}
         return [self._runners[id].status for id in ids if id in self._runners]
 
+    def said(self, number: int, statuses: Iterable[pb.TaskStatus]) -> None:
+        """These are on their way to the master, in the report with this number; 0: in Hello."""
+        for status in statuses:
+            self._unacknowledged[status.id] = number, status.state
+
+    def taken(self, number: int) -> None:
+        """The master has committed all up to this report: tasks whose end was in it are forgotten."""
+        for task_id, (said_in, state) in list(self._unacknowledged.items()):
+            if said_in <= number:
+                del self._unacknowledged[task_id]
+                if state == pb.TASK_STATE_GONE:
+                    self._runners.pop(task_id, None)
+
     def repeat_all(self) -> None:
-        """Have every status reported again: a report that was lost is so made good."""
+        """Have every status reported again, to a master that acknowledges none."""
         for task_id in self._runners:
             self._mark_dirty(task_id)
 
@@ -170,18 +207,25 @@ class Agent:
     def _apply_one(self, task: pb.Task) -> None:
         runner = self._runners.get(task.id)
         if runner is None:
-            spec = self._specs.get(task.spec_hash)
             adopted = self._unowned.pop(task.id, None)
-            if task.has_ended and adopted is None and task.wanted != pb.WANTED_STOP:
+            is_to_stop = task.wanted == pb.WANTED_STOP
+            if task.has_ended and adopted is None and not is_to_stop:
                 return  # it has disappeared from here, and a task runs once
+            is_begun = adopted is not None and adopted[1].phase is not Phase.CREATED
+            spec = self.specs.held(task.spec_hash, for_start=not is_begun and not is_to_stop)
             if spec is None:
-                log.error("list names a spec that was not sent", task=task.id, spec=task.spec_hash)
-                return
-            runtime = self._runtimes.get(spec.runtime) or (adopted[0] if adopted else None)
-            if runtime is None:
-                log.error("no such runtime here", task=task.id, runtime=spec.runtime)
-                return
-            runner = self._start(runtime, task, spec)
+                self._waiting[task.id] = task, adopted
+            else:
+                self._begin(task, adopted, spec)
+        elif task.wanted == pb.WANTED_STOP:
+            runner.want_stop()
+
+    def _begin(self, task: pb.Task, adopted: Adopted | None, spec: pb.TaskSpec) -> None:
+        runtime = self._runtimes.get(spec.runtime) or (adopted[0] if adopted else None)
+        if runtime is None:
+            log.error("no such runtime here", task=task.id, runtime=spec.runtime)
+            return
+        runner = self._start(runtime, task, spec)
         if task.wanted == pb.WANTED_STOP:
             runner.want_stop()
 
@@ -223,12 +267,6 @@ class Agent:
         self._dirty[task_id] = None
         self._dirty_event.set()
 
-    def drop_gone(self, statuses: list[pb.TaskStatus]) -> None:
-        """Forget runners whose end has been reported."""
-        for status in statuses:
-            if status.state == pb.TASK_STATE_GONE:
-                self._runners.pop(status.id, None)
-
     def _account(self, project: str, image: str) -> pb.RegistryAccount | None:
         """As the newest list says."""
         return self._accounts.get((project, host_of(image)))
@@ -249,7 +287,7 @@ class Agent:
             await asyncio.sleep(SWEEP_SECONDS * self._env.random.uniform(0.8, 1.2))
             try:
                 for container in await runtime.list():
-                    known = container.task in self._runners or container.task in self._unowned
+                    known = container.task in self._runners or container.task in self._not_run()
                     if not known and self._seen > (0, 0, 0):
                         self._remove_unknown(runtime, container.task)
                 swept = await runtime.sweep({r.image for r in self._runners.values() if r.image})

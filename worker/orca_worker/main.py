@@ -53,6 +53,7 @@ from orca_worker.runtime.port import Runtime
 from orca_worker.runtime.process.runtime import ProcessRuntime
 from orca_worker.runtime.secret_files import in_memory
 from orca_worker.session import Facts, Session
+from orca_worker.specs import Specs
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
 THREADS = 24
@@ -62,6 +63,7 @@ ENGINE_WAIT_SECONDS = 2.0
 FENCE = "fence"
 KEPT = "outputs"
 INGRESS = "ingress"
+SPECS = "specs"
 
 log = get_logger("worker")
 
@@ -140,7 +142,10 @@ async def serve(settings: WorkerConfig) -> None:
     cluster, node = membership.cluster_id, membership.node_id
     kept = KeptOutputs(env, str(folder / KEPT))
     fencing = Fencing(env, guardian)
-    agent = Agent(env, runtimes, prober, fencing, cluster=cluster, node=node, kept=kept)
+    specs = Specs(env, str(folder / SPECS))
+    agent = Agent(
+        env, runtimes, prober, fencing, cluster=cluster, node=node, kept=kept, specs=specs
+    )
     connector = GrpcConnector(
         membership.masters,
         certificate,
@@ -148,7 +153,9 @@ async def serve(settings: WorkerConfig) -> None:
         keep=lambda masters: keep_masters(folder / "identity", masters),
     )
     proxy = _proxy(env, settings, membership, folder)
-    session = Session(env, agent, connector, _facts(env, settings), proxy)
+    devices = _access(settings).offered
+    facts = _facts(env, settings)
+    session = Session(env, agent, connector, facts, devices, ingress=proxy)
     log.info("started", node=membership.node_id, runtimes=list(runtimes))
     try:
         async with asyncio.TaskGroup() as group:
@@ -326,9 +333,7 @@ def _containers(
             most_bytes=settings.pull_most_bytes,
         ),
         credentials=Credentials(settings.registries, settings.registry_config),
-        access=Access(
-            settings.allowed_host_paths, settings.allowed_devices, data_dir=settings.data_dir
-        ),
+        access=_access(settings),
         disk=DiskLimits(settings.disk_high_percent / 100, settings.disk_low_percent / 100),
         record=os.path.join(settings.data_dir, "images.json"),
         node_address=_own_address(settings.address),
@@ -343,6 +348,10 @@ def _own_address(address: str) -> str:
         except OSError:
             return "0.0.0.0"
         return str(probe.getsockname()[0])
+
+
+def _access(settings: WorkerConfig) -> Access:
+    return Access(settings.allowed_host_paths, settings.allowed_devices, data_dir=settings.data_dir)
 
 
 def _facts(env: Env, settings: WorkerConfig) -> Facts:

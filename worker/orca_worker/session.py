@@ -1,7 +1,9 @@
 """The worker's end of the stream: connect, say hello, obey lists, send reports; again and again."""
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from orca_common.cancelling import go_on_unless_cancelled
 from orca_common.env import Env
@@ -53,13 +55,16 @@ class Session:
         agent: Agent,
         connector: Connector,
         facts: Facts,
+        devices: Callable[[], Sequence[str] | None] = lambda: None,
         ingress: Ingress | None = None,
     ) -> None:
+        """`devices`: those that containers may be given now; None: not known. It may block."""
         self._env = env
         self._agent = agent
         self._connector = connector
         self._facts = facts
         self._ingress = ingress
+        self._devices = devices
         self._beat_seconds = FIRST_BEAT_SECONDS
         self._used = pb.Resources()
         self.connected = asyncio.Event()
@@ -93,7 +98,7 @@ class Session:
 
     async def _talk(self, link: Link) -> bool:
         """Under one leader; whether there is to be another one on the same stream."""
-        self._agent.forget_session()
+        self._agent.specs.begin_stream()
         hello = await self._hello()
         async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
             await link.send(pb.FromWorker(hello=hello))
@@ -107,14 +112,18 @@ class Session:
             raise ConnectionError("the master closed the stream before welcoming this worker")
         log.info("connected", cluster=first.welcome.cluster)
         self._beat_seconds = first.welcome.heartbeat_seconds
+        self._agent.taken(0)
+        acknowledges = first.welcome.acknowledges
         self.connected.set()
         asked_again = False
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._beat(link))
                 group.create_task(self._measure())
-                group.create_task(self._report(link))
-                group.create_task(self._repeat())
+                group.create_task(self._report(link, acknowledges=acknowledges))
+                group.create_task(self._fetch(link))
+                if not acknowledges:
+                    group.create_task(self._repeat())
                 if self._ingress is not None:
                     self._ingress.forget_session()
                     group.create_task(self._tell_of(self._ingress, link))
@@ -130,6 +139,7 @@ class Session:
 
     async def _hello(self) -> pb.Hello:
         facts = self._facts
+        devices = await self._env.threads.run(self._devices)
         return pb.Hello(
             protocol=PROTOCOL,
             name=facts.name,
@@ -139,6 +149,9 @@ class Session:
             architecture=facts.architecture,
             instance=facts.instance,
             can_repeat=True,
+            fetches_specs=True,
+            tells_devices=devices is not None,
+            devices=devices,
             labels=facts.labels,
             runtimes=self._agent.runtime_names,
             capacity=pb.Resources(memory_bytes=facts.memory_bytes, cpu_millis=facts.cpu_millis),
@@ -155,6 +168,10 @@ class Session:
                     raise _AskedAgain
                 case "assignments":
                     await self._agent.apply(message.assignments)
+                case "specs":
+                    self._agent.take_specs(message.specs)
+                case "report_taken":
+                    self._agent.taken(message.report_taken.number)
                 case "lease_extended":
                     extended = message.lease_extended
                     await self._agent.fencing.extend(extended.sent_at, extended.seconds)
@@ -206,7 +223,7 @@ class Session:
             await asyncio.sleep(self._beat_seconds)
 
     async def _repeat(self) -> None:
-        """Level over edge: what is reported again and changes nothing costs the master nothing."""
+        """For a master that does not say what it has taken."""
         while True:
             await asyncio.sleep(REPEAT_SECONDS * self._env.random.uniform(0.8, 1.2))
             self._agent.repeat_all()
@@ -216,11 +233,19 @@ class Session:
             status = await ingress.changes()
             await link.send(pb.FromWorker(ingress_status=status))
 
-    async def _report(self, link: Link) -> None:
-        while True:
+    async def _report(self, link: Link, *, acknowledges: bool) -> None:
+        """What is not acknowledged when the stream ends is said again in the next Hello, as all else is."""
+        for number in count(1):
             statuses = await self._agent.changes()
-            await link.send(pb.FromWorker(report=pb.Report(tasks=statuses)))
-            self._agent.drop_gone(statuses)
+            self._agent.said(number, statuses)
+            await link.send(pb.FromWorker(report=pb.Report(tasks=statuses, number=number)))
+            if not acknowledges:
+                self._agent.taken(number)
+
+    async def _fetch(self, link: Link) -> None:
+        while True:
+            hashes = await self._agent.specs.to_ask()
+            await link.send(pb.FromWorker(specs_request=pb.SpecsRequest(hashes=hashes)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from orca_worker.probing import Probing
 from orca_worker.runtime.port import Container, Phase, Runtime, RuntimeAway, RuntimeRefusal
 
 RETRY_SECONDS = 1.0
+NOT_AGAIN = "it was started before, and is not there any more; a task runs once"
 TOKEN = "ORCA_FENCING_TOKEN"
 LOOK_AGAIN_SECONDS = 5.0
 """After an engine did not answer, if its events do not come back earlier."""
@@ -145,6 +146,8 @@ class TaskRunner:
         container = await self._runtime.inspect(self._task.id)
         if container is None and spec.lacks:
             raise RuntimeRefusal(spec.lacks)
+        if spec.lacks_values and (container is None or container.phase is Phase.CREATED):
+            raise RuntimeRefusal(NOT_AGAIN)
         if container is None:
             self._report(pb.TASK_STATE_PREPARING)
             account = self._account(self._task.project, spec.image)

@@ -2,11 +2,13 @@
 
 Both are kept on disk because a master needs them to hear from the others before it has the state from
 which it could make new ones. What is renewed, and who is trusted besides, is used from then on, also
-by the TLS contexts that were given out; connections that stand are not touched. Who is trusted no more
-cannot be taken out of such a context: `verify` refuses him, and `asking` gives a new one.
+by the TLS contexts that were given out. Who is trusted no more cannot be taken out of such a context:
+`verify` refuses him, and `asking` gives a new one. Connections that stand are for those to look at who
+have them, when they are told (`when_trust_changes`).
 """
 
 import ssl
+from collections.abc import Callable
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -33,6 +35,7 @@ class Credentials:
         self._contexts: list[ssl.SSLContext] = []
         self._asking: ssl.SSLContext | None = None
         self._verified: dict[bytes, str] = {}
+        self._listeners: list[Callable[[], None]] = []
 
     @property
     def exist(self) -> bool:
@@ -57,6 +60,12 @@ class Credentials:
             context.load_verify_locations(self._folder.authority)
         self._asking = None
         self._verified.clear()
+        for tell in self._listeners:
+            tell()
+
+    def when_trust_changes(self, tell: Callable[[], None]) -> None:
+        """`tell` is called whenever others are trusted than before."""
+        self._listeners.append(tell)
 
     def renew_at(self) -> float:
         """Unix seconds."""

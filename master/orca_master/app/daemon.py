@@ -85,7 +85,7 @@ class Doors:
             cluster_id=parts.folder.cluster_id,
             is_master=parts.is_master,
             certified=parts.keys.certified,
-            trust=WorkersTrust(core.store, parts.holdings.tell),
+            trust=WorkersTrust(core.env, core.store, parts.holdings.tell),
         )
         self._port: PeerPort | None = None
 

@@ -85,6 +85,7 @@ class Backing:
             client_tls=client,
             verify=self._verify,
         )
+        self._credentials.when_trust_changes(self._network.verify_again)
         return RaftLog(
             self._env,
             self._folder.raft_log,

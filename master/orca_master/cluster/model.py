@@ -74,7 +74,7 @@ class NodeState(StrEnum):
 
 class NodeFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     """Observed: what the worker says of itself when it connects. Memory in bytes, processors in
-    thousandths."""
+    thousandths. `devices` are those that containers may be given, and folders of them; None: not known."""
 
     version: str = ""
     address: str = ""
@@ -84,6 +84,7 @@ class NodeFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     memory_bytes: int = 0
     cpu_millis: int = 0
     labels: dict[str, str] = {}
+    devices: tuple[str, ...] | None = None
 
 
 class Node(msgspec.Struct, frozen=True, omit_defaults=True):

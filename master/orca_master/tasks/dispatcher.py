@@ -1,4 +1,4 @@
-"""The master's end of the workers' streams: lists of tasks down, reports up, output on request.
+"""The master's end of the workers' streams: lists of tasks down, reports up, output and specs on request.
 
 A session lives as long as its stream. It keeps no truth: each wake-up computes the node's whole
 list from the state and sends it if it differs from what was sent last.
@@ -27,7 +27,7 @@ from orca_master.identity.registries.model import LOGINS
 from orca_master.identity.secrets.vault import Vault
 from orca_master.state.store import Store
 from orca_master.state.transaction import Transaction
-from orca_master.tasks import wire
+from orca_master.tasks import specs, wire
 from orca_master.tasks.model import TASKS, Task, Wanted
 from orca_master.tasks.operations import observe, observe_all, spec_of
 from orca_master.tasks.registries import add_accounts
@@ -65,15 +65,19 @@ class Beside(Protocol):
 
 
 class _Session:
-    def __init__(self, node_id: str, link: Link) -> None:
+    def __init__(self, node_id: str, link: Link, *, fetches_specs: bool) -> None:
         self.node_id = node_id
         self.link = link
+        self.fetches_specs = fetches_specs
         self.outputs: dict[str, Callable[[pb.LogChunk], None]] = {}
         self.cancelled: asyncio.Queue[str] = asyncio.Queue()  # no more than there were outputs
         self.superseded = asyncio.Event()
         self.beat_seconds = 0.0
         self.asked = asyncio.Event()
         self.asked_at = 0.0  # of the last beat that asks for the lease, the node's time
+        self.specs_asked: asyncio.Queue[list[str]] = asyncio.Queue(maxsize=1)
+        self.reports_taken = 0  # the number of the last report that is committed
+        self.has_taken = asyncio.Event()
 
 
 class OutputSource:
@@ -132,7 +136,8 @@ class Dispatcher:
         previous = self._sessions.get(node_id)
         if previous is not None:
             previous.superseded.set()
-        session = self._sessions[node_id] = _Session(node_id, link)
+        session = _Session(node_id, link, fetches_specs=hello.fetches_specs)
+        self._sessions[node_id] = session
         self._presence.comes_through(node_id, through)
         try:
             with self._presence.attending(node_id):
@@ -206,6 +211,8 @@ class Dispatcher:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._send_assignments(session))
+                group.create_task(self._send_specs(session))
+                group.create_task(self._acknowledge(session))
                 group.create_task(self._send_masters(session))
                 group.create_task(self._send_cancels(session))
                 group.create_task(self._extend_leases(session))
@@ -227,7 +234,8 @@ class Dispatcher:
         state = self._store.state
         seconds = self._presence.pace(state.count(NODES)).beat
         if seconds != session.beat_seconds:
-            welcome = pb.Welcome(cluster=the_cluster(state).id, heartbeat_seconds=seconds)
+            cluster = the_cluster(state).id
+            welcome = pb.Welcome(cluster=cluster, heartbeat_seconds=seconds, acknowledges=True)
             await session.link.send(pb.FromMaster(welcome=welcome))
             session.beat_seconds = seconds
 
@@ -266,7 +274,9 @@ class Dispatcher:
                     await self._tell_pace(session)
                 case "report":
                     with self._presence.attending(session.node_id):
-                        await self._take_report(session.node_id, message.report)
+                        await self._take_report(session, message.report)
+                case "specs_request":
+                    self._take_request(session, message.specs_request)
                 case "log_chunk":
                     self._take_output(session, message.log_chunk)
                 case str() as kind if kind in self._besides:
@@ -287,8 +297,18 @@ class Dispatcher:
         node = self._store.state.get(NODES, node_id)
         return node is not None and node.state is NodeState.READY
 
-    async def _take_report(self, node_id: str, report: pb.Report) -> None:
-        await self._observe(node_id, report.tasks)
+    async def _take_report(self, session: _Session, report: pb.Report) -> None:
+        await self._observe(session.node_id, report.tasks)
+        if report.number:
+            session.reports_taken = report.number
+            session.has_taken.set()
+
+    def _take_request(self, session: _Session, request: pb.SpecsRequest) -> None:
+        """A worker asks again when it has been answered, and for so many at once: others are not."""
+        if len(request.hashes) > specs.MOST_AT_ONCE or session.specs_asked.full():
+            log.warning("a worker asks for too many specs at once", id=session.node_id)
+            return
+        session.specs_asked.put_nowait(list(request.hashes))
 
     async def _observe(self, node_id: str, statuses: Sequence[pb.TaskStatus]) -> None:
         own = await self._suspicion.own(node_id, statuses)
@@ -329,6 +349,20 @@ class Dispatcher:
             cancel = pb.LogCancel(request=await session.cancelled.get())
             await session.link.send(pb.FromMaster(log_cancel=cancel))
 
+    async def _acknowledge(self, session: _Session) -> None:
+        """Reports that come while one answer is sent share the next."""
+        while True:
+            await session.has_taken.wait()
+            session.has_taken.clear()
+            taken = pb.ReportTaken(number=session.reports_taken)
+            await session.link.send(pb.FromMaster(report_taken=taken))
+
+    async def _send_specs(self, session: _Session) -> None:
+        while True:
+            asked = await session.specs_asked.get()
+            found = specs.answer(self._store.state, self._vault, session.node_id, asked)
+            await session.link.send(pb.FromMaster(specs=found))
+
     async def _send_assignments(self, session: _Session) -> None:
         sent: list[tuple[str, Wanted]] | None = None
         sent_specs: set[str] = set()
@@ -344,20 +378,19 @@ class Dispatcher:
                 other_accounts = changed.everything or bool(changed.of(LOGINS.name))
                 if wanted == sent and not (wanted and other_accounts):
                     continue
-                specs = {task.spec: spec_of(state, task) for task in tasks}
+                known = {task.spec: spec_of(state, task) for task in tasks}
                 revision = pb.Revision(
                     epoch=the_cluster(state).epoch,
                     term=self._store.leadership.term,
                     version=state.version,
                 )
-                message = wire.assignments(
-                    revision, tasks, {h: s for h, s in specs.items() if h not in sent_specs}
-                )
+                unsent = {h: s for h, s in known.items() if h not in sent_specs}
+                message = wire.assignments(revision, tasks, {} if session.fetches_specs else unsent)
                 for hash, spec in message.assignments.specs.items():
-                    fill_in(state, self._vault, specs[hash], spec)
-                add_accounts(state, self._accounts, tasks, specs, message.assignments)
+                    fill_in(state, self._vault, known[hash], spec)
+                add_accounts(state, self._accounts, tasks, known, message.assignments)
                 await session.link.send(message)
-                sent, sent_specs = wanted, set(specs)
+                sent, sent_specs = wanted, set(known)
 
 
 class _Ended(Exception):

@@ -18,7 +18,7 @@ from orca_common.logs import get_logger
 from orca_common.unbroken import Reads, Writes
 from orca_master.errors import Forbidden, NotLeader, NotReady, OrcaError, RateLimited
 from orca_master.tasks.dispatcher import Link
-from orca_master.tasks.trusting import Trust, TrustingLink
+from orca_master.tasks.trusting import Trust, TrustingLink, while_trusted
 from orca_proto import worker_pb2 as pb
 from orca_proto import worker_pb2_grpc as rpc
 from orca_proto.identity import Bearer, NodeRole, NotABearer, bearer_of_client
@@ -31,6 +31,8 @@ HANDSHAKE_SECONDS = 10.0
 LEAST_PING_SECONDS = 0.25
 EARLY_PINGS = 100
 """So many pings in a row that come sooner than that, and it is closed; a worker pings every second."""
+IDLE_SECONDS = 5.0
+"""A connection without a stream, which its client has left open, is closed after so long."""
 NODE_KEY = "orca-node"
 AGAIN = "say Hello again"
 
@@ -106,6 +108,7 @@ class WorkerGateway(rpc.WorkersServicer):
                 ("grpc.http2.max_ping_strikes", EARLY_PINGS),
                 ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
                 ("grpc.server_handshake_timeout_ms", round(HANDSHAKE_SECONDS * 1000)),
+                ("grpc.max_connection_idle_ms", round(IDLE_SECONDS * 1000)),
                 ("grpc.so_reuseport", 0),
             ]
         )
@@ -144,7 +147,7 @@ class WorkerGateway(rpc.WorkersServicer):
             node_id, authority = await self._known(context)
             with closing(self._link(context, node_id)) as link:
                 trusting = TrustingLink(link, node_id, self._trust, authority)
-                async with trusting.told():
+                async with while_trusted(self._trust, authority), trusting.told():
                     await self._local.serve(node_id, trusting)
         except RateLimited as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, error.message)
@@ -156,7 +159,7 @@ class WorkerGateway(rpc.WorkersServicer):
     ) -> None:
         """A worker's stream that another master holds; see the protocol for how it begins and ends."""
         try:
-            bearer, _ = self._authenticated(context)
+            bearer, authority = self._authenticated(context)
             if bearer.role is not NodeRole.MASTER or not self._is_master(bearer.id):
                 raise Forbidden(f"the certificate names {bearer.uri}, which is no master")
             node_id = _node_named(context)
@@ -168,7 +171,8 @@ class WorkerGateway(rpc.WorkersServicer):
                 raise NotLeader("this master does not lead")
             await context.send_initial_metadata(())
             with closing(self._link(context, node_id)) as link:
-                again = await self._leading.serve(node_id, link, through=bearer.id)
+                async with while_trusted(self._trust, authority):
+                    again = await self._leading.serve(node_id, link, through=bearer.id)
         except (OrcaError, ConnectionError) as error:
             await _refuse(context, error)
         if again:

@@ -280,6 +280,15 @@ def _runtime(demand: Demand, room: Room) -> str | None:
     return f"has no runtime {demand.spec.runtime}"
 
 
+def _devices(demand: Demand, room: Room) -> str | None:
+    given = room.node.facts.devices
+    wanted = demand.spec.container.devices
+    if not wanted or given is None:  # then its worker says so, when it is to start there
+        return None
+    missing = [device.path for device in wanted if device.path not in given]
+    return f"has no device {', '.join(missing)} to give" if missing else None
+
+
 def _memory(demand: Demand, room: Room) -> str | None:
     capacity = room.node.facts.memory_bytes
     short = room.memory_bytes + demand.memory_bytes - capacity
@@ -313,6 +322,7 @@ _FILTERS: tuple[Callable[[Demand, Room], str | None], ...] = (
     _labels,
     _rules,
     _runtime,
+    _devices,
     _distinct,
     _host_port,
     _memory,

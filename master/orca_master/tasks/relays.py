@@ -39,6 +39,7 @@ _OPTIONS = [
 @dataclass(eq=False, slots=True)
 class _Connection:
     leader: str
+    shown: bytes  # the certificate
     channel: grpc.aio.Channel
     streams: int = 0
 
@@ -72,17 +73,18 @@ class GrpcRelays:
                 await connection.channel.close()
 
     def _connection(self, leader: str) -> _Connection:
-        """One that has room. A new one shows the certificate that is held then."""
+        """One that has room and shows the certificate that is held now, or a new one."""
+        certificate, key = self._held.certificate_and_key()
         for known in self._connections:
-            if known.leader == leader and known.streams < STREAMS_PER_CONNECTION:
+            is_good = known.leader == leader and known.shown == certificate
+            if is_good and known.streams < STREAMS_PER_CONNECTION:
                 return known
         address = self._address(leader)
         if not address:
             raise ConnectionError("where the leader takes workers is not known yet")
-        certificate, key = self._held.certificate_and_key()
         credentials = grpc.ssl_channel_credentials(self._held.authority(), key, certificate)
         channel = grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
-        made = _Connection(leader, channel)
+        made = _Connection(leader, certificate, channel)
         self._connections.append(made)
         return made
 

@@ -1,6 +1,6 @@
 """The values of secrets, put into what goes to a worker. They are in no row, and nowhere else.
 
-The dispatcher calls this for the specs of a node's own tasks, on its stream with mutual TLS.
+Called for the specs of a node's own tasks, on its stream with mutual TLS.
 """
 
 from orca_master.errors import NotReady
@@ -27,12 +27,15 @@ def fill_in(view: View, vault: Vault, spec: TaskSpec, message: pb.TaskSpec) -> N
     try:
         _fill_in(view, vault, spec, message)
     except (_NoValue, templates.BadReference) as error:
-        for name, template in spec.env.items():
-            if templates.has_any(template):
-                message.env.pop(name, None)
-        message.secret_env.clear()
-        del message.secret_files[:]
+        _take_out(spec, message)
         message.lacks = str(error)
+
+
+def leave_out(spec: TaskSpec, message: pb.TaskSpec) -> None:
+    """Say in `message`, made from `spec`, that it has no values, if it should have any."""
+    if _has_values(spec):
+        _take_out(spec, message)
+        message.lacks_values = True
 
 
 def oversize(view: View, spec: TaskSpec) -> str:
@@ -50,8 +53,20 @@ def oversize(view: View, spec: TaskSpec) -> str:
     return f"env and files with their secrets are larger than {MOST_EXPANDED_BYTES >> 10} KiB"
 
 
+def _has_values(spec: TaskSpec) -> bool:
+    return bool(spec.files) or any(map(templates.has_any, spec.env.values()))
+
+
+def _take_out(spec: TaskSpec, message: pb.TaskSpec) -> None:
+    for name, template in spec.env.items():
+        if templates.has_any(template):
+            message.env.pop(name, None)
+    message.secret_env.clear()
+    del message.secret_files[:]
+
+
 def _fill_in(view: View, vault: Vault, spec: TaskSpec, message: pb.TaskSpec) -> None:
-    if not spec.files and not any(map(templates.has_any, spec.env.values())):
+    if not _has_values(spec):
         return
     if too_large := oversize(view, spec):
         raise _NoValue(too_large)

@@ -1,9 +1,11 @@
 """What workers are told of the cluster's authority, and which of their certificates are taken."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from cryptography import x509
 
+from orca_common.env import Env
 from orca_common.logs import get_logger
 from orca_master.cluster.authority.model import HOLDINGS, ROTATIONS, Holding
 from orca_master.cluster.authority.operations import the_authority, the_rotation, trusted
@@ -26,7 +28,8 @@ log = get_logger("gateway")
 class WorkersTrust:
     """`tell` brings what a worker says to the leader; it raises Trouble, Forbidden."""
 
-    def __init__(self, store: Store, tell: Callable[[Holding], Awaitable[None]]) -> None:
+    def __init__(self, env: Env, store: Store, tell: Callable[[Holding], Awaitable[None]]) -> None:
+        self._env = env
         self._store = store
         self._tell = tell
 
@@ -54,6 +57,15 @@ class WorkersTrust:
     def is_trusted(self, authority: str) -> bool:
         """By its fingerprint."""
         return authority in fingerprints(trusted(self._store.state))
+
+    async def until_dropped(self, authority: str) -> None:
+        """Until its certificates are trusted no more; a little later, so that not all who have to
+        connect again do so at once."""
+        with self._store.follow(AUTHORITY, ROTATIONS) as follower:
+            while self.is_trusted(authority):
+                await follower.next()
+        within = self._store.state.count(NODES) / RENEWALS_PER_SECOND
+        await asyncio.sleep(self._env.random.uniform(0.0, within))
 
     async def keep_telling(
         self, node_id: str, send: Callable[[pb.FromMaster], Awaitable[None]]

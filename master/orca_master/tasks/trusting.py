@@ -7,6 +7,7 @@ from typing import Protocol
 
 from orca_common.cancelling import go_on_unless_cancelled
 from orca_common.logs import get_logger
+from orca_master.errors import NotReady
 from orca_master.tasks.dispatcher import Link
 from orca_proto import worker_pb2 as pb
 
@@ -23,13 +24,38 @@ class Trust(Protocol):
         self, node_id: str, send: Callable[[pb.FromMaster], Awaitable[None]]
     ) -> None: ...
     async def heard(self, node_id: str, said: pb.Trusted) -> None: ...
+    async def until_dropped(self, authority: str) -> None: ...
+
+
+@asynccontextmanager
+async def while_trusted(trust: Trust, authority: str) -> AsyncIterator[None]:
+    """Around what goes on over a connection that was opened with a certificate of this authority.
+
+    Raises NotReady in the place of it when that is trusted no more: whoever has another certificate by
+    now connects again.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(_end_when_dropped(trust, authority))
+            yield
+            waiting.cancel()
+    except* Exception as errors:
+        go_on_unless_cancelled()
+        raise errors.exceptions[0] from None
+
+
+async def _end_when_dropped(trust: Trust, authority: str) -> None:
+    await trust.until_dropped(authority)
+    raise NotReady(
+        "the cluster's authority was replaced since this connection was made: connect again"
+    )
 
 
 class TrustingLink:
     """What is said of authorities goes beside what the session says; who serves it sees nothing of that.
 
-    `authority`: the fingerprint of the one that has issued the certificate that is shown; the stream ends
-    when that is trusted no more and the worker has not taken another one.
+    `authority`: the fingerprint of the one that has issued the certificate that is shown. When that is
+    trusted no more the stream ends, at once if the worker has not taken another certificate.
     """
 
     def __init__(self, link: Link, node_id: str, trust: Trust, authority: str) -> None:

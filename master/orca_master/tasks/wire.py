@@ -18,6 +18,7 @@ MOST_CPU_MILLIS = 10_000_000
 MOST_STATUSES = 100_000
 MOST_LABELS = 100
 MOST_RUNTIMES = 10
+MOST_DEVICES = 1000
 MOST_TEXT = 300
 MOST_REASON = 2000
 MOST_LINES, MOST_LINE = 5, 200
@@ -32,13 +33,15 @@ def facts(hello: pb.Hello) -> NodeFacts:
     """What the worker says of itself. Raises Forbidden for what cannot be."""
     used = used_of(hello.capacity)
     texts = [hello.name, hello.version, hello.address, hello.os, hello.architecture, hello.instance]
-    texts += [*hello.runtimes, *hello.labels.keys(), *hello.labels.values()]
+    texts += [*hello.runtimes, *hello.labels.keys(), *hello.labels.values(), *hello.devices]
     if used is None:
         raise Forbidden("the worker claims more memory or processors than any machine has")
     if len(hello.labels) > MOST_LABELS or len(hello.runtimes) > MOST_RUNTIMES:
         raise Forbidden(
             f"the worker has more than {MOST_LABELS} labels or {MOST_RUNTIMES} runtimes"
         )
+    if len(hello.devices) > MOST_DEVICES:
+        raise Forbidden(f"the worker tells of more than {MOST_DEVICES} devices")
     if any(len(text) > MOST_TEXT for text in texts):
         raise Forbidden(f"the worker says something of itself in more than {MOST_TEXT} characters")
     if len(hello.tasks) > MOST_STATUSES:
@@ -52,6 +55,7 @@ def facts(hello: pb.Hello) -> NodeFacts:
         memory_bytes=used.memory_bytes,
         cpu_millis=used.cpu_millis,
         labels=dict(hello.labels),
+        devices=tuple(hello.devices) if hello.tells_devices else None,
     )
 
 
@@ -100,7 +104,7 @@ def assignments(
         assignments=pb.Assignments(
             revision=revision,
             tasks=listed,
-            specs={hash: _spec(spec) for hash, spec in specs.items()},
+            specs={hash: spec(each) for hash, each in specs.items()},
             confirmed_empty=not listed,
         )
     )
@@ -121,7 +125,8 @@ def _task(task: Task) -> pb.Task:
     )
 
 
-def _spec(spec: TaskSpec) -> pb.TaskSpec:
+def spec(spec: TaskSpec) -> pb.TaskSpec:
+    """Without values of secrets."""
     container = spec.container
     message = pb.TaskSpec(
         runtime=spec.runtime,

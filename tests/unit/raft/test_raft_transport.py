@@ -17,7 +17,7 @@ from orca_master.state.raft import codec
 from orca_master.state.raft.codec import Hello, PreVote, TimeoutNow
 from orca_master.state.raft.port import Connected, Disconnected, Event, Received
 from orca_master.state.raft.transport import TlsNetwork, master_of
-from orca_proto.identity import MASTER_NAME
+from orca_proto.identity import MASTER_NAME, NotABearer
 from raft_tls import (
     CLUSTER,
     an_authority,
@@ -397,3 +397,35 @@ async def _is_turned_away(
         assert await closed_without_an_answer(reader)
         writer.transport.abort()
         assert network.take() == []
+
+
+async def test_connections_that_stand_are_cut_when_their_certificates_are_refused(
+    bench: Bench,
+) -> None:
+    one, other = bench.network("m1"), bench.network("m2")
+    refused: set[bytes] = set()
+    accepts = one.verify
+    shown: list[bytes] = []
+
+    def verify(certificate: bytes) -> str:
+        shown.append(certificate)
+        if certificate in refused:
+            raise NotABearer("of an authority that was replaced")
+        return accepts(certificate)
+
+    one.verify = verify
+    async with running(one, other):
+        assert await events(one, 1) == [Connected("m2")]
+        one.verify_again()
+        other.send("m1", PreVote(1, 1, 2, 3))
+        assert await events(one, 1) == [Received("m2", PreVote(1, 1, 2, 3))], "it is good still"
+        refused.update(shown)
+        one.verify_again()
+        assert await events(one, 1) == [Disconnected("m2")]
+        tried = len(shown)
+        async with asyncio.timeout(60):
+            while len(shown) == tried:  # it comes again with the same one
+                await asyncio.sleep(0.01)
+        assert one.take() == []
+        refused.clear()
+        assert await events(one, 1) == [Connected("m2")]

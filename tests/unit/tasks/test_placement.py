@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from builders import GIB, a_node, a_spec
 from orca_master.cluster.model import NodeState
 from orca_master.tasks.constraints import Affinity, Constraints, parse_rule
+from orca_master.tasks.model import Container, Device
 from orca_master.tasks.placement import Demand, Room, place, verdicts
 
 
@@ -252,3 +253,20 @@ def test_placing_alike_demands_together_places_them_as_one_by_one(
     together, one_by_one = the_rooms(), the_rooms()
     assert place(demands, together) == [place([each], one_by_one)[0] for each in demands]
     assert together == one_by_one
+
+
+def test_devices_are_asked_of_nodes_that_have_them_to_give() -> None:
+    wants = Container(devices=(Device("/dev/dri"), Device("/dev/snd/seq", "r")))
+    nothing, half = Room(a_node("a", devices=())), Room(a_node("b", devices=("/dev/dri",)))
+    both = Room(a_node("c", devices=("/dev/dri", "/dev/snd", "/dev/snd/seq")))
+    asking = demand(container=wants)
+    assert where([asking], [nothing, half, both]) == ["id-c"]
+    assert where([asking], [nothing, half]) == [
+        "no node fits (1 node: has no device /dev/dri, /dev/snd/seq to give;"
+        " 1 node: has no device /dev/snd/seq to give)"
+    ]
+    pinned = demand(node="b", container=wants)
+    assert where([pinned], [half, both]) == ["node b: has no device /dev/snd/seq to give"]
+    assert where([demand()], [nothing]) == ["id-a"], "who asks for none"
+    older = Room(a_node("d"))
+    assert where([asking], [older]) == ["id-d"], "a worker that does not tell refuses by itself"

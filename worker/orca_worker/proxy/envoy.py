@@ -23,13 +23,13 @@ HTTPS_PORT = 443
 CLUSTERS = "clusters.json"
 IDEMPOTENT = "^(GET|HEAD|PUT|DELETE|OPTIONS|TRACE)$"
 APPEND = "APPEND_IF_EXISTS_OR_ADD"
-RETRIES = 2
+RETRIES = 4
 CONNECT_SECONDS = 1.0
 SILENT_SECONDS = 1.0
 """What was sent to a replica and not even acknowledged for so long is lost with its node."""
 UPSTREAM_IDLE_SECONDS = 1.5
 """Programs close connections that are idle, many after 2 to 5 s: the ingress is sooner."""
-EJECTION_SECONDS, MOST_EJECTION_SECONDS = 1.0, 10.0
+EJECTION_SECONDS, MOST_EJECTION_SECONDS = 3.0, 10.0
 _TCP, _TCP_USER_TIMEOUT = 6, 18  # as the kernel numbers them
 
 _SECURITY_HEADERS = {

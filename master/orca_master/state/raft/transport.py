@@ -179,6 +179,11 @@ class TlsNetwork:
         if connection is not None:
             connection.send(codec.encode_message(message))
 
+    def verify_again(self) -> None:
+        """Close what stands with certificates that are refused by now; it is made anew with others."""
+        for connection in [*self._connections.values(), *self.strangers]:
+            connection.verify_again()
+
     def drop(self, peer: str, *, reason: str) -> None:
         connection = self._connections.get(peer)
         if connection is not None:
@@ -352,6 +357,12 @@ class _Connection(asyncio.Protocol):
             reason=reason,
         )
         self.abort()
+
+    def verify_again(self) -> None:
+        try:
+            self._network.verify(self._certificate())
+        except NotABearer as error:
+            self.refuse(str(error))
 
     def abort(self) -> None:
         self._transport.abort()

@@ -6,6 +6,7 @@ whose parents only root writes.
 """
 
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,11 @@ from orca_worker.runtime.port import RuntimeRefusal
 
 # Never, whatever the configuration says: the kernel, the engine's door and this node's keys.
 _NEVER = ("/proc", "/sys", "/run/docker.sock", "/run/podman/podman.sock", "/run/containerd")
+
+
+_DEVICES = "/dev"
+MOST_OFFERED = 1000
+MOST_LOOKED_AT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,23 @@ class Access:
             raise RuntimeRefusal("; ".join(mistakes), permanent=True)
         return resolved
 
+    def offered(self) -> list[str] | None:
+        """Every name of a device, or of a folder of them, that a container may have now. Blocks.
+
+        None: there are too many to tell.
+        """
+        if not self.devices:
+            return []
+        allowed = [os.path.realpath(path) for path in self.devices]
+        found = set(self.devices)
+        for root in {_DEVICES, *self.devices, *allowed}:
+            for folder, folders, files in os.walk(root):
+                found.update(os.path.join(folder, name) for name in (*folders, *files))
+                if len(found) > MOST_LOOKED_AT:  # no folder of devices
+                    return None
+        offered = [path for path in found if _is_given(path, allowed)]
+        return sorted(offered) if len(offered) <= MOST_OFFERED else None
+
     def _refused(self, given: str, source: str) -> str:
         meant = given if given == source else f"{given} (which is {source})"
         never = [*_NEVER, *([os.path.realpath(self.data_dir)] if self.data_dir else [])]
@@ -62,6 +85,16 @@ class Access:
         if not os.path.exists(source):
             return f"there is no {meant} on this node: make it first"
         return ""
+
+
+def _is_given(path: str, allowed: Sequence[str]) -> bool:
+    if not _within_one(os.path.realpath(path), allowed):
+        return False
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or stat.S_ISDIR(mode)
 
 
 def _within_one(path: str, folders: Sequence[str]) -> bool:
