@@ -229,9 +229,10 @@ def _route_table(table: str, tables: Tables, settings: listeners.Settings) -> di
 def _told(settings: listeners.Settings) -> list[dict[str, Any]]:
     """What services are told of the client, beside X-Forwarded-Proto, which is Envoy's own."""
     client = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
+    peer = "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
     action = "ADD_IF_ABSENT" if settings.behind_proxy else "OVERWRITE_IF_EXISTS_OR_ADD"
     told = [
-        ("x-forwarded-for", "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%", APPEND),
+        ("x-forwarded-for", peer if settings.behind_proxy else client, APPEND),
         ("x-forwarded-host", "%REQ(:AUTHORITY)%", action),
         ("x-real-ip", client, action),
     ]
