@@ -14,6 +14,8 @@ from totals import TOTAL, Totals, summary
 
 SEEDS = 100
 CRASH_STATES = 20_000
+LONG_SECONDS = 1800.0
+"""Who gives a test so much time means it for all of them."""
 
 # In CI the same examples every time; at a desk new ones. A busy machine is no failure.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
@@ -33,9 +35,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Simulations keep the processor busy, tests of real processes mostly wait: side by side they take
-    less time than one after the other."""
+    less time than one after the other. A long search has its own time: that of single tests is for the usual
+    numbers."""
+    if float(config.getini("timeout")) >= LONG_SECONDS:
+        for item in items:
+            item.own_markers = [mark for mark in item.own_markers if mark.name != "timeout"]
     busy = [item for item in items if "/tests/sim/" in str(item.path)]
     others = [item for item in items if "/tests/sim/" not in str(item.path)]
     if busy and others:

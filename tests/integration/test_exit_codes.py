@@ -28,6 +28,7 @@ DONE = [
     ["deploy", "CANARY", "--no-wait"], ["pause", "web"], ["resume", "web", "--no-wait"],
     ["promote", "web"],
     ["secrets", "list"], ["secrets", "usage"], ["registry", "list"], ["webhooks", "list"],
+    ["routes"], ["routes", "explain", "http://app.example.com/"], ["certs"],
     ["webhooks", "add", "--repo", "a/b", "--service", "web", "--image", "a:1"],
     ["webhooks", "test", "web"], ["webhooks", "deliveries", "web"], ["webhooks", "rotate", "web"],
     ["webhooks", "remove", "web"], ["stop", "web"], ["start", "web"], ["stop", "web"],
@@ -48,6 +49,7 @@ REFUSED = [
     ["masters", "remove", "nope"], ["masters", "transfer"], ["tokens", "revoke", "nope"],
     ["context", "use", "nope"], ["context", "rm", "nope"], ["scale", "../../tokens", "1"],
     ["registry", "logout", "nope.example"], ["registry", "logout", "https://nope.example/"],
+    ["certs", "rm", "nope"], ["certs", "set", "a", "--cert", "GOOD", "--key", "GOOD"],
     ["up", "--port", "TAKEN", "--data-dir", "ELSEWHERE"], ["import", "compose", "BUILT"],
 ]  # fmt: skip
 USAGE = [
@@ -58,6 +60,8 @@ USAGE = [
     ["stop", "web", "--all"], ["rm"], ["nodes", "token", "--ttl", "soon"],
     ["nodes", "drain"], ["nodes", "rm"], ["diff", "web"], ["rollback", "web", "--to", "0"],
     ["secrets", "rm"], ["registry", "login"], ["registry", "logout"],
+    ["routes", "explain"], ["certs", "rm"], ["certs", "set", "a"],
+    ["certs", "set", "a", "--cert", "-", "--key", "-"],
     ["import", "compose"], ["import", "compose", "BAD"],
     ["promote"], ["start"], ["pause"], ["resume"], ["restart"], ["history"], ["deployments"],
     ["webhooks", "add", "--repo", "a/b"], ["webhooks", "redeliver", "x", "y"],
@@ -78,6 +82,7 @@ ASKS = [
     ["diff", "web", "1", "2"], ["deployments", "web"], ["webhooks", "list"], ["webhooks", "test", "x"],
     ["masters", "status"], ["masters", "transfer"], ["tokens"], ["tokens", "revoke", "x"],
     ["audit"], ["version"], ["registry", "list"], ["registry", "logout", "r.example"],
+    ["routes"], ["certs", "rm", "a"],
 ]  # fmt: skip
 
 
@@ -170,7 +175,7 @@ async def test_every_class_of_commands_leaves_with_the_right_code(tmp_path: Path
         await check(ASKS, 4, "error: invalid token", ORCA_TOKEN="orca_wrong")
         async with cluster.client() as client:
             viewer = (await client.create_token("eyes", "viewer", project="shop"))["token"]
-        reads = ("status", "logs", "history", "diff", "deployments", "webhooks", "events")
+        reads = ("status", "logs", "history", "diff", "deployments", "webhooks", "events", "routes")
         forbidden = [words for words in ASKS if words[0] not in reads]
         await check(forbidden, 4, "error: this token ", ORCA_TOKEN=viewer)
         assert (await commands.code(["down"]))[0] == 0
