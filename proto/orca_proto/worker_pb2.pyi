@@ -565,8 +565,11 @@ class Heartbeat(_message.Message):
 
     USED_FIELD_NUMBER: _builtins.int
     SENT_AT_FIELD_NUMBER: _builtins.int
+    DISK_FULL_FIELD_NUMBER: _builtins.int
     sent_at: _builtins.float
     """on the node's clock that runs in suspend, to ask for the lease; 0: do not ask"""
+    disk_full: _builtins.bool
+    """of the worker's own folder: nothing new can begin there"""
     @_builtins.property
     def used(self) -> Global___Resources: ...
     def __init__(
@@ -574,10 +577,11 @@ class Heartbeat(_message.Message):
         *,
         used: Global___Resources | None = ...,
         sent_at: _builtins.float = ...,
+        disk_full: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sent_at", b"sent_at", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_full", b"disk_full", "sent_at", b"sent_at", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

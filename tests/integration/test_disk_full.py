@@ -60,8 +60,11 @@ async def test_a_disk_written_full_stops_what_is_new_there_and_the_node_and_the_
         while os.statvfs(cluster.folder / "worker-1").f_bavail:
             await asyncio.sleep(0.05)
 
-        answer = await client.deploy([{"name": "more", "command": ["sleep", "86400"]}])
-        assert "No space left on device" in str(answer["errors"])
+        more = {"name": "more", "command": ["sleep", "86400"]}
+        while "has a full disk" not in str((await client.cluster_info())["nodes"][0]["reason"]):
+            await asyncio.sleep(0.05)
+        answer = await client.deploy([more])
+        assert "no node fits (1 node: has a full disk)" in str(answer["errors"])
         (node,) = (await client.cluster_info())["nodes"]
         assert node["connected"]
         assert {task["id"] for task in (await cluster.service("steady"))["tasks"]} == before

@@ -63,6 +63,7 @@ ENGINE_WAIT_SECONDS = 2.0
 FENCE = "fence"
 KEPT = "outputs"
 INGRESS = "ingress"
+LEAST_FREE_BYTES = 64 << 20
 SPECS = "specs"
 
 log = get_logger("worker")
@@ -155,7 +156,15 @@ async def serve(settings: WorkerConfig) -> None:
     proxy = _proxy(env, settings, membership, folder)
     devices = _access(settings).offered
     facts = _facts(env, settings)
-    session = Session(env, agent, connector, facts, devices, ingress=proxy)
+    session = Session(
+        env,
+        agent,
+        connector,
+        facts,
+        devices,
+        ingress=proxy,
+        is_disk_full=partial(is_disk_full, str(folder)),
+    )
     log.info("started", node=membership.node_id, runtimes=list(runtimes))
     try:
         async with asyncio.TaskGroup() as group:
@@ -338,6 +347,13 @@ def _containers(
         record=os.path.join(settings.data_dir, "images.json"),
         node_address=_own_address(settings.address),
     )
+
+
+def is_disk_full(folder: str) -> bool:
+    """Whether so little is left that nothing new should begin."""
+    disk = os.statvfs(folder)
+    least = min(LEAST_FREE_BYTES, disk.f_blocks * disk.f_frsize // 10)
+    return disk.f_bavail * disk.f_frsize < least
 
 
 def _own_address(address: str) -> str:

@@ -57,6 +57,7 @@ class Session:
         facts: Facts,
         devices: Callable[[], Sequence[str] | None] = lambda: None,
         ingress: Ingress | None = None,
+        is_disk_full: Callable[[], bool] = lambda: False,
     ) -> None:
         """`devices`: those that containers may be given now; None: not known. It may block."""
         self._env = env
@@ -64,6 +65,8 @@ class Session:
         self._connector = connector
         self._facts = facts
         self._ingress = ingress
+        self._is_disk_full = is_disk_full
+        self._disk_full = False
         self._devices = devices
         self._beat_seconds = FIRST_BEAT_SECONDS
         self._used = pb.Resources()
@@ -209,7 +212,9 @@ class Session:
     async def _beat(self, link: Link) -> None:
         fencing = self._agent.fencing
         while True:
-            beat = pb.Heartbeat(used=self._used, sent_at=fencing.asks_at())
+            beat = pb.Heartbeat(
+                used=self._used, sent_at=fencing.asks_at(), disk_full=self._disk_full
+            )
             await link.send(pb.FromWorker(heartbeat=beat))
             await fencing.is_wanted_within(self._beat_seconds)
 
@@ -220,6 +225,7 @@ class Session:
                 self._used = await self._agent.used()
             except RuntimeRefusal as refusal:
                 log.warning("what the tasks use is not known", reason=refusal.reason)
+            self._disk_full = await self._env.threads.run(self._is_disk_full)
             await asyncio.sleep(self._beat_seconds)
 
     async def _repeat(self) -> None:

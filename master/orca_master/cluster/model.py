@@ -92,7 +92,7 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     `enrolled` is SHA-256, in hex, of the public key with which it asked to join, `token` the public key
     of the token that let it in, last, and which it may show again until `token_expires_at`; `labels`
     are set by people, over those of its worker's settings. From `drain_deadline` on (0: never) what
-    still runs on a node that is drained is stopped.
+    still runs on a node that is drained is stopped. `disk_full`: observed; it gets nothing new.
     """
 
     id: str
@@ -109,6 +109,7 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     drain_deadline: float = 0.0
     token: str = ""
     token_expires_at: float = 0.0
+    disk_full: bool = False
 
     @property
     def all_labels(self) -> dict[str, str]:

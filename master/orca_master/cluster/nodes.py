@@ -47,6 +47,9 @@ class LabelsIn(StrictModel):
     labels: Annotated[dict[LabelKey, LabelValue | None], Field(max_length=100)]
 
 
+DISK_FULL = "it has a full disk, and gets nothing new until there is room"
+
+
 class RemoveNodeQuery(QueryModel):
     force: Annotated[bool, Field(description="Also while something runs there.")] = False
 
@@ -79,7 +82,7 @@ class NodesShown:
             name=node.name,
             state=word,
             state_since=since,
-            reason=reason or None,
+            reason=reason or (DISK_FULL if node.disk_full else None),
             connected=self._presence.is_connected(node.id),
             schedulable=node.schedulable,
             drain=draining,

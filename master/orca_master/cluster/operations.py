@@ -188,6 +188,13 @@ def node_connected(tx: Transaction, node_id: str, *, facts: NodeFacts, now: floa
     return node
 
 
+def mark_disk(tx: Transaction, node_id: str, *, full: bool) -> None:
+    """What its worker has said of its disk."""
+    node = tx.get(NODES, node_id)
+    if node is not None and node.disk_full != full:
+        tx.put(NODES, replace(node, disk_full=full))
+
+
 def mark_down(tx: Transaction, node_id: str, *, reason: str, now: float) -> None:
     node = tx.get(NODES, node_id)
     if node is not None and node.state is NodeState.READY:

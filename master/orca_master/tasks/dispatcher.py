@@ -16,6 +16,7 @@ from orca_master.cluster.leases import Leases
 from orca_master.cluster.model import MASTERS, NODES, NodeFacts, NodeState
 from orca_master.cluster.operations import (
     is_removed,
+    mark_disk,
     masters_for_workers,
     node_connected,
     the_cluster,
@@ -271,6 +272,7 @@ class Dispatcher:
                         self._leases.asked(session.node_id)
                         session.asked_at = message.heartbeat.sent_at
                         session.asked.set()
+                    await self._note_disk(session.node_id, full=message.heartbeat.disk_full)
                     await self._tell_pace(session)
                 case "report":
                     with self._presence.attending(session.node_id):
@@ -283,6 +285,11 @@ class Dispatcher:
                     await self._besides[kind].take(session.node_id, message)
                 case _:
                     log.warning("worker sent an unknown message", id=session.node_id)
+
+    async def _note_disk(self, node_id: str, *, full: bool) -> None:
+        node = self._store.state.get(NODES, node_id)
+        if node is not None and node.disk_full != full:
+            await self._store.update(partial(mark_disk, node_id=node_id, full=full))
 
     def _take_output(self, session: _Session, chunk: pb.LogChunk) -> None:
         sink = session.outputs.get(chunk.request)

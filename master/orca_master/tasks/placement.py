@@ -289,6 +289,10 @@ def _devices(demand: Demand, room: Room) -> str | None:
     return f"has no device {', '.join(missing)} to give" if missing else None
 
 
+def _disk(demand: Demand, room: Room) -> str | None:
+    return "has a full disk" if room.node.disk_full else None
+
+
 def _memory(demand: Demand, room: Room) -> str | None:
     capacity = room.node.facts.memory_bytes
     short = room.memory_bytes + demand.memory_bytes - capacity
@@ -323,6 +327,7 @@ _FILTERS: tuple[Callable[[Demand, Room], str | None], ...] = (
     _rules,
     _runtime,
     _devices,
+    _disk,
     _distinct,
     _host_port,
     _memory,
