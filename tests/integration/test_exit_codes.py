@@ -27,6 +27,9 @@ DONE = [
     ["import", "compose", "COMPOSE"],
     ["deploy", "CANARY", "--no-wait"], ["pause", "web"], ["resume", "web", "--no-wait"],
     ["promote", "web"],
+    ["certs"], ["certs", "acme"],
+    ["certs", "acme", "on", "--agree", "--email", "me@example.com", "--directory", "https://localhost:1/"],
+    ["certs", "acme", "off"], ["routes"],
     ["secrets", "list"], ["secrets", "usage"], ["registry", "list"], ["webhooks", "list"],
     ["webhooks", "add", "--repo", "a/b", "--service", "web", "--image", "a:1"],
     ["webhooks", "test", "web"], ["webhooks", "deliveries", "web"], ["webhooks", "rotate", "web"],
@@ -47,6 +50,8 @@ REFUSED = [
     ["logs", "nope"], ["logs", "nope", "-f"], ["events", "--kind", "nope"], ["stop", "nope"], ["rm", "nope"],
     ["masters", "remove", "nope"], ["masters", "transfer"], ["tokens", "revoke", "nope"],
     ["context", "use", "nope"], ["context", "rm", "nope"], ["scale", "../../tokens", "1"],
+    ["certs", "renew", "nope"], ["certs", "rm", "nope"], ["routes", "explain", "nonsense"],
+    ["certs", "acme", "on", "--agree", "--directory", "nonsense"],
     ["registry", "logout", "nope.example"], ["registry", "logout", "https://nope.example/"],
     ["up", "--port", "TAKEN", "--data-dir", "ELSEWHERE"], ["import", "compose", "BUILT"],
 ]  # fmt: skip
@@ -57,6 +62,7 @@ USAGE = [
     ["logs", "web", "--replica", "first"], ["logs", "web", "--tail", "-1"], ["stop"],
     ["stop", "web", "--all"], ["rm"], ["nodes", "token", "--ttl", "soon"],
     ["nodes", "drain"], ["nodes", "rm"], ["diff", "web"], ["rollback", "web", "--to", "0"],
+    ["certs", "acme", "on"], ["certs", "set", "x"], ["certs", "renew"], ["routes", "explain"],
     ["secrets", "rm"], ["registry", "login"], ["registry", "logout"],
     ["import", "compose"], ["import", "compose", "BAD"],
     ["promote"], ["start"], ["pause"], ["resume"], ["restart"], ["history"], ["deployments"],
@@ -77,6 +83,7 @@ ASKS = [
     ["pause", "web"], ["resume", "web"], ["restart", "web"], ["start", "web"], ["history", "web"],
     ["diff", "web", "1", "2"], ["deployments", "web"], ["webhooks", "list"], ["webhooks", "test", "x"],
     ["masters", "status"], ["masters", "transfer"], ["tokens"], ["tokens", "revoke", "x"],
+    ["certs"], ["certs", "acme"], ["routes"],
     ["audit"], ["version"], ["registry", "list"], ["registry", "logout", "r.example"],
 ]  # fmt: skip
 

@@ -34,6 +34,7 @@ from orca_master.http.route import Route
 from orca_master.identity.registries.routes import RegistryRoutes
 from orca_master.identity.routes import TokenRoutes
 from orca_master.identity.wrapping.keyring import Keyring
+from orca_master.ingress.certificates.acme_routes import AcmeRoutes
 from orca_master.ingress.certificates.routes import CertificateRoutes
 from orca_master.ingress.routes import IngressRoutes
 from orca_master.ops.audit import AuditRoutes
@@ -149,6 +150,7 @@ class Parts:
             *SecretRoutes(services.changes, core.vault).table(),
             *IngressRoutes(store).table(),
             *CertificateRoutes(core.env, store, core.certificate_keys).table(),
+            *AcmeRoutes(core.env, store, core.certificate_keys).table(),
             *RegistryRoutes(core.env, store, core.accounts).table(),
             *AuditRoutes(store, self.history).table(),
             *EventRoutes(core.env, store, self.history, core.recent).table(),
