@@ -284,11 +284,9 @@ class Client(Transport):
         staging: bool = False,
         ca: str | None = None,
     ) -> dict[str, Any]:
-        """Order certificates for all routed domains; `agree`: to the authority's terms of service.
-
-        `ca`: PEM, whose directory is trusted, where the system does not."""
-        body: dict[str, Any] = {"agree": agree, "staging": staging}
-        body |= _given(email=email, directory=directory, ca=ca)
+        """Order certificates for all routed domains; `agree`: to the terms of service; `ca`: PEM."""
+        given = _given(email=email, directory=directory, ca=ca)
+        body = {"agree": agree, "staging": staging} | given
         return await self._json("PUT", "/api/v1/acme", body=body, once=False)
 
     async def remove_acme(self) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from orca_master.http import once
 from orca_master.identity.registries.accounts import Accounts
 from orca_master.identity.secrets.vault import Vault
 from orca_master.identity.wrapping.keyring import Keyring
-from orca_master.ingress.certificates.authority import Open, open_acme
+from orca_master.ingress.certificates.authority import Open
 from orca_master.ingress.certificates.controller import CertificateController
 from orca_master.ingress.certificates.keys import Keys
+from orca_master.ingress.certificates.opening import open_acme
 from orca_master.ingress.feed import IngressFeed
 from orca_master.ops.events.recent import Recent
 from orca_master.services.controller import ServicesController

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from orca_common.env import Env
 from orca_master.audit.operations import trail
-from orca_master.errors import Forbidden, Invalid, Problem
+from orca_master.errors import Invalid, Problem
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.route import Call, NoQuery, Route, StrictModel
 from orca_master.identity.model import Permission
@@ -69,16 +69,20 @@ class AcmeRoutes:
             ),
             route(
                 f"PUT {PATH}",
-                Permission.SECRETS_WRITE,
+                Permission.MASTERS_WRITE,
                 self.put,
                 "Order certificates for all routed domains",
                 body=AcmeIn,
                 answer=AcmeSet,
-                example={"agree": True, "email": "me@example.com"},
+                example={
+                    "agree": True,
+                    "email": "me@example.com",
+                    "directory": "https://localhost:14000/dir",
+                },
             ),
             route(
                 f"DELETE {PATH}",
-                Permission.SECRETS_WRITE,
+                Permission.MASTERS_WRITE,
                 self.remove,
                 "Order none any more; those that there are stay",
                 answer=AcmeRemoved,
@@ -89,7 +93,6 @@ class AcmeRoutes:
         return _out((await self.store.fresh()).get(ACME, call.tenant))
 
     async def put(self, call: Call[NoQuery, AcmeIn]) -> AcmeSet:
-        _check_cluster_wide(call)
         given, now = call.body, self.env.now()
         if given.directory is not None and given.staging:
             raise Invalid([Problem("staging", "is Let's Encrypt's: give it or a directory")])
@@ -116,7 +119,6 @@ class AcmeRoutes:
         return AcmeSet(_out(self.store.state.get(ACME, call.tenant)), changed)
 
     async def remove(self, call: Call[NoQuery, None]) -> AcmeRemoved:
-        _check_cluster_wide(call)
 
         def remove(tx: Transaction) -> bool:
             if tx.get(ACME, call.tenant) is None:
@@ -142,13 +144,6 @@ class AcmeRoutes:
             now=self.env.now(),
             **details,
         )
-
-
-def _check_cluster_wide(call: Call[Any, Any]) -> None:
-    """Raises Forbidden."""
-    own = call.scope(None)
-    if own is not None:
-        raise Forbidden(f"this token is for project {own} only: ACME is the whole cluster's")
 
 
 def _check_pem(ca: str | None) -> None:

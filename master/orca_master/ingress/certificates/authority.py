@@ -60,15 +60,3 @@ class Session(Protocol):
 
 
 Open = Callable[[Account], Session]
-
-
-def open_acme(account: Account) -> Session:
-    """Raises Refused. The library comes with an extra, and is loaded only where it is needed."""
-    try:
-        from orca_master.ingress.certificates.acme_session import AcmeSession
-    except ImportError as error:
-        raise Refused(
-            f"this master has no ACME client ({error}): install it with"
-            " `pip install 'orca-cluster[ingress]'`"
-        ) from error
-    return AcmeSession(account)

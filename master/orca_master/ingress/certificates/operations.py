@@ -56,6 +56,8 @@ def ask(tx: Transaction, tenant: str, domain: str, *, now: float) -> None:
 
 
 def begin(tx: Transaction, wanted: Wanted, *, now: float) -> None:
+    if tx.get(ACME, wanted.tenant) is None:
+        return
     row = tx.get(ORDERS, *wanted.key) or Order(*wanted.key)
     tx.put(ORDERS, replace(row, begun_at=now, token="", answer=""))
 
@@ -75,9 +77,12 @@ def answer(tx: Transaction, wanted: Wanted, challenge: Challenge) -> int:
 
 
 def fail(tx: Transaction, wanted: Wanted, refused: Refused, *, now: float) -> float:
-    """Keep why, and when it is tried again: the latter in Unix seconds."""
+    """Keep why, and when it is tried again: the latter in Unix seconds.
+
+    An account that the authority does not know is forgotten; with another it is tried at once, but not twice."""
     row, setting = tx.get(ORDERS, *wanted.key), tx.get(ACME, wanted.tenant)
-    if setting is not None and refused.kind == NO_ACCOUNT:
+    has_no_account = refused.kind == NO_ACCOUNT
+    if setting is not None and has_no_account:
         tx.put(ACME, replace(setting, account=""))
     if row is None:
         return now
@@ -85,11 +90,14 @@ def fail(tx: Transaction, wanted: Wanted, refused: Refused, *, now: float) -> fl
     wait = ordering.wait_seconds(
         failures, asked_seconds=refused.wait_seconds, is_limited=refused.kind == LIMITED
     )
+    if has_no_account and not row.reason.startswith(NO_ACCOUNT):
+        wait = 0.0
     kept = Order(
         *wanted.key,
         failures=failures,
         reason=ordering.printable(refused.reason),
         tries_at=now + wait,
+        is_asked=row.is_asked and wait == 0.0,
     )
     tx.put(ORDERS, kept)
     return kept.tries_at
