@@ -79,7 +79,7 @@ def answer(tx: Transaction, wanted: Wanted, challenge: Challenge) -> int:
 def fail(tx: Transaction, wanted: Wanted, refused: Refused, *, now: float) -> float:
     """Keep why, and when it is tried again: the latter in Unix seconds.
 
-    An account that the authority does not know is forgotten; with another it is tried at once, but not twice."""
+    An account that the authority does not know is forgotten; with another one it is tried at once, once."""
     row, setting = tx.get(ORDERS, *wanted.key), tx.get(ACME, wanted.tenant)
     has_no_account = refused.kind == NO_ACCOUNT
     if setting is not None and has_no_account:
