@@ -103,6 +103,8 @@ class SyncClient:
     transfer = _Waits(Client.transfer)
     authority = _Waits(Client.authority)
     rotate_authority = _Waits(Client.rotate_authority)
+    routes = _Waits(Client.routes)
+    explain_route = _Waits(Client.explain_route)
     certificates = _Waits(Client.certificates)
     set_certificate = _Waits(Client.set_certificate)
     remove_certificate = _Waits(Client.remove_certificate)
