@@ -176,17 +176,7 @@ async def test_every_class_of_commands_leaves_with_the_right_code(tmp_path: Path
         await check(ASKS, 4, "error: invalid token", ORCA_TOKEN="orca_wrong")
         async with cluster.client() as client:
             viewer = (await client.create_token("eyes", "viewer", project="shop"))["token"]
-        reads = (
-            "status",
-            "logs",
-            "history",
-            "diff",
-            "deployments",
-            "webhooks",
-            "events",
-            "certs",
-            "routes",
-        )
+        reads = ("status", "logs", "history", "diff", "deployments", "webhooks", "events")
         forbidden = [words for words in ASKS if words[0] not in reads]
         await check(forbidden, 4, "error: this token ", ORCA_TOKEN=viewer)
         assert (await commands.code(["down"]))[0] == 0
