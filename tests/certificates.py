@@ -36,3 +36,9 @@ def a_certificate(
         builder = builder.add_extension(names, critical=False)
     chain = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
     return chain, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def a_pair() -> dict[str, str]:
+    """What is given to `PUT /api/v1/certificates/{name}`."""
+    chain, key = a_certificate("pair.example.com")
+    return {"certificate": chain.decode(), "key": key.decode()}

@@ -14,6 +14,8 @@ command -v docker-registry >/dev/null 2>&1 ||
   missing="${missing}  docker-registry (Debian package): tests that pull from a registry are left out\n"
 command -v podman >/dev/null 2>&1 && command -v runc >/dev/null 2>&1 ||
   missing="${missing}  podman and runc (Debian packages): the engine tests on Podman are left out\n"
+command -v pebble >/dev/null 2>&1 ||
+  missing="${missing}  pebble (Debian package): tests that order certificates by ACME are left out\n"
 command -v busybox >/dev/null 2>&1 ||
   missing="${missing}  a static busybox (Debian package busybox-static): tests that make images are left out\n"
 command -v cc >/dev/null 2>&1 ||

@@ -103,6 +103,15 @@ class SyncClient:
     transfer = _Waits(Client.transfer)
     authority = _Waits(Client.authority)
     rotate_authority = _Waits(Client.rotate_authority)
+    routes = _Waits(Client.routes)
+    explain_route = _Waits(Client.explain_route)
+    certificates = _Waits(Client.certificates)
+    set_certificate = _Waits(Client.set_certificate)
+    remove_certificate = _Waits(Client.remove_certificate)
+    renew_certificate = _Waits(Client.renew_certificate)
+    acme = _Waits(Client.acme)
+    set_acme = _Waits(Client.set_acme)
+    remove_acme = _Waits(Client.remove_acme)
 
     def __init__(self, api: str | Sequence[str], token: str | None = None) -> None:
         self.asynchronous = Client(api, token)

@@ -253,7 +253,7 @@ class Client(Transport):
         return await self._json("GET", "/api/v1/routes/explain", params={"url": url})
 
     async def certificates(self, *, project: str | None = None) -> dict[str, Any]:
-        """`{certificates, without}`: without keys; `without`: routed domains that have none."""
+        """`{certificates, without}`: without keys; `without`: routed domains that have none, and why."""
         return await self._json("GET", "/api/v1/certificates", params=_given(project=project))
 
     async def set_certificate(
@@ -266,6 +266,32 @@ class Client(Transport):
 
     async def remove_certificate(self, name: str) -> dict[str, Any]:
         return await self._json("DELETE", f"/api/v1/certificates/{_part(name)}", once=False)
+
+    async def renew_certificate(self, name: str) -> dict[str, Any]:
+        """Order this one anew now; `{ok, domains}`, at once."""
+        return await self._json("POST", f"/api/v1/certificates/{_part(name)}/renew", once=False)
+
+    async def acme(self) -> dict[str, Any]:
+        """From whom certificates are ordered: `{is_on, directory, email, account, …}`."""
+        return await self._json("GET", "/api/v1/acme")
+
+    async def set_acme(
+        self,
+        *,
+        agree: bool,
+        email: str | None = None,
+        directory: str | None = None,
+        staging: bool = False,
+        ca: str | None = None,
+    ) -> dict[str, Any]:
+        """Order certificates for all routed domains; `agree`: to the terms of service; `ca`: PEM."""
+        given = _given(email=email, directory=directory, ca=ca)
+        body = {"agree": agree, "staging": staging} | given
+        return await self._json("PUT", "/api/v1/acme", body=body, once=False)
+
+    async def remove_acme(self) -> dict[str, Any]:
+        """Order none any more; those that there are stay."""
+        return await self._json("DELETE", "/api/v1/acme", once=False)
 
     async def secrets(self, *, project: str | None = None) -> dict[str, Any]:
         """`{secrets, data_key}`, without values; with a project its own and the cluster's."""

@@ -147,7 +147,9 @@ async def test_a_certificate_reaches_the_nodes_with_its_key_and_nobody_else(
 ) -> None:
     await cluster.deploy(WEB)
     without = (await cluster.call("GET", "/api/v1/certificates")).json
-    assert without == {"certificates": [], "without": ["app.example.com"]}
+    (without,) = without["without"]
+    assert (without["domain"], without["tries_at"]) == ("app.example.com", None)
+    assert "`orca certs set`" in without["reason"]
     answer = await put(cluster, "shop", "app.example.com")
     assert (answer.status, answer.json["changed"]) == (200, True)
     assert answer.json["certificate"]["hosts"] == ["app.example.com"]

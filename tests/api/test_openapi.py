@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from openapi_spec_validator import validate
 
+from certificates import a_pair
 from forges import a_hook_with_a_delivery
 from inprocess import InProcess
 from orca_master.http.responses import statuses
@@ -125,6 +126,8 @@ async def test_each_example_is_accepted(cluster: InProcess) -> None:
         content = document["paths"][route.path][route.method.lower()]["requestBody"]["content"]
         body = content["application/json"]["examples"]["example"]["value"]
         token: str | None = ""
+        if route.path.endswith("/certificates/{name}"):
+            body = a_pair()  # nobody's key is in a document
         if route.permission is Open.SIGNED:
             body, token = await signed(cluster, body), None
         id = hook if "/webhooks/" in route.path else cluster.worker.name

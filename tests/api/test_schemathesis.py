@@ -68,6 +68,9 @@ NEVER_DONE = {
             "POST WEBHOOK/redeliver",
         )
     },
+    "PUT /api/v1/certificates/{name}": "no certificate is made up that belongs to its key",
+    "DELETE /api/v1/certificates/{name}": "there is no certificate",
+    "POST /api/v1/certificates/{name}/renew": "there is no certificate",
     "POST /api/v1/services/{name}/promote": "the service has no canary",
     "POST /api/v1/services/{name}/pause": "it has no rollout",
     "POST /api/v1/services/{name}/resume": "it has no rollout",

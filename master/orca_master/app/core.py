@@ -19,7 +19,10 @@ from orca_master.http import once
 from orca_master.identity.registries.accounts import Accounts
 from orca_master.identity.secrets.vault import Vault
 from orca_master.identity.wrapping.keyring import Keyring
+from orca_master.ingress.certificates.authority import Open
+from orca_master.ingress.certificates.controller import CertificateController
 from orca_master.ingress.certificates.keys import Keys
+from orca_master.ingress.certificates.opening import open_acme
 from orca_master.ingress.feed import IngressFeed
 from orca_master.ops.events.recent import Recent
 from orca_master.services.controller import ServicesController
@@ -55,6 +58,7 @@ class MasterCore:
         history: History | None = None,
         digests: Digests | None = None,
         keyring: Keyring | None = None,
+        open_session: Open = open_acme,
     ) -> None:
         self.env = env
         self.store = Store(env, log, SCHEMA, history)
@@ -64,6 +68,7 @@ class MasterCore:
         self.vault = Vault(env, self.keyring)
         self.accounts = Accounts(self.keyring)
         self.certificate_keys = Keys(self.keyring)
+        self.ingress = IngressFeed(self.store, self.certificate_keys)
         self.dispatcher = Dispatcher(
             env,
             self.store,
@@ -71,7 +76,7 @@ class MasterCore:
             self.leases,
             self.vault,
             self.accounts,
-            besides={"ingress_status": IngressFeed(self.store, self.certificate_keys)},
+            besides={"ingress_status": self.ingress},
         )
         self.streams = Streams(env, self.store, self.dispatcher, relays)
         self.recent = Recent(env, self.store)
@@ -88,6 +93,9 @@ class MasterCore:
             Sweeper(env, self.store, webhooks.old, webhooks.forget),
             Sweeper(env, self.store, gone.old, gone.forget),
             SecretsController(env, self.store, self.vault),
+            CertificateController(
+                env, self.store, self.certificate_keys, self.ingress, open_session
+            ),
         ]
         if membership is not None:
             self._controllers.append(MastersController(self.store, membership))

@@ -34,6 +34,9 @@ from orca_master.http.route import Route
 from orca_master.identity.registries.routes import RegistryRoutes
 from orca_master.identity.routes import TokenRoutes
 from orca_master.identity.wrapping.keyring import Keyring
+from orca_master.ingress.certificates.acme_routes import AcmeRoutes
+from orca_master.ingress.certificates.authority import Open
+from orca_master.ingress.certificates.opening import open_acme
 from orca_master.ingress.certificates.routes import CertificateRoutes
 from orca_master.ingress.routes import IngressRoutes
 from orca_master.ops.audit import AuditRoutes
@@ -56,7 +59,14 @@ from orca_proto.identity import MASTER_NAME
 class Parts:
     """`start` it, keep `core.run` running, close it."""
 
-    def __init__(self, env: Env, settings: MasterConfig, folder: Folder, me: Master) -> None:
+    def __init__(
+        self,
+        env: Env,
+        settings: MasterConfig,
+        folder: Folder,
+        me: Master,
+        open_session: Open = open_acme,
+    ) -> None:
         self.settings = settings
         self.folder = folder
         self.me = me
@@ -83,6 +93,7 @@ class Parts:
             membership=self.membership,
             history=self.history,
             keyring=keyring,
+            open_session=open_session,
         )
         self.leading = WhoLeads(self.core.store, me.id)
         self.forwarder = Forwarder(self.leading, self.credentials.asking, server_name=MASTER_NAME)
@@ -149,6 +160,7 @@ class Parts:
             *SecretRoutes(services.changes, core.vault).table(),
             *IngressRoutes(store).table(),
             *CertificateRoutes(core.env, store, core.certificate_keys).table(),
+            *AcmeRoutes(core.env, store, core.certificate_keys).table(),
             *RegistryRoutes(core.env, store, core.accounts).table(),
             *AuditRoutes(store, self.history).table(),
             *EventRoutes(core.env, store, self.history, core.recent).table(),

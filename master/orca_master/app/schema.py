@@ -14,7 +14,7 @@ from orca_master.identity.model import TOKENS
 from orca_master.identity.registries.model import LOGINS
 from orca_master.identity.secrets.model import DATA_KEYS, SECRET_VERSIONS, SECRETS
 from orca_master.identity.wrapping.model import KEY_HOLDINGS, WRAPPING
-from orca_master.ingress.certificates.model import CERTIFICATES
+from orca_master.ingress.certificates.model import ACME, CERTIFICATES, ORDERS
 from orca_master.ingress.model import SERVINGS
 from orca_master.services.model import FENCING_TOKENS, SERVICES
 from orca_master.services.rollouts.model import DEPLOYMENTS, REVISIONS
@@ -63,6 +63,8 @@ SCHEMA = Schema(
     DELIVERY_COUNTER,
     SERVINGS,
     CERTIFICATES,
+    ACME,
+    ORDERS,
     version=VERSION,
     cluster_version=_cluster_version,
 )

@@ -19,7 +19,7 @@ from orca_master.identity.secrets.model import DATA_KEYS, DataKey
 from orca_master.identity.secrets.vault import key_name
 from orca_master.identity.wrapping.keyring import WrappingKey
 from orca_master.ingress.certificates import keys
-from orca_master.ingress.certificates.model import CERTIFICATES, Certificate
+from orca_master.ingress.certificates.model import ACME, CERTIFICATES, Acme, Certificate
 from orca_master.sources.webhooks import verifying
 from orca_master.sources.webhooks.model import HOOKS, Hook
 from orca_master.state.rows import State
@@ -49,6 +49,10 @@ def _parts_of_login(row: Login) -> Sequence[Part]:
 
 def _parts_of_certificate(row: Certificate) -> Sequence[Part]:
     return [(keys.purpose(row.tenant, row.name), row.sealed_key)]
+
+
+def _parts_of_acme(row: Acme) -> Sequence[Part]:
+    return [(keys.account_purpose(row.tenant), row.sealed_key)]
 
 
 def _parts_of_hook(row: Hook) -> Sequence[Part]:
@@ -85,6 +89,7 @@ WRAPPED = (
         _parts_of_certificate,
         lambda row, new: replace(row, sealed_key=new[0]),
     ),
+    Wrapped(ACME, _parts_of_acme, lambda row, new: replace(row, sealed_key=new[0])),
     Wrapped(HOOKS, _parts_of_hook, _put_in_hook),
 )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from orca_master.cluster.model import NODES
 from orca_master.cluster.operations import down_nodes
 from orca_master.ingress.certificates.choosing import certificates
+from orca_master.ingress.certificates.model import ORDERS
 from orca_master.ingress.shares import routed, shares
 from orca_master.services.model import Service
 from orca_master.services.routing.model import Routing
@@ -52,8 +53,17 @@ def compile_tables(view: View) -> Tables:
             pools[name + CANARY] = _pool(name + CANARY, routing, testers)
         for domain in routing.domains:
             routes[domain] += _routes(service, with_testers=bool(found.testers))
+    challenges = {order.domain: order for order in view.scan(ORDERS) if order.token}
     sites = {
-        host: _bytes(pb.Site(host=host, routes=sorted(found, key=_longest_first)))
+        host: _bytes(
+            pb.Site(
+                host=host,
+                routes=sorted(found, key=_longest_first),
+                challenges=(
+                    {challenges[host].token: challenges[host].answer} if host in challenges else {}
+                ),
+            )
+        )
         for host, found in routes.items()
     }
     return Tables(sites, pools, _certificates(view, services))

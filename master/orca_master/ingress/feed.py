@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
 from orca_common.logs import get_logger
 from orca_master.cluster.model import NODES
-from orca_master.cluster.operations import the_cluster
+from orca_master.cluster.operations import down_nodes, the_cluster
 from orca_master.errors import NotReady
 from orca_master.ingress.certificates.keys import Keys
-from orca_master.ingress.certificates.model import CERTIFICATES
+from orca_master.ingress.certificates.model import CERTIFICATES, ORDERS
 from orca_master.ingress.compile import NOTHING, Tables, compile_tables
 from orca_master.ingress.model import SERVINGS, Serving
 from orca_master.ingress.serving import serving_nodes
@@ -41,11 +41,27 @@ class IngressFeed:
         self._keys = keys
         self._tables = NOTHING
         self._version = -1
+        self._applied: dict[str, int] = {}
+
+    def behind(self, version: int) -> list[str]:
+        """Ids of nodes that are to serve, can, and do not serve this version of the state yet."""
+        state = self._store.state
+        down = down_nodes(state)
+        return [
+            node.id
+            for node in serving_nodes(state)
+            if node.id not in down
+            and self._applied.get(node.id, -1) < version
+            and not _has_failed(state.get(SERVINGS, node.id))
+        ]
 
     async def run(self, node_id: str, send: Callable[[pb.FromMaster], Awaitable[None]]) -> None:
+        self._applied.pop(node_id, None)
         sent: Tables | None = None
         served = False
-        with self._store.follow(SERVICES, DEPLOYMENTS, TASKS, NODES, CERTIFICATES) as follower:
+        with self._store.follow(
+            SERVICES, DEPLOYMENTS, TASKS, NODES, CERTIFICATES, ORDERS
+        ) as follower:
             while True:
                 await follower.next()
                 # Only who certainly leads may have all of it taken away.
@@ -66,6 +82,9 @@ class IngressFeed:
             http_port=status.http_port if status.http_port < 65536 else 0,
             https_port=status.https_port if status.https_port < 65536 else 0,
         )
+
+        if serving.state == "serving":
+            self._applied[node_id] = status.version
 
         def keep(tx: Transaction) -> None:
             if tx.get(NODES, node_id) is not None and tx.get(SERVINGS, node_id) != serving:
@@ -118,6 +137,10 @@ class IngressFeed:
                 log.error("a certificate is not served", reason=str(error))
                 continue
             yield message
+
+
+def _has_failed(serving: Serving | None) -> bool:
+    return serving is not None and serving.state == "failed"
 
 
 def _new(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[bytes]:

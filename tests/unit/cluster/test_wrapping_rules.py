@@ -188,6 +188,7 @@ def test_no_bytes_of_the_state_are_forgotten_when_all_is_wrapped_anew() -> None:
         ("registry_logins", "ciphertext"),
         ("hooks", "ciphertext"),
         ("certificates", "sealed_key"),
+        ("acme", "sealed_key"),
     }
     assert left == wrapped
     assert {table for table, _ in wrapped} == {each.table.name for each in WRAPPED}

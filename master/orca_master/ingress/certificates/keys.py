@@ -1,8 +1,11 @@
-"""Private keys of certificates: wrapped in their rows, opened when they are sent to nodes, shown nowhere."""
+"""Private keys of certificates, and of the account that orders them: wrapped in their rows, shown nowhere.
+
+Those of certificates are opened when they are sent to nodes, that of the account when something is ordered.
+"""
 
 from orca_master.errors import NotReady
 from orca_master.identity.wrapping.keyring import Keyring, Unopened
-from orca_master.ingress.certificates.model import Certificate
+from orca_master.ingress.certificates.model import Acme, Certificate
 from orca_master.state.table import View
 
 
@@ -26,7 +29,25 @@ class Keys:
                 f" again with `orca certs set {row.name}`"
             ) from error
 
+    def sealed_account(self, view: View, tenant: str, key: bytes) -> bytes:
+        """Raises NotReady."""
+        return self._keyring.wrap(view, account_purpose(tenant), key)
+
+    def open_account(self, row: Acme) -> bytes:
+        """Raises NotReady."""
+        try:
+            return self._keyring.unwrap(account_purpose(row.tenant), row.sealed_key)
+        except Unopened as error:
+            raise NotReady(
+                "the key of the ACME account does not open with this master's key: make another one"
+                " with `orca certs acme off`, then `orca certs acme on`"
+            ) from error
+
 
 def purpose(tenant: str, name: str) -> bytes:
     """What a key is wrapped for."""
     return f"certificate {tenant} {name}".encode()
+
+
+def account_purpose(tenant: str) -> bytes:
+    return f"acme account {tenant}".encode()

@@ -1,5 +1,7 @@
 """The endpoints of certificates."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -9,21 +11,25 @@ from pydantic import Field, SecretStr
 
 from orca_common.env import Env
 from orca_master.audit.operations import trail
-from orca_master.errors import Forbidden, Invalid, NotFound, Problem
+from orca_master.errors import Conflict, Forbidden, Invalid, NotFound, Problem
 from orca_master.http.dialects import CLUSTER
 from orca_master.http.names import Name, check_name
 from orca_master.http.route import Call, NoQuery, Route, StrictModel
 from orca_master.http.scopes import VisibleQuery
 from orca_master.identity.model import Permission
+from orca_master.ingress.certificates import operations, ordering
 from orca_master.ingress.certificates.answers import (
+    CertificateAsked,
     CertificateOut,
     CertificateRemoved,
     CertificateSet,
     CertificatesOut,
+    WithoutOut,
 )
 from orca_master.ingress.certificates.choosing import certificates
 from orca_master.ingress.certificates.keys import Keys
-from orca_master.ingress.certificates.model import CERTIFICATES, Certificate
+from orca_master.ingress.certificates.model import ACME, CERTIFICATES, Certificate, Source
+from orca_master.ingress.certificates.ordering import Wanted
 from orca_master.ingress.certificates.reading import read
 from orca_master.ingress.shares import routed
 from orca_master.state.store import Store
@@ -85,20 +91,28 @@ class CertificateRoutes:
                 "Forget a certificate",
                 answer=CertificateRemoved,
             ),
+            route(
+                f"POST {path}/{{name}}/renew",
+                writes,
+                self.renew,
+                "Order it anew now",
+                answer=CertificateAsked,
+            ),
         ]
 
     async def list(self, call: Call[VisibleQuery, None]) -> CertificatesOut:
         state, project = await self.store.fresh(), call.scope(call.query.project)
         services = [s for s in routed(state) if project in (None, s.project)]
         shown = certificates(state, services)
+        wanted = [w for w in ordering.wanted(state) if project in (None, w.project)]
         found = [
-            _out(row, shown)
+            _out(row, shown, wanted)
             for row in state.scan(CERTIFICATES)
             if row.tenant == call.tenant and project in (None, row.project or project)
         ]
-        domains = {domain for service in services for domain in service.policy.routing.domains}
         found.sort(key=lambda each: each.name)
-        return CertificatesOut(found, sorted(domains - shown.keys()))
+        without = [_without(each) for each in wanted if each.domain not in shown]
+        return CertificatesOut(found, without)
 
     async def put(self, call: Call[NoQuery, CertificateIn]) -> CertificateSet:
         given, now = call.body, self.env.now()
@@ -131,7 +145,7 @@ class CertificateRoutes:
         changed = await self.store.update(put)
         state = self.store.state
         kept = state.get(CERTIFICATES, call.tenant, name) or row
-        return CertificateSet(_out(kept, certificates(state, routed(state))), changed)
+        return CertificateSet(_out(kept, certificates(state, routed(state)), ()), changed)
 
     async def remove(self, call: Call[NoQuery, None]) -> CertificateRemoved:
         name = _name(call)
@@ -146,6 +160,28 @@ class CertificateRoutes:
 
         await self.store.update(remove)
         return CertificateRemoved(f"removed certificate {name}")
+
+    async def renew(self, call: Call[NoQuery, None]) -> CertificateAsked:
+        """Also of one that has never come, under the name that it would have."""
+        name, now = _name(call), self.env.now()
+
+        def renew(tx: Transaction) -> list[str]:
+            row = tx.get(CERTIFICATES, call.tenant, name)
+            _check_whose(call, row)
+            if row is not None and row.source is not Source.ACME:
+                raise Conflict(f"certificate {name} was given: set it again to renew it")
+            if tx.get(ACME, call.tenant) is None:
+                raise Conflict("ACME is off: begin with `orca certs acme on`")
+            domains = _orderable(tx, call, name, row)
+            if not domains:
+                raise _no_domain(name, row)
+            for domain in domains:
+                operations.ask(tx, call.tenant, domain, now=now)
+            self._note(tx, call, "renew", name)
+            return domains
+
+        domains = await self.store.update(renew)
+        return CertificateAsked(f"a certificate for {', '.join(domains)} is ordered", domains)
 
     def _note(
         self, tx: Transaction, call: Call[Any, Any], verb: str, name: str, **details: object
@@ -175,7 +211,37 @@ def _check_whose(call: Call[Any, Any], row: Certificate | None) -> None:
         raise Forbidden(f"certificate {row.name} is not of project {own}")
 
 
-def _out(row: Certificate, shown: "dict[str, Certificate]") -> CertificateOut:
+def _orderable(
+    tx: Transaction, call: Call[Any, Any], name: str, row: Certificate | None
+) -> list[str]:
+    """Domains that are routed and can be ordered, of this certificate, or of one that would have the name."""
+    known = [each for each in tx.scan(CERTIFICATES) if each.tenant == call.tenant]
+    own = call.scope(None)
+    return [
+        each.domain
+        for each in ordering.wanted(tx)
+        if each.tenant == call.tenant
+        and own in (None, each.project)
+        and not math.isinf(each.at)
+        and (
+            each.domain in row.domains
+            if row is not None
+            else ordering.name_for(each.domain, known) == name
+        )
+    ]
+
+
+def _no_domain(name: str, row: Certificate | None) -> Conflict | NotFound:
+    if row is None:
+        return NotFound("certificate", name)
+    return Conflict(f"no service is routed for {', '.join(row.domains)}: deploy one first")
+
+
+def _out(
+    row: Certificate, shown: "dict[str, Certificate]", wanted: Sequence[Wanted]
+) -> CertificateOut:
+    own = next((each for each in wanted if each.own == row), None)
+    order = own.order if own is not None else None
     return CertificateOut(
         name=row.name,
         project=row.project or None,
@@ -187,4 +253,14 @@ def _out(row: Certificate, shown: "dict[str, Certificate]") -> CertificateOut:
         source=row.source,
         made_at=row.made_at,
         by=row.by,
+        renews_at=own.at if own is not None and not math.isinf(own.at) else None,
+        reason=(order.reason or None) if order is not None else None,
     )
+
+
+def _without(wanted: Wanted) -> WithoutOut:
+    tries_at = None if math.isinf(wanted.at) or wanted.is_under_way else wanted.at
+    reason = wanted.reason or "it has not been ordered yet"
+    if wanted.is_under_way:
+        reason = f"it is being ordered; {wanted.reason}" if wanted.reason else "it is being ordered"
+    return WithoutOut(wanted.domain, reason, tries_at)
