@@ -1,0 +1,153 @@
+"""Parts of the ingress's configuration, each as what takes it away again. Used by `bench/ingress.py`."""
+
+from typing import Any
+
+from proxies import BOOTSTRAP, Change, Parts
+
+from orca_worker.proxy.envoy import CLUSTERS, LISTENERS
+from orca_worker.proxy.listeners import HTTP, RATE_FILTER, routes_file
+
+
+def _manager(parts: Parts) -> dict[str, Any]:
+    """Of HTTP connections."""
+    (listener,) = parts[LISTENERS]["resources"]
+    found: dict[str, Any] = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    return found
+
+
+def _cluster(parts: Parts) -> dict[str, Any]:
+    found: dict[str, Any] = parts[CLUSTERS]["resources"][0]
+    return found
+
+
+def _table(parts: Parts) -> dict[str, Any]:
+    found: dict[str, Any] = parts[routes_file(HTTP)]["resources"][0]
+    return found
+
+
+def _routes(parts: Parts) -> list[dict[str, Any]]:
+    return [route for host in _table(parts)["virtual_hosts"] for route in host["routes"]]
+
+
+def _no_log(parts: Parts) -> None:
+    _manager(parts)["access_log"] = []
+
+
+def _no_removed_headers(parts: Parts) -> None:
+    _manager(parts).pop("early_header_mutation_extensions")
+
+
+def _no_told_headers(parts: Parts) -> None:
+    _table(parts).pop("request_headers_to_add")
+
+
+def _no_removed_at_the_route(parts: Parts) -> None:
+    _table(parts).pop("request_headers_to_remove")
+
+
+def _no_security_headers(parts: Parts) -> None:
+    for route in _routes(parts):
+        route.pop("response_headers_to_add", None)
+
+
+def _no_limits(parts: Parts) -> None:
+    filters = _manager(parts)["http_filters"]
+    del filters[:-1]
+
+
+def _no_rate_filter(parts: Parts) -> None:
+    filters = _manager(parts)["http_filters"]
+    filters[:] = [each for each in filters if each["name"] != RATE_FILTER]
+
+
+def _no_retries(parts: Parts) -> None:
+    for route in _routes(parts):
+        route["route"].pop("retry_policy", None)
+
+
+def _one_route(parts: Parts) -> None:
+    for host in _table(parts)["virtual_hosts"]:
+        host["routes"] = host["routes"][-1:]
+
+
+def _no_pages(parts: Parts) -> None:
+    _manager(parts).pop("local_reply_config")
+
+
+def _no_paths(parts: Parts) -> None:
+    for name in ("normalize_path", "merge_slashes", "path_with_escaped_slashes_action"):
+        _manager(parts).pop(name)
+
+
+def _no_timeouts(parts: Parts) -> None:
+    manager = _manager(parts)
+    manager.pop("request_headers_timeout")
+    manager["stream_idle_timeout"] = "0s"
+    for route in _routes(parts):
+        route["route"]["idle_timeout"] = "0s"
+
+
+def _no_header_rules(parts: Parts) -> None:
+    _manager(parts).pop("common_http_protocol_options")
+
+
+def _no_outliers(parts: Parts) -> None:
+    _cluster(parts).pop("outlier_detection")
+
+
+def _no_socket_options(parts: Parts) -> None:
+    for name in ("upstream_bind_config", "upstream_connection_options"):
+        _cluster(parts).pop(name)
+
+
+def _no_budget(parts: Parts) -> None:
+    _cluster(parts).pop("circuit_breakers")
+
+
+def _no_idle_close(parts: Parts) -> None:
+    (protocol,) = _cluster(parts)["typed_extension_protocol_options"].values()
+    protocol.pop("common_http_protocol_options")
+
+
+def _no_address(parts: Parts) -> None:
+    for name in ("use_remote_address", "skip_xff_append", "internal_address_config"):
+        _manager(parts).pop(name)
+
+
+def _no_small_things(parts: Parts) -> None:
+    for name in ("strip_trailing_host_dot", "server_header_transformation", "upgrade_configs"):
+        _manager(parts).pop(name)
+
+
+def _no_overload(parts: Parts) -> None:
+    for name in ("overload_manager", "stats_config"):
+        parts[BOOTSTRAP].pop(name)
+
+
+PARTS: dict[str, Change] = {
+    "access log": _no_log,
+    "client's forwarding headers removed": _no_removed_headers,
+    "forwarding headers added": _no_told_headers,
+    "headers removed at the route": _no_removed_at_the_route,
+    "security headers": _no_security_headers,
+    "filters of limits": _no_limits,
+    "filter of rates": _no_rate_filter,
+    "retries": _no_retries,
+    "two routes by method": _one_route,
+    "pages of errors": _no_pages,
+    "paths normalised": _no_paths,
+    "timeouts of requests": _no_timeouts,
+    "limits of headers": _no_header_rules,
+    "outlier detection": _no_outliers,
+    "socket options": _no_socket_options,
+    "circuit breakers": _no_budget,
+    "idle connections closed": _no_idle_close,
+    "client's address": _no_address,
+    "host's dot, server header, websockets": _no_small_things,
+    "overload manager, chosen statistics": _no_overload,
+}
+
+
+def without_all(parts: Parts) -> None:
+    for change in PARTS.values():
+        change(parts)
