@@ -10,7 +10,7 @@ On a machine with other work a processor's speed changes from second to second, 
 So the verdict is of pairs: ours and bare Envoy are asked at the same time and share the first processor.
 *bare again* is bare Envoy beside itself, and tells how far to trust the others.
 
-With `--parts` our configuration is measured in such pairs beside itself without one of its parts.
+With `--parts` it is counted instead what each part of our configuration costs, under valgrind.
 
 Then, in a cluster of one master and one worker, how long it takes from a commit until requests go the new
 way.
@@ -31,13 +31,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from changes import measure_changes
-from ingress_parts import PARTS, without_all
+from ingress_parts import FEW, MANY, PARTS, instructions, without_all
 from lab import clean_up_on_signals
 from proxies import (
     HERE,
     HOST,
     LOAD_CPU,
-    Change,
     Proxy,
     Starts,
     backend,
@@ -160,7 +159,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--changes", type=int, default=20)
-    parser.add_argument("--parts", action="store_true", help="only what each part costs")
+    parser.add_argument("--parts", action="store_true", help="only this")
     options = parser.parse_args()
     missing = [name for name in ("wrk", "taskset") if shutil.which(name) is None]
     if missing or (os.cpu_count() or 1) < 2:
@@ -168,7 +167,7 @@ def main() -> None:
     gates = Gates()
     with a_folder() as folder, backend(folder / "backend") as port:
         if options.parts:
-            tell_parts(port, folder, options)
+            tell_parts(port, folder)
             return
         tell_turns(port, folder, options)
         tell_beside(port, folder, options, gates)
@@ -247,15 +246,35 @@ def _row(found: Beside) -> list[str]:
     ]
 
 
-def tell_parts(port: int, folder: Path, options: argparse.Namespace) -> None:
-    changes: dict[str, Change] = {"(nothing)": lambda _: None, **PARTS, "all of these": without_all}
-    rows = []
-    for number, (name, change) in enumerate(changes.items()):
-        without = beside(ours(port), ours(port, change=change), folder / f"part-{number}", options)
-        share = 1 - median(without.ratios)
-        rows.append([name, _microseconds(-without.more), f"{100 * share:.1f} %"])
-    title = f"what each part costs: ours beside ours without it, at the same time, {machine()}"
-    print_table(title, ["", "per request", "of ours"], rows)
+def tell_parts(port: int, folder: Path) -> None:
+    if shutil.which("valgrind") is None:
+        raise SystemExit("error: valgrind is not installed (Debian's package valgrind)")
+    with running(folder, {BARE: bare(port)}) as proxies:
+        program = proxies[BARE].program
+    ways = {BARE: bare(port), OURS: ours(port), QUIET: ours(port, access_log=False)}
+    ways |= {name: ours(port, change=change) for name, change in PARTS.items()}
+    ways["all of these"] = ours(port, change=without_all)
+    with ThreadPoolExecutor(2) as threads:
+
+        def count(number: int, starts: Starts) -> float:
+            return instructions(starts, program, folder / f"part-{number}", number % 2)
+
+        counts = threads.map(count, range(len(ways)), ways.values())
+        found = dict(zip(ways, counts, strict=True))
+    print_table(
+        f"instructions per request outside the kernel, {MANY - FEW:,} requests",
+        ["", "thousands", "/bare"],
+        [
+            [name, f"{found[name] / 1000:.1f}", ratio(found[name], found[BARE])]
+            for name in (BARE, OURS, QUIET)
+        ],
+    )
+    costs = {name: found[OURS] - found[name] for name in [*PARTS, "all of these"]}
+    rows = [
+        [name, f"{cost / 1000:.1f}", f"{100 * cost / found[BARE]:.1f} %"]
+        for name, cost in sorted(costs.items(), key=lambda each: -each[1])
+    ]
+    print_table("what each part costs", ["part", "thousands", "of bare"], rows)
 
 
 def tell_changes(found: dict[str, list[float]], gates: Gates) -> None:

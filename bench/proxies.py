@@ -31,7 +31,7 @@ HERE = "127.0.0.1"
 HOST = "app.example.com"
 BODY = "x" * 200 + "\n"
 PROXY_CPU, LOAD_CPU = 0, 1
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 BOOTSTRAP = "bootstrap.json"
 
 Parts = dict[str, Any]
@@ -45,6 +45,11 @@ class Proxy:
     def __init__(self, pid: int, port: int) -> None:
         self.port = port
         self._process = psutil.Process(pid)
+
+    @property
+    def program(self) -> str:
+        """The file that runs, which the command may only have led to."""
+        return self._process.exe()
 
     def seconds(self) -> float:
         every = [self._process, *self._process.children(recursive=True)]
