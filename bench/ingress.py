@@ -251,7 +251,7 @@ def tell_parts(port: int, folder: Path) -> None:
         raise SystemExit("error: valgrind is not installed (Debian's package valgrind)")
     with running(folder, {BARE: bare(port)}) as proxies:
         program = proxies[BARE].program
-    ways = {BARE: bare(port), OURS: ours(port), QUIET: ours(port, access_log=False)}
+    ways = {BARE: bare(port), OURS: ours(port)}
     ways |= {name: ours(port, change=change) for name, change in PARTS.items()}
     ways["all of these"] = ours(port, change=without_all)
     found = counted(ways, program, folder)
@@ -260,7 +260,7 @@ def tell_parts(port: int, folder: Path) -> None:
         ["", "thousands", "/bare"],
         [
             [name, f"{found[name] / 1000:.1f}", ratio(found[name], found[BARE])]
-            for name in (BARE, OURS, QUIET)
+            for name in (BARE, OURS)
         ],
     )
     costs = {name: found[OURS] - found[name] for name in [*PARTS, "all of these"]}

@@ -14,7 +14,7 @@ from proxies import BOOTSTRAP, HERE, HOST, Change, Parts, Starts, started
 
 from engine import free_port
 from orca_worker.proxy.envoy import CLUSTERS, LISTENERS
-from orca_worker.proxy.listeners import HTTP, RATE_FILTER, routes_file
+from orca_worker.proxy.listeners import HTTP, routes_file
 
 FEW, MANY = 100, 2600
 """Requests. What the many take more than the few is that of the difference."""
@@ -76,37 +76,21 @@ def _no_told_headers(parts: Parts) -> None:
     _table(parts).pop("request_headers_to_add")
 
 
-def _no_removed_at_the_route(parts: Parts) -> None:
-    _table(parts).pop("request_headers_to_remove")
-
-
 def _no_security_headers(parts: Parts) -> None:
     for route in _routes(parts):
         route.pop("response_headers_to_add", None)
 
 
-def _no_limits(parts: Parts) -> None:
+def _no_filters(parts: Parts) -> None:
     filters = _manager(parts)["http_filters"]
     del filters[:-1]
-
-
-def _no_rate_filter(parts: Parts) -> None:
-    filters = _manager(parts)["http_filters"]
-    filters[:] = [each for each in filters if each["name"] != RATE_FILTER]
 
 
 def _no_retries(parts: Parts) -> None:
     for route in _routes(parts):
         route["route"].pop("retry_policy", None)
-
-
-def _one_route(parts: Parts) -> None:
     for host in _table(parts)["virtual_hosts"]:
         host["routes"] = host["routes"][-1:]
-
-
-def _no_pages(parts: Parts) -> None:
-    _manager(parts).pop("local_reply_config")
 
 
 def _no_paths(parts: Parts) -> None:
@@ -122,36 +106,31 @@ def _no_timeouts(parts: Parts) -> None:
         route["route"]["idle_timeout"] = "0s"
 
 
-def _no_header_rules(parts: Parts) -> None:
-    _manager(parts).pop("common_http_protocol_options")
-
-
-def _no_outliers(parts: Parts) -> None:
-    _cluster(parts).pop("outlier_detection")
-
-
-def _no_socket_options(parts: Parts) -> None:
-    for name in ("upstream_bind_config", "upstream_connection_options"):
-        _cluster(parts).pop(name)
-
-
-def _no_budget(parts: Parts) -> None:
-    _cluster(parts).pop("circuit_breakers")
-
-
-def _no_idle_close(parts: Parts) -> None:
-    (protocol,) = _cluster(parts)["typed_extension_protocol_options"].values()
+def _no_rules_of_connections(parts: Parts) -> None:
+    """To replicas: who is left out, what is given up, how many there may be."""
+    cluster = _cluster(parts)
+    for name in (
+        "outlier_detection",
+        "upstream_bind_config",
+        "upstream_connection_options",
+        "circuit_breakers",
+    ):
+        cluster.pop(name)
+    (protocol,) = cluster["typed_extension_protocol_options"].values()
     protocol.pop("common_http_protocol_options")
 
 
-def _no_address(parts: Parts) -> None:
-    for name in ("use_remote_address", "skip_xff_append", "internal_address_config"):
-        _manager(parts).pop(name)
-
-
 def _no_small_things(parts: Parts) -> None:
-    for name in ("strip_trailing_host_dot", "server_header_transformation", "upgrade_configs"):
+    for name in (
+        "common_http_protocol_options",
+        "internal_address_config",
+        "local_reply_config",
+        "server_header_transformation",
+        "strip_trailing_host_dot",
+        "upgrade_configs",
+    ):
         _manager(parts).pop(name)
+    _table(parts).pop("request_headers_to_remove")
 
 
 def _no_overload(parts: Parts) -> None:
@@ -163,22 +142,13 @@ PARTS: dict[str, Change] = {
     "access log": _no_log,
     "client's forwarding headers removed": _no_removed_headers,
     "forwarding headers added": _no_told_headers,
-    "headers removed at the route": _no_removed_at_the_route,
     "security headers": _no_security_headers,
-    "filters of limits": _no_limits,
-    "filter of rates": _no_rate_filter,
+    "filters of limits, unused": _no_filters,
     "retries": _no_retries,
-    "two routes by method": _one_route,
-    "pages of errors": _no_pages,
     "paths normalised": _no_paths,
-    "timeouts of requests": _no_timeouts,
-    "limits of headers": _no_header_rules,
-    "outlier detection": _no_outliers,
-    "socket options": _no_socket_options,
-    "circuit breakers": _no_budget,
-    "idle connections closed": _no_idle_close,
-    "client's address": _no_address,
-    "host's dot, server header, websockets": _no_small_things,
+    "timeouts": _no_timeouts,
+    "rules of connections to replicas": _no_rules_of_connections,
+    "limits of headers, pages, host's dot": _no_small_things,
     "overload manager, chosen statistics": _no_overload,
 }
 
