@@ -95,6 +95,7 @@ bench: setup ## Measure against peers and floors in the same run (needs a contai
 	-$(BIN)/python bench/crash.py
 	-$(BIN)/python bench/webhooks.py
 	-$(BIN)/python bench/signatures.py
+	-$(BIN)/python bench/ingress.py
 	-$(BIN)/python bench/cli.py
 
 define chaos_group

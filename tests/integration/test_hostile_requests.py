@@ -194,7 +194,7 @@ async def test_what_clients_say_of_themselves_is_not_believed(port: int) -> None
     spoofed = (
         "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n"
         "X-Real-IP: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Envoy-Retry-On: 5xx\r\n"
-        "X-Envoy-Upstream-Rq-Timeout-Ms: 1\r\nX-Envoy-Internal: true\r\n"
+        "X-Envoy-Upstream-Rq-Timeout-Ms: 1\r\nX-Envoy-Internal: true\r\nX-Envoy-Anything: 1\r\n"
     )
     _, head = await fetch(port, HOST, headers=spoofed)
     assert "6.6.6.6" not in head
