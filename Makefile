@@ -9,9 +9,9 @@ ORCA := ORCA_DATA_DIR=.orca $(BIN)/orca
 STAMP := $(VENV)/.installed
 PROTOS := proto/orca_proto/worker.proto
 # Half of the tests wait for processes and containers, so more workers than processors.
-JOBS ?= 5
+JOBS ?= 6
 # What the time-boxed half of the simulations goes through; `make chaos` takes more of everything.
-SIM_FLAGS ?= --seeds 100 --crash-states 200000
+SIM_FLAGS ?= --seeds 50 --crash-states 100000
 # The groups of `make chaos`, in numbers that take about an hour on two cores; docs/testing.md.
 CHAOS_GROUPS := log cluster rolls crash calls faults kills mutations fenced boot
 CHAOS_log := tests/sim/raft/test_raft_histories.py --seeds 400

@@ -57,10 +57,9 @@ class Clients:
             while not self.stop.is_set():
                 number += 1
                 begun = time.monotonic()
-                domain = f"n{number}.example.com"
-                service = {"name": f"w{writer}", "command": ["true"], "replicas": 0}
+                service = {"name": f"w{writer}", "command": ["true", str(number)], "replicas": 0}
                 url = f"{random.choice(self.cluster.apis)}/api/v1/deploy?wait=false"
-                body = {"services": [service | {"domain": domain}]}
+                body = {"services": [service]}
                 key = {"Idempotency-Key": uuid.uuid4().hex}
                 try:
                     async with http.post(url, json=body, headers=key) as answer:

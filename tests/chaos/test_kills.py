@@ -53,7 +53,7 @@ class Pairs:
 
 
 def a_pair(stream: int, number: int) -> list[dict[str, Any]]:
-    service = {"command": ["true"], "replicas": 0, "domain": f"n{number}.example.com"}
+    service = {"command": ["true", str(number)], "replicas": 0}
     return [service | {"name": f"{side}-{stream}"} for side in ("left", "right")]
 
 

@@ -129,8 +129,8 @@ class Load:
                 await asyncio.sleep(0.05)
 
     async def _once(self, client: Client) -> None:
-        service = {"name": "load", "command": ["true"], "replicas": 0}
-        service["domain"] = f"n{self.done}.example.com"
+        command = ["true", str(self.done)]
+        service = {"name": "load", "command": command, "replicas": 0}
         try:
             await client.deploy([service], wait=False)
             await client.status()
